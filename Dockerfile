@@ -1,0 +1,43 @@
+# The service as an image: built from the hash-locked requirements, run without root on a read-only root file system.
+#
+#   docker build -t sts .
+#   docker run --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges \
+#     -v sts-var:/var/lib/sts -v ./sts.yaml:/etc/sts/sts.yaml:ro -p 127.0.0.1:8080:8080 sts
+#
+# A container must listen beyond loopback, so its sts.yaml says who keeps the wire safe:
+#   listen: {address: 0.0.0.0:8080, transport: mesh}      (or: terminated)
+# /var/lib/sts holds the deployment secret, the key ring and the state: it is the one thing to keep, and to protect.
+ARG PYTHON=3.13
+
+FROM python:${PYTHON}-slim AS build
+WORKDIR /src
+COPY requirements/build.txt requirements/runtime.txt requirements/
+RUN python -m venv /opt/sts \
+ && pip install --no-cache-dir --require-hashes -r requirements/build.txt \
+ && /opt/sts/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements/runtime.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY sts sts
+COPY keys keys
+# pip is not needed any more, so it does not go into the image.
+RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
+ && /opt/sts/bin/pip install --no-cache-dir --no-deps --no-index /wheels/*.whl \
+ && /opt/sts/bin/pip uninstall --yes pip
+
+FROM python:${PYTHON}-slim
+COPY --from=build /opt/sts /opt/sts
+# A number, not a name, so that a cluster can check "not root" without reading /etc/passwd.
+RUN install -d -m 0700 -o 65532 -g 65532 /var/lib/sts
+ENV PATH=/opt/sts/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    STS_CONFIG=/etc/sts/sts.yaml \
+    STS_VAR=/var/lib/sts
+USER 65532:65532
+WORKDIR /var/lib/sts
+VOLUME /var/lib/sts
+EXPOSE 8080
+# Gunicorn's master takes SIGTERM as "finish what is under way, then stop".
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=15s --retries=3 CMD ["sts", "health"]
+ENTRYPOINT ["sts"]
+CMD ["serve"]
