@@ -1,0 +1,240 @@
+"""The frozen values that travel along the way of a request, named by how far they are trusted.
+
+`Incoming` and `Ask` are what came in; `Caller` and `Presented` are claims that nobody has proven yet. A `Client` comes
+only from a proof of the caller, a `Principal` only from a proof of the credential, a `Grant` only from the decision,
+and the minter takes only a `Grant`. Times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+TYPE_PREFIX: Final = "urn:ietf:params:oauth:token-type:"
+TYPE_JWT: Final = TYPE_PREFIX + "jwt"
+TYPE_ACCESS_TOKEN: Final = TYPE_PREFIX + "access_token"
+TYPE_ID_TOKEN: Final = TYPE_PREFIX + "id_token"
+
+DoorName = Literal["token", "forward_auth"]
+
+
+class NotApplicable(enum.Enum):
+    """Said by a kind of credential that has no such fact at all; never said for a fact that is merely missing."""
+
+    NOT_APPLICABLE = "not applicable"
+
+
+NOT_APPLICABLE: Final = NotApplicable.NOT_APPLICABLE
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of the socket: an IP address as text, or our own Unix socket. Never a forwarded address."""
+
+    address: str
+    unix: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """One HTTP request as it stood on the wire.
+
+    `target` is the raw request target, undecoded. `headers` have lower-case names; a header sent twice arrives joined
+    with a comma. `body` is empty for forward-auth, which never reads one; `fault` says that the edge could not take
+    the body (`too_large` or `malformed`), so that the door answers it in its own shape.
+    """
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    peer: Peer
+    request_id: str
+    body: bytes = b""
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One HTTP answer: status, header pairs in order, body."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What a caller says of itself: unproven. `door` is where it knocked; `secret` may be absent."""
+
+    door: DoorName
+    unverified_client_id: str
+    secret: str | None
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A caller that has proven itself. `audiences` and `sources` are names, or `{"*"}` for all."""
+
+    id: str
+    audiences: frozenset[str]
+    sources: frozenset[str]
+    default_audience: str | None
+    profile: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A credential as declared at a door: its token type (a URN) and its text, unparsed and unproven."""
+
+    token_type: str
+    value: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """The original request as the gateway's profile reports it: what rules may read as `request.*`.
+
+    `path` is normalised and has no query; `host` is lower-case without port; `ip` is the user's address as the
+    gateway saw it, "" where the profile does not say.
+    """
+
+    method: str
+    host: str
+    path: str
+    scheme: str = ""
+    ip: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a proven client asks for, the same for both doors.
+
+    `credential` is None only for a public route. `scopes` None means "nothing asked"; for a route they are the
+    route's own, each of which is required. `actor_present` says that an actor token came along.
+    """
+
+    door: DoorName
+    credential: Credential | None
+    audiences: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+    scopes: tuple[str, ...] | None = None
+    requested_type: str = TYPE_ACCESS_TOKEN
+    actor_present: bool = False
+    route: str | None = None
+    request: RequestFacts | None = None
+    correlation_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """A credential that a source claims for itself, parsed as far as needed to find that source; nothing is proven.
+
+    `source` is the source's name in the configuration; `unverified` is the kind's own parse of the credential, handed
+    back to the same kind for the proof, so that what was read is what gets proven.
+    """
+
+    kind: str
+    source: str
+    token_type: str
+    unverified: Any = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A proven credential: facts only, judged by nobody yet.
+
+    Every field is mandatory, so that no kind of credential can forget one: a kind without such a fact says
+    `NOT_APPLICABLE`, a credential that leaves an optional fact out says None. `attributes` is what the source's
+    mapping reads (`claims` for a JWT). `proof_key` is the RFC 7638 thumbprint of the issuer's key that proved it.
+    `may_act` and `act` are as in RFC 8693 §4.1 and §4.4, raw.
+    """
+
+    kind: str
+    source: str
+    issuer: str | NotApplicable
+    subject: str | None
+    audience: tuple[str, ...] | NotApplicable
+    expires_at: float | NotApplicable
+    not_before: float | NotApplicable | None
+    issued_at: float | NotApplicable | None
+    auth_time: float | NotApplicable | None
+    fresh_until: float | NotApplicable
+    confirmation: object | NotApplicable | None
+    act: object | NotApplicable | None
+    may_act: object | NotApplicable | None
+    proof_key: str | NotApplicable
+    attributes: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a source's configuration allows a principal: seconds, None for "no limit"."""
+
+    audiences: frozenset[str]
+    leeway: float = 10.0
+    max_lifetime: float | None = None
+    max_age: float | None = None
+    max_auth_age: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A principal that passed `admit`: the end of its causes, and until when the judgement may be reused."""
+
+    principal: Principal
+    not_after: float
+    fresh_until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The mapped, canonical attributes of a principal. `subject` is the minted one, namespace included."""
+
+    subject: str
+    scopes: tuple[str, ...]
+    attributes: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The decision: this identity, for these audiences, with these scopes, until then. Made only by `policy.decide`.
+
+    `aud` holds the values of the claim; `scopes` None means that the token carries no scope at all. `claims` are the
+    audience's mapped claims, reserved names excluded; `headers` the identity headers for forward-auth. `not_after`
+    ends the token whatever its `ttl`. `keep` says whether the minted token may be cached, `fresh_until` how long.
+    """
+
+    client_id: str
+    subject: str
+    aud: tuple[str, ...]
+    scopes: tuple[str, ...] | None
+    claims: Mapping[str, Any] = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    act: Mapping[str, Any] = field(repr=False)
+    typ: str
+    algorithm: str
+    ttl: float
+    not_after: float
+    fresh_until: float
+    min_remaining: float
+    max_token_bytes: int
+    keep: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A minted token, new or from the cache, and what the doors answer with. `expires_at` is its `exp`."""
+
+    subject: str = field(repr=False)
+
+    token: str = field(repr=False)
+    token_type: str
+    expires_at: int
+    jti: str
+    kid: str
+    scopes: tuple[str, ...] | None
+    headers: Mapping[str, str] = field(repr=False)
+    cached: bool = False

@@ -1,0 +1,172 @@
+"""The vocabulary in which every part declares its settings: the base class, durations, sizes, names, secrets, files.
+
+It stands at the bottom beside `model`, so that a part's settings can stand beside its code; `settings.py` assembles
+them. Values that depend on the place (a relative file, a secret in the environment) are resolved through the
+validation context, a `Place`: nothing here reads the environment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    SecretStr,
+    StringConstraints,
+    ValidationInfo,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+_UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_SIZES: Final = {"B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_DURATION: Final = re.compile(r"(0|[1-9][0-9]{0,8})(ms|s|m|h|d)")
+_SIZE: Final = re.compile(r"([1-9][0-9]{0,8})(B|KB|MB|GB|KiB|MiB|GiB)")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a configuration stands: relative files count from `directory`; `environment` is the master's copy."""
+
+    directory: Path
+    environment: Mapping[str, str]
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, unknown keys refused.
+
+    `not_yet` names keys of the contract that this part does not build yet, so that they are refused as "not supported
+    yet" and not as a typing error. A field's `description` is its line in docs/configuration.md.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
+
+    not_yet: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Leave the class's own docstring out of the schema: it speaks to readers of the code."""
+        written = handler(schema)
+        handler.resolve_ref_schema(written).pop("description", None)
+        return written
+
+
+def parse_duration(value: object) -> float:
+    """Read "90s", "5m", "1h", "30d", "250ms" as seconds. Raises ValueError for anything else, a bare number too."""
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError('a duration is a whole number and a unit (ms, s, m, h, d), such as "30s" or "5m"')
+    return float(int(match[1]) * _UNITS[match[2]])
+
+
+def show_duration(seconds: float) -> str:
+    """Write seconds the way a configuration would, in the largest unit that divides them."""
+    if seconds != int(seconds):
+        return f"{round(seconds * 1000)}ms"
+    for unit, factor in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds and seconds % factor == 0:
+            return f"{int(seconds) // factor}{unit}"
+    return f"{int(seconds)}s"
+
+
+def parse_size(value: object) -> int:
+    """Read "64MB" or "512KiB" as bytes. Raises ValueError for anything else, a bare number too."""
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError('a size is a whole number and a unit (B, KB, MB, GB, KiB, MiB, GiB), such as "64MB"')
+    return int(match[1]) * _SIZES[match[2]]
+
+
+def _place(info: ValidationInfo) -> Place:
+    place = info.context
+    if not isinstance(place, Place):
+        raise ValueError("this setting needs a configuration file to be read from")  # noqa: TRY004 - pydantic's way
+    return place
+
+
+def _read_secret(value: object, info: ValidationInfo) -> object:
+    """Resolve `{env: NAME}` and `{file: PATH}`; a literal stands for itself. Never puts the secret into an error."""
+    if not isinstance(value, Mapping):
+        return value
+    if set(value) == {"env"} and isinstance(value["env"], str):
+        found = _place(info).environment.get(value["env"])
+        if not found:
+            raise ValueError(f"the environment variable {value['env']} is not set")
+        return found
+    if set(value) == {"file"} and isinstance(value["file"], str):
+        path = _place(info).directory / value["file"]
+        try:
+            text = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"the secret file {path} cannot be read: {_why(error)}") from None
+        if not text:
+            raise ValueError(f"the secret file {path} is empty")
+        return text
+    raise ValueError("a secret is a text, {env: NAME} or {file: PATH}")
+
+
+def _why(error: Exception) -> str:
+    return error.strerror or type(error).__name__ if isinstance(error, OSError) else "it is not UTF-8 text"
+
+
+def _resolve_file(value: object, info: ValidationInfo) -> object:
+    return _place(info).directory / value if isinstance(value, str) and value else value
+
+
+def _as_tuple(value: object) -> object:
+    """A list may be written as its only element."""
+    return (value,) if isinstance(value, str) else value
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    PlainSerializer(show_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["5m"]}),
+]
+"""Seconds, written as "5m"."""
+
+ByteSize = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    WithJsonSchema({"type": "string", "pattern": f"^{_SIZE.pattern}$", "examples": ["64MB"]}),
+]
+"""Bytes, written as "64MB"."""
+
+
+def _one_key(name: str) -> dict[str, Any]:
+    text = {"type": "string", "minLength": 1}
+    return {"type": "object", "properties": {name: text}, "required": [name], "additionalProperties": False}
+
+
+_SECRET_SCHEMA: Final = {"anyOf": [{"type": "string", "minLength": 1}, _one_key("env"), _one_key("file")]}
+
+SecretText = Annotated[SecretStr, BeforeValidator(_read_secret), WithJsonSchema(_SECRET_SCHEMA)]
+"""A secret: a text, `{env: NAME}` or `{file: PATH}`. Masked wherever it is printed."""
+
+ConfigFile = Annotated[Path, BeforeValidator(_resolve_file), WithJsonSchema({"type": "string", "minLength": 1})]
+"""A file, relative to the configuration file. Whether it exists is checked by the part that reads it."""
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~-]{1,128}$")]
+"""The name of a client, source, audience or route. For clients it is the OAuth client id (design §5.2)."""
+
+Namespace = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~-]{0,64}$")]
+"""The prefix of a minted `sub`; "" for none."""
+
+ScopeToken = Annotated[str, StringConstraints(pattern=r"^[\x21\x23-\x5b\x5d-\x7e]{1,256}$")]
+"""One scope value (RFC 6749 §3.3 `scope-token`)."""
+
+Rule = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+"""A CEL expression. It is compiled when the configuration is checked."""
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+"""A list of texts; a single text may stand for a list of one."""
