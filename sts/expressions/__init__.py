@@ -1,0 +1,37 @@
+"""The one seam to CEL: rules and mappings compiled at load, evaluated over a request's variables.
+
+The library reports a failed evaluation as a value: a text, which is truthy. So nothing outside this package sees a CEL
+value. A rule holds only if it is exactly `true`; a mapping gives a plain value, `ABSENT`, or an `EvaluationError`. No
+error names a value of the data, since the library's own messages quote it.
+"""
+
+from sts.expressions.faults import EvaluationError, ExpressionError
+from sts.expressions.program import (
+    ABSENT,
+    Absent,
+    Expression,
+    Value,
+    check_condition,
+    check_reads,
+    compile_rule,
+)
+from sts.expressions.readers import Attribute, as_attribute, as_scopes, as_subject
+from sts.expressions.scope import Scope, bind
+
+__all__ = [
+    "ABSENT",
+    "Absent",
+    "Attribute",
+    "EvaluationError",
+    "Expression",
+    "ExpressionError",
+    "Scope",
+    "Value",
+    "as_attribute",
+    "as_scopes",
+    "as_subject",
+    "bind",
+    "check_condition",
+    "check_reads",
+    "compile_rule",
+]

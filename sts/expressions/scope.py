@@ -1,0 +1,145 @@
+r"""The variables of one request, made safe before CEL sees them.
+
+The library cuts a text at NUL, so that "admin\0x" would equal "admin"; nesting a few thousand levels deep ends the
+process; one integer beyond 64 bits anywhere fails every expression.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+from cel_expr_python import cel
+from cel_expr_python.ext import ext_encoders, ext_math, ext_optional, ext_strings
+
+from sts.expressions.faults import OVERFLOW, TOO_DEEP, TYPE_MISMATCH, UNSAFE_TEXT, EvaluationError
+
+MAX_DEPTH: Final = 32
+"""Levels of nesting in data; a few thousand overflow the library's stack."""
+
+_MAP: Final = cel.Type.Map(cel.Type.STRING, cel.Type.DYN)
+
+
+@lru_cache(maxsize=64)
+def environment(variables: frozenset[str]) -> cel.Env:
+    """The language over `variables`: maps of `dyn`, so that `has(identity.tenant)` works, and `now`, whole seconds."""
+    return cel.NewEnv(
+        variables={name: cel.Type.INT if name == "now" else _MAP for name in sorted(variables)},
+        extensions=[
+            ext_strings.ExtStrings(),
+            ext_optional.ExtOptional(),
+            ext_encoders.ExtEncoders(),
+            ext_math.ExtMath(),
+        ],
+    )
+
+
+class Scope:
+    r"""The variables of one request, made safe and handed to CEL once, however many expressions read them."""
+
+    __slots__ = ("_activation", "values")
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.values = values
+        self._activation: cel.Activation | None = None
+
+    def activation(self) -> cel.Activation:
+        """What CEL evaluates over; made at first need, since plain member paths do without."""
+        if self._activation is None:
+            self._activation = environment(frozenset(self.values)).Activation(self.values)
+        return self._activation
+
+
+def bind(variables: Mapping[str, object]) -> Scope:
+    """Make `variables` safe to evaluate over: `now` in Unix seconds, every other one a map of JSON values.
+
+    `now` is handed in as whole seconds, like the NumericDate claims (RFC 7519 §2) that it is compared with;
+    `timestamp(now)` gives a CEL timestamp. Integers beyond 64 bits become text, tuples lists, mappings dicts; nothing
+    is copied that needs no change. Raises EvaluationError for a lone surrogate, NUL, a number that JSON cannot hold
+    (RFC 8259 §6), nesting beyond `MAX_DEPTH`, and whatever is not a JSON value.
+    """
+    values: dict[str, Any] = {}
+    for name, value in variables.items():
+        if name == "now":
+            values[name] = _seconds(value)
+        elif isinstance(value, Mapping):
+            values[name] = _safe_map(value, MAX_DEPTH)
+        else:
+            raise EvaluationError(TYPE_MISMATCH)
+    return Scope(values)
+
+
+def _seconds(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise EvaluationError(TYPE_MISMATCH)
+    if not -(2.0**63) <= value < 2.0**63:
+        raise EvaluationError(OVERFLOW)
+    return math.floor(value)
+
+
+def _safe(value: object, depth: int) -> object:
+    """Return `value` itself where CEL can hold it as it stands, else what is handed in instead."""
+    kind = type(value)
+    if kind is str:
+        return _safe_text(value)  # type: ignore[arg-type]
+    if kind is bool or value is None:
+        return value
+    if kind is int:
+        return _safe_integer(value)  # type: ignore[arg-type]
+    if kind is float:
+        if not math.isfinite(value):  # type: ignore[arg-type]
+            raise EvaluationError(OVERFLOW)
+        return value
+    if kind is list or kind is tuple:
+        return _safe_list(value, depth - 1)  # type: ignore[arg-type]
+    if isinstance(value, Mapping):
+        return _safe_map(value, depth - 1)
+    raise EvaluationError(TYPE_MISMATCH)
+
+
+def _safe_text(value: str) -> str:
+    if "\0" in value:  # the library would cut it there: another user's name
+        raise EvaluationError(UNSAFE_TEXT)
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise EvaluationError(UNSAFE_TEXT) from None
+    return value
+
+
+def _safe_integer(value: int) -> int | str:
+    if -(2**63) <= value < 2**64:  # CEL's int and uint
+        return value
+    try:
+        return str(value)
+    except ValueError:  # Python writes no more than 4 300 digits
+        raise EvaluationError(OVERFLOW) from None
+
+
+def _safe_list(value: list[object] | tuple[object, ...], depth: int) -> list[object]:
+    if depth <= 0:
+        raise EvaluationError(TOO_DEEP)
+    changed = isinstance(value, tuple)
+    safe = []
+    for element in value:
+        kept = _safe(element, depth)
+        changed = changed or kept is not element
+        safe.append(kept)
+    return safe if changed else value  # type: ignore[return-value]
+
+
+def _safe_map(value: Mapping[Any, object], depth: int) -> dict[str, object]:
+    if depth <= 0:
+        raise EvaluationError(TOO_DEEP)
+    changed = type(value) is not dict
+    safe: dict[str, object] = {}
+    for key, member in value.items():
+        if type(key) is not str:
+            raise EvaluationError(TYPE_MISMATCH)
+        kept = _safe(member, depth)
+        changed = changed or kept is not member
+        safe[_safe_text(key)] = kept
+    return safe if changed else value  # type: ignore[return-value]

@@ -1,0 +1,141 @@
+"""What an expression reads, exactly, from the checked syntax tree that the library gives out.
+
+It decides which facts of a request belong to the key of the token cache, so it fails closed: what is not understood is
+refused at load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from sts.expressions.faults import ExpressionError
+
+# Field numbers of cel/expr/syntax.proto and checked.proto (github.com/google/cel-spec), which never change.
+_ANY_VALUE: Final = 2
+_CHECKED_EXPR: Final = 4
+_ID, _CONST, _IDENT, _SELECT, _CALL, _LIST, _STRUCT, _COMPREHENSION = range(2, 10)
+_IDENT_NAME: Final = 1
+_SELECT_OPERAND, _SELECT_FIELD = 1, 2
+_CALL_FUNCTION, _CALL_ARGUMENTS = 2, 3
+_CONST_STRING: Final = 6
+_STRUCT_ENTRY: Final = 2
+_LOOP_VARIABLES: Final = (1, 3, 8)
+# Which fields of a kind of node, or of an entry of a struct, are expressions themselves.
+_CHILDREN: Final[dict[int, tuple[int, ...]]] = {
+    _ID: (),
+    _CONST: (),
+    _IDENT: (),
+    _SELECT: (_SELECT_OPERAND,),
+    _CALL: (1, _CALL_ARGUMENTS),  # 1 is the target
+    _LIST: (1,),
+    _STRUCT: (),  # they stand in its entries
+    _COMPREHENSION: (2, 4, 5, 6, 7),  # range, initial value, condition, step, result
+}
+_ENTRY_CHILDREN: Final = (3, 4)  # key and value
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def reads(serialized: bytes, variables: frozenset[str]) -> frozenset[str]:
+    """The paths that a checked expression reads, two levels deep, or a variable's name where it is read otherwise.
+
+    `serialized` is what the library's `serialize` gives: a CheckedExpr within a google.protobuf.Any. Raises
+    ExpressionError for a loop variable that hides one of `variables`, and for what this code does not understand.
+    """
+    return frozenset(_reads(_one(_one(serialized, _ANY_VALUE), _CHECKED_EXPR), variables))
+
+
+def _reads(node: bytes, variables: frozenset[str]) -> Iterator[str]:
+    path = _path(node, variables)
+    if path:
+        yield path
+        return
+    for child in _children(node, variables):
+        yield from _reads(child, variables)
+
+
+def _path(node: bytes, variables: frozenset[str]) -> str:
+    """The path that `node` itself is: `v`, `v.field`, `has(v.field)` or `v.?field`, else ""."""
+    name = _variable(node, variables)
+    if name:
+        return name
+    for kind, body in _fields(node):
+        if kind == _SELECT:
+            name = _variable(_one(body, _SELECT_OPERAND), variables)
+            return f"{name}.{_text(body, _SELECT_FIELD)}" if name else ""
+        if kind == _CALL and _text(body, _CALL_FUNCTION) == "_?._":
+            operand, constant = _all(body, _CALL_ARGUMENTS)
+            name = _variable(operand, variables)
+            return f"{name}.{_text(_one(constant, _CONST), _CONST_STRING)}" if name else ""
+    return ""
+
+
+def _variable(node: bytes, variables: frozenset[str]) -> str:
+    """The name of the variable that `node` is, or "" if it is something else."""
+    name = "".join(_text(body, _IDENT_NAME) for body in _all(node, _IDENT))
+    return name if name in variables else ""
+
+
+def _children(node: bytes, variables: frozenset[str]) -> Iterator[bytes]:
+    for kind, body in _fields(node):
+        if kind not in _CHILDREN:
+            raise ExpressionError("it holds a construct that is not supported here")
+        if kind == _COMPREHENSION:
+            _check_loop(body, variables)
+        for number in _CHILDREN[kind]:
+            yield from _all(body, number)
+        if kind == _STRUCT:
+            for entry in _all(body, _STRUCT_ENTRY):
+                for number in _ENTRY_CHILDREN:
+                    yield from _all(entry, number)
+
+
+def _check_loop(body: bytes, variables: frozenset[str]) -> None:
+    """Two things of one name in one expression mislead its readers, and would mislead `_variable`."""
+    for number in _LOOP_VARIABLES:
+        name = "".join(value.decode() for value in _all(body, number))
+        if name in variables:
+            raise ExpressionError(f"the loop variable `{name}` hides the variable of that name; call it something else")
+
+
+def _one(message: bytes, number: int) -> bytes:
+    found = _all(message, number)
+    if len(found) != 1:
+        raise ExpressionError("it holds a construct that is not supported here")
+    return found[0]
+
+
+def _text(message: bytes, number: int) -> str:
+    return _one(message, number).decode()
+
+
+def _all(message: bytes, number: int) -> list[bytes]:
+    return [value for found, value in _fields(message) if found == number]
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield field number and content of a protocol-buffers message; a number's content is left out."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        wire, length = tag & 7, 0
+        if wire == _VARINT:
+            _, at = _varint(message, at)
+        elif wire == _BYTES:
+            length, at = _varint(message, at)
+        elif wire in {_FIXED64, _FIXED32}:
+            at += 8 if wire == _FIXED64 else 4
+        else:
+            raise ExpressionError("it holds a construct that is not supported here")
+        yield tag >> 3, message[at : at + length]
+        at += length
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at

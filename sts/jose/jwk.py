@@ -1,0 +1,172 @@
+"""Public keys of issuers: which of a JWK set can be used, and what each may verify. joserfc is called here alone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, get_args
+
+from joserfc import jwk as joserfc_jwk
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+from joserfc.jws import JWSRegistry
+
+from sts.jose.strict import UnfitError, strict_json
+
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"]
+"""What may have signed an inbound token. Never `none`, HMAC or ES256K (RFC 8725 §3.1, §3.2)."""
+
+SUPPORTED: Final[frozenset[str]] = frozenset(get_args(Algorithm))
+
+MAX_DOCUMENT: Final = 262_144
+"""Bytes of a JWK set."""
+MAX_KEYS: Final = 100
+"""Keys in a JWK set."""
+MAX_KID: Final = 256
+
+_MIN_RSA_BITS: Final = 2048  # RFC 7518 §3.3
+_MAX_RSA_BITS: Final = 8192  # beyond it one verification costs milliseconds
+_MAX_RSA_EXPONENT: Final = 2**32  # the same; what is in use is 65537
+_PUBLIC: Final = {"RSA": ("e", "n"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
+_PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})
+
+PublicKey = RSAKey | ECKey | OKPKey
+_CLASSES: Final[dict[str, type[PublicKey]]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
+
+_registry: Final = JWSRegistry(algorithms=sorted(SUPPORTED))
+# "EdDSA" leaves the curve open; here it means Ed25519 and nothing else (RFC 9864 §2.2).
+_VERIFIERS: Final = {name: _registry.get_alg("Ed25519" if name == "EdDSA" else name) for name in SUPPORTED}
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyKey:
+    """A public key of an issuer and what it may verify.
+
+    `thumbprint` is RFC 7638's over the canonical form. `algorithms` is never empty: the issuer's configured list, cut
+    down to what fits the key's type, curve and own `alg` (RFC 8725 §3.1, RFC 7517 §4.4).
+    """
+
+    thumbprint: str
+    kid: str | None
+    algorithms: frozenset[str]
+    public: PublicKey = field(repr=False, compare=False)
+
+    def proves(self, algorithm: str, signing_input: bytes, signature: bytes) -> bool:
+        """Whether this key made `signature`; the caller has looked at `algorithms`. May raise anything (LIB-J08)."""
+        return _VERIFIERS[algorithm].verify(signing_input, signature, self.public) is True
+
+
+@dataclass(frozen=True, slots=True)
+class KeySet:
+    """The usable keys of a JWK set, and a sentence for each key that was left out."""
+
+    keys: tuple[VerifyKey, ...]
+    skipped: tuple[str, ...] = ()
+
+
+def import_jwks(document: bytes | Mapping[str, Any], algorithms: Collection[str]) -> KeySet:
+    """Import an issuer's JWK set, key by key: an odd one must not take the others away (RFC 7517 §5).
+
+    Two keys with one `kid` are both kept, to be tried in turn: RFC 7517 §4.5 allows them, and both are the issuer's, so
+    it adds no trust, while to drop one would refuse good tokens. Raises UnfitError if the document is no JWK set,
+    is too large, or leaves no usable key.
+    """
+    if isinstance(document, bytes):
+        if len(document) > MAX_DOCUMENT:
+            raise UnfitError("the JWK set is too large")
+        document = strict_json(document)
+    entries = document.get("keys") if isinstance(document, Mapping) else None
+    if not isinstance(entries, list):
+        raise UnfitError('it is not a JWK set, an object with an array "keys"')
+    if len(entries) > MAX_KEYS:
+        raise UnfitError("the JWK set holds too many keys")
+    keys: dict[tuple[str | None, str], VerifyKey] = {}
+    skipped = []
+    for number, entry in enumerate(entries, start=1):
+        try:
+            key = import_jwk(entry, algorithms)
+        except UnfitError as error:
+            skipped.append(f"key {number}: {error}")
+        else:
+            keys.setdefault((key.kid, key.thumbprint), key)
+    if not keys:
+        raise UnfitError("; ".join(["the JWK set holds no usable key", *skipped[:5]]))
+    return KeySet(tuple(keys.values()), tuple(skipped))
+
+
+def import_jwk(jwk: object, algorithms: Collection[str]) -> VerifyKey:
+    """Import one public key that may verify with `algorithms`. Raises UnfitError with the reason why it cannot be used.
+
+    A private or symmetric key is refused, not trimmed: whoever publishes one has lost it (RFC 7517 §9.2).
+    """
+    if not isinstance(jwk, Mapping):
+        raise UnfitError("it is not an object")
+    kty, kid = jwk.get("kty"), jwk.get("kid")
+    if not isinstance(kty, str) or kty not in _PUBLIC:
+        raise UnfitError("its kty is not RSA, EC or OKP")
+    if _PRIVATE & jwk.keys():
+        raise UnfitError("it holds private members")
+    if kid is not None and not is_kid(kid):
+        raise UnfitError("its kid is not a short printable text")
+    _check_purpose(jwk)
+    public = _import_public(kty, jwk)
+    fitting = frozenset(
+        name for name in SUPPORTED.intersection(algorithms) if jwk.get("alg", name) == name and _fits(name, public)
+    )
+    if not fitting:
+        raise UnfitError("no configured algorithm fits it")
+    return VerifyKey(public.thumbprint(), kid, fitting, public)
+
+
+def thumbprint(jwk: Mapping[str, Any]) -> str:
+    """Give the RFC 7638 SHA-256 thumbprint of a JWK as it is written. Raises UnfitError if a member is missing."""
+    kty = jwk.get("kty")
+    required = _PUBLIC.get(kty, ()) if isinstance(kty, str) else ()
+    if not required or not all(isinstance(jwk.get(name), str) for name in required):
+        raise UnfitError("it is not an RSA, EC or OKP key with all its members")
+    return joserfc_jwk.thumbprint({name: jwk[name] for name in ("kty", *required)})
+
+
+def is_kid(value: object) -> bool:
+    """Whether a key id can be compared and logged without harm: a short text of printable ASCII."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_KID and value.isascii() and value.isprintable()
+
+
+def _check_purpose(jwk: Mapping[str, Any]) -> None:
+    """Honour what the issuer says its key is for (RFC 7517 §4.2, §4.3)."""
+    if jwk.get("use", "sig") != "sig":
+        raise UnfitError("its use is not sig")
+    if "key_ops" in jwk and not (isinstance(jwk["key_ops"], list) and "verify" in jwk["key_ops"]):
+        raise UnfitError("its key_ops do not name verify")
+
+
+def _import_public(kty: str, jwk: Mapping[str, Any]) -> PublicKey:
+    """Take the public members only, and the key's canonical form, so that one key has one thumbprint."""
+    members = {name: jwk[name] for name in _PUBLIC[kty] if isinstance(jwk.get(name), str)}
+    if len(members) != len(_PUBLIC[kty]):
+        raise UnfitError("a member is missing or not a text")
+    kind = _CLASSES[kty]
+    try:
+        native = kind.binding.import_from_dict({"kty": kty, **members})
+        if kty == "RSA":
+            _check_rsa(native.key_size, native.public_numbers().e)
+        return kind.import_key(native)
+    except UnfitError:
+        raise
+    except Exception:  # noqa: BLE001 - off the curve, unknown curve, bad base64: each raises its own (LIB-J06)
+        raise UnfitError("it cannot be read") from None
+
+
+def _check_rsa(bits: int, exponent: int) -> None:
+    if not _MIN_RSA_BITS <= bits <= _MAX_RSA_BITS:
+        raise UnfitError(f"its modulus has {bits} bits")
+    if exponent > _MAX_RSA_EXPONENT:
+        raise UnfitError("its exponent is too large")
+
+
+def _fits(name: str, key: PublicKey) -> bool:
+    """Whether the key's type and curve are the algorithm's."""
+    try:
+        _VERIFIERS[name].check_key(key)
+    except Exception:  # noqa: BLE001 - joserfc says no with several exceptions
+        return False
+    return True
