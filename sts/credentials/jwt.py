@@ -1,0 +1,225 @@
+"""Source type `jwt`: a signed JWT of a configured issuer, found by its exact `iss` and proven by that issuer's keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
+
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from sts.credentials.kind import SourceSettings
+from sts.errors import BAD_ALGORITHM, BAD_TYPE, MALFORMED, UNKNOWN_ISSUER, Refusal
+from sts.jose import Algorithm, Compact, looks_signed, media_type, parse, text_or_texts, verify
+from sts.model import (
+    NOT_APPLICABLE,
+    TYPE_ACCESS_TOKEN,
+    TYPE_ID_TOKEN,
+    TYPE_JWT,
+    TYPE_PREFIX,
+    Credential,
+    Limits,
+    Presented,
+    Principal,
+)
+from sts.options import ConfigFile, Duration, Names
+from sts.trust.fetch import check_url
+from sts.trust.issuers import Issuer
+from sts.trust.key_source import KeySource
+
+KIND: Final = "jwt"
+MAX_LEEWAY: Final = 60.0
+AT_JWT: Final = "at+jwt"
+TYPE_SECURITY_EVENT: Final = "security event"
+
+_ID_TOKEN_CLAIMS: Final = frozenset({"nonce", "at_hash", "c_hash"})
+_ACCESS_TOKEN_CLAIMS: Final = ("sub", "client_id", "iat", "jti")  # beside iss, exp and aud (RFC 9068 §2.2)
+
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+Typ = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$&^_.+/-]{1,128}$")]
+
+
+def _checked_url(value: str) -> str:
+    check_url(value)
+    return value
+
+
+def _short_leeway(value: float) -> float:
+    if value > MAX_LEEWAY:
+        raise ValueError('at most "60s": more would undo `nbf` and `iat` (RFC 9068 §4)')
+    return value
+
+
+def _not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value or not all(value):
+        raise ValueError("name at least one; an empty list would accept nothing")
+    return value
+
+
+class JwtSource(SourceSettings):
+    """An issuer of signed JWTs."""
+
+    not_yet: ClassVar[frozenset[str]] = SourceSettings.not_yet | {"envelope"}
+
+    type: Literal["jwt"]
+    """A signed JWT (RFC 7519)."""
+    issuer: ShortText
+    """The exact `iss` of its tokens. Nothing is fetched for any other."""
+    jwks_uri: Annotated[str, AfterValidator(_checked_url)] | None = None
+    """Where the issuer publishes its keys: https, or http to a literal loopback address."""
+    jwks_file: ConfigFile | None = None
+    """The issuer's JWK set as a file, instead of `jwks_uri`; a reload reads it anew."""
+    discovery: bool = False
+    """`true`: find `jwks_uri` in the issuer's OpenID Connect metadata; it must have the issuer's own origin."""
+    ca_file: ConfigFile | None = None
+    """PEM certificates of the CAs that the issuer's https is checked against, instead of the system's."""
+    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)]
+    """What may have signed its tokens; a key's own type, curve and `alg` narrow it further (RFC 8725 §3.1)."""
+    audience: Annotated[Names, AfterValidator(_not_empty)]
+    """What its tokens' audience must be: any of these."""
+    audience_claim: ShortText = "aud"
+    """The claim that names the audience; `client_id` for issuers whose tokens have no `aud`."""
+    token_types: Annotated[tuple[Literal["access_token", "jwt", "id_token"], ...], Field(min_length=1)] = (
+        "access_token",
+        "jwt",
+    )
+    """As what its tokens may be presented; ID tokens only if named here."""
+    typ: Annotated[tuple[Typ, ...], Field(min_length=1)] | None = None
+    """Which header `typ` its tokens have; default: none, `JWT` or `at+jwt`. `[at+jwt]` asks for RFC 9068 in full."""
+    leeway: Annotated[Duration, AfterValidator(_short_leeway)] = 10.0
+    """How far the issuer's clock may be ahead, for `nbf` and `iat` only; at most 60s."""
+    max_lifetime: Duration | None = None
+    """The longest `exp - iat` of a token; default: no limit."""
+    max_age: Duration | None = None
+    """The longest time since `iat`; default: no limit."""
+    max_auth_age: Duration | None = None
+    """The longest time since the user's login, `auth_time`; default: no limit."""
+    stale_jwks: Duration = 3600.0
+    """How long the issuer's last keys serve after their time when it cannot be reached."""
+
+    @model_validator(mode="after")
+    def _one_key_source(self) -> Self:
+        if [self.jwks_uri is not None, self.jwks_file is not None, self.discovery].count(True) != 1:
+            raise ValueError("write exactly one of jwks_uri, jwks_file and discovery: true")
+        if self.jwks_file is not None and self.ca_file is not None:
+            raise ValueError("ca_file is for fetching; there is nothing to fetch with jwks_file")
+        if self.discovery:
+            try:
+                check_url(self.issuer)
+            except ValueError as error:
+                raise ValueError(f"discovery begins at the issuer's URL: {error}") from None
+        return self
+
+    def trusted(self, name: str) -> Issuer:
+        """What decides about this source's keys; `name` is the source's."""
+        return Issuer(
+            source=name,
+            issuer=self.issuer,
+            algorithms=self.algorithms,
+            jwks_uri=self.jwks_uri,
+            jwks_file=self.jwks_file,
+            discovery=self.discovery,
+            ca_file=self.ca_file,
+            stale_jwks=self.stale_jwks,
+        )
+
+
+class JwtSourceAtWork:
+    """A `Source`: proves the tokens of one issuer."""
+
+    def __init__(self, name: str, settings: JwtSource, keys: KeySource) -> None:
+        self.name = name
+        self.issuer = settings.issuer
+        self.keys = keys
+        self.limits = Limits(
+            audiences=frozenset(settings.audience),
+            leeway=settings.leeway,
+            max_lifetime=settings.max_lifetime,
+            max_age=settings.max_age,
+            max_auth_age=settings.max_auth_age,
+        )
+        self._algorithms = frozenset(settings.algorithms)
+        self._audience_claim = settings.audience_claim
+        self._token_types = frozenset(TYPE_PREFIX + name for name in settings.token_types)
+        self._typ = frozenset({None, "jwt", AT_JWT} if settings.typ is None else map(media_type, settings.typ))
+        self._required = ("exp", *(_ACCESS_TOKEN_CLAIMS if self._typ == {AT_JWT} else ()))
+
+    def accept(self, token: Compact, declared: str) -> None:
+        """Refuse what this source does not take, before anything is fetched: BAD_ALGORITHM, BAD_TYPE, MALFORMED."""
+        if token.algorithm not in self._algorithms:
+            raise Refusal(BAD_ALGORITHM, why="the source does not allow this algorithm", alg=token.algorithm)
+        typ = token.header.get("typ")
+        if (typ if typ is None else media_type(typ)) not in self._typ:
+            raise Refusal(BAD_TYPE, why="the source does not allow the header's typ")
+        if _real_type(token.claims, declared) not in self._token_types:
+            raise Refusal(BAD_TYPE, why="the source does not allow this type of token", declared=declared)
+        for name in (*self._required, self._audience_claim):
+            if name not in token.claims:
+                raise Refusal(MALFORMED, why="a claim is missing", claim=name)
+        if not isinstance(token.claims.get("client_id", ""), str):
+            raise Refusal(MALFORMED, why="a claim is not a text", claim="client_id")
+
+    def prove(self, presented: Presented, now: float) -> Principal:
+        """Prove the token's signature by the issuer's keys and report its facts; may wait for the keys.
+
+        This proves that the issuer signed these claims. Whether they are meant for us, alive and fresh is for `admit`.
+        """
+        token: Compact = presented.unverified
+        key = verify(token, self.keys.keys_for(token.kid, token.algorithm, now))
+        claims = token.claims
+        return Principal(
+            kind=KIND,
+            source=self.name,
+            issuer=self.issuer,
+            subject=claims.get("sub"),
+            audience=text_or_texts(claims[self._audience_claim], self._audience_claim),
+            expires_at=claims["exp"],
+            not_before=claims.get("nbf"),
+            issued_at=claims.get("iat"),
+            auth_time=claims.get("auth_time"),
+            fresh_until=NOT_APPLICABLE,
+            confirmation=claims.get("cnf"),
+            act=claims.get("act"),
+            may_act=claims.get("may_act"),
+            proof_key=key.thumbprint,
+            attributes=claims,
+        )
+
+    def key_current(self, proof_key: str) -> bool:
+        """As Source says."""
+        return self.keys.current(proof_key)
+
+
+class JwtKind:
+    """A `Kind` over all enabled sources of type `jwt`."""
+
+    token_types = frozenset({TYPE_JWT, TYPE_ACCESS_TOKEN, TYPE_ID_TOKEN})
+
+    def __init__(self, sources: Iterable[JwtSourceAtWork]) -> None:
+        self._by_issuer = {source.issuer: source for source in sources}
+
+    def recognise(self, credential: Credential) -> Presented | None:
+        """As Kind says. `iss` is only ever compared with configured issuers: nothing is fetched for an unknown one.
+
+        An access token that does not even look signed is left to others; whatever does look signed is refused here if
+        it is faulty, or of no source, and goes nowhere else.
+        """
+        if credential.token_type == TYPE_ACCESS_TOKEN and not looks_signed(credential.value):
+            return None
+        token = parse(credential.value)
+        source = self._by_issuer.get(token.claims.get("iss", ""))
+        if source is None:
+            raise Refusal(UNKNOWN_ISSUER, why="iss is not a configured issuer" if "iss" in token.claims else "no iss")
+        source.accept(token, credential.token_type)
+        return Presented(KIND, source.name, credential.token_type, token)
+
+
+def _real_type(claims: Mapping[str, Any], declared: str) -> str:
+    """The token's type by its content: an ID token is one whatever it is declared as (RFC 8725 §3.12).
+
+    Logout tokens and other security events are no credentials at all (RFC 8417 §2.2), although many are typed as plain
+    JWTs. This does not prove that the rest are access tokens; only a source with `typ: [at+jwt]` does.
+    """
+    if isinstance(claims.get("events"), dict):
+        return TYPE_SECURITY_EVENT
+    marked = not _ID_TOKEN_CLAIMS.isdisjoint(claims) or claims.get("typ") == "ID"
+    return TYPE_ID_TOKEN if marked else declared

@@ -1,0 +1,1 @@
+"""Whom we believe: the keys of issuers, and the only outbound HTTP."""

@@ -1,0 +1,208 @@
+"""The only outbound HTTP: documents of configured issuers, bounded in time and size (RFC 8725 §3.10).
+
+No redirects, no proxies from the environment, no cookies, no content encoding: a fetch goes to the configured URL and
+nowhere else. A configured URL may well be a private address, since most identity providers are; what protects from
+server-side request forgery is that no URL ever comes from a token.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import LocationParseError
+from urllib3.response import BaseHTTPResponse
+from urllib3.util import Url, parse_url
+
+from sts.errors import StartError, StsError
+
+_VISIBLE: Final = re.compile(r"[!-\[\]-~]{1,2048}")  # ASCII without space and backslash
+_DIGITS: Final = re.compile(r"[0-9]{1,9}")
+_HEADERS: Final = {"User-Agent": "sts", "Accept": "application/json, application/jwk-set+json", "Connection": "close"}
+_OK: Final = 200
+
+
+class UnreachableError(StsError):
+    """A document could not be fetched; the text says why, without any of its content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a URL answered: the body's bytes, and for how many seconds it may be kept (RFC 9111 §4.2), if it says so."""
+
+    body: bytes = field(repr=False)
+    max_age: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Seconds to connect (TLS included), to wait for the next bytes, and for the whole fetch; bytes of a body."""
+
+    connect: float = 2.0
+    read: float = 3.0
+    total: float = 5.0
+    body: int = 262_144
+
+
+def check_url(url: str) -> None:
+    """Check that a configured URL may be fetched. Raises ValueError with a sentence that says what would be right.
+
+    https only; http only to a literal loopback address, since a name such as `localhost` is what the resolver says.
+    """
+    _parse(url)
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port of a URL (RFC 6454 §4). Raises ValueError as `check_url` does."""
+    parsed = _parse(url)
+    scheme = parsed.scheme or ""
+    return scheme, parsed.host or "", parsed.port or (443 if scheme == "https" else 80)
+
+
+def read_ca(path: Path) -> str:
+    """Read a file of CA certificates (PEM). Raises StartError if that is not what it holds."""
+    try:
+        pem = path.read_text(encoding="ascii")
+        _tls(pem)
+    except (OSError, ValueError) as error:  # ValueError: it is not ASCII
+        raise StartError(f"the CA file {path} cannot be used: {_why(error)}") from None
+    return pem
+
+
+class Fetcher:
+    """Fetches documents, trusting the certificates of `ca` (PEM), or those of the system without it.
+
+    Safe to share between threads and to carry over a fork: it holds no connection.
+    """
+
+    def __init__(self, ca: str | None = None, bounds: Bounds = Bounds()) -> None:
+        self._tls = _tls(ca)
+        self._bounds = bounds
+
+    def fetch(self, url: str) -> Document:
+        """Fetch one document; it may take `bounds.total` seconds. Raises UnreachableError, whatever went wrong.
+
+        The time of the resolver comes on top, since Python cannot interrupt it: never call this where a request waits.
+        """
+        try:
+            parsed = _parse(url)
+            connection = self._connection(parsed)
+            try:
+                return self._answer(connection, parsed.request_uri)
+            finally:
+                connection.close()
+        except UnreachableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - sockets, TLS and HTTP parsers each have their own
+            raise UnreachableError(_why(error)) from None
+
+    def _connection(self, url: Url) -> HTTPConnection:
+        host, wait = (url.host or "").strip("[]"), self._bounds.connect
+        if url.scheme == "https":
+            return HTTPSConnection(host, url.port, timeout=wait, ssl_context=self._tls)
+        return HTTPConnection(host, url.port, timeout=wait)
+
+    def _answer(self, connection: HTTPConnection, target: str) -> Document:
+        end = time.monotonic() + self._bounds.total
+        connection.connect()
+        peer: socket.socket = connection.sock
+        peer.settimeout(self._bounds.read)
+        # A time-out per read does not bound a peer that sends a byte a second: at the end, hang up.
+        watch = threading.Timer(end - time.monotonic(), _hang_up, [peer])
+        watch.daemon = True
+        watch.start()
+        try:
+            connection.request("GET", target, headers=_HEADERS, preload_content=False, decode_content=False)
+            document = self._read(connection.getresponse())
+        except Exception:
+            _check_time(end)
+            raise
+        finally:
+            watch.cancel()
+        _check_time(end)  # a body without a length ends when we hang up, and would pass for whole
+        return document
+
+    def _read(self, answer: BaseHTTPResponse) -> Document:
+        if answer.status != _OK:
+            raise UnreachableError(f"it answered {answer.status}")
+        if answer.headers.get("Content-Encoding", "identity") != "identity":
+            raise UnreachableError("it answered in a content encoding that nobody asked for")
+        body = answer.read(self._bounds.body + 1)
+        if len(body) > self._bounds.body:
+            raise UnreachableError("its answer is too large")
+        return Document(body, _max_age(answer.headers))
+
+
+def _tls(ca: str | None) -> ssl.SSLContext:
+    if ca is None:
+        return ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # create_default_context takes the system's CAs for an empty text
+    context.load_verify_locations(cadata=ca)
+    return context
+
+
+def _check_time(end: float) -> None:
+    if time.monotonic() >= end:
+        raise UnreachableError("it took too long") from None
+
+
+def _parse(url: str) -> Url:
+    if not _VISIBLE.fullmatch(url):
+        raise ValueError("a URL is ASCII without spaces and backslashes")
+    try:
+        parsed = parse_url(url)
+    except LocationParseError:
+        raise ValueError("this is not a URL") from None
+    if not parsed.host or parsed.auth is not None or parsed.fragment is not None:
+        raise ValueError("a URL names a host, and has no user and no fragment")
+    if parsed.scheme == "http" and not _is_loopback(parsed.host):
+        raise ValueError("http is for a literal loopback address such as http://127.0.0.1:9000 only; write https")
+    if parsed.scheme not in {"http", "https"}:
+        raise ValueError("a URL begins with https://")
+    return parsed
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _hang_up(peer: socket.socket) -> None:
+    try:
+        # Not SSLSocket.shutdown, which takes the TLS layer away from under the thread that reads.
+        socket.socket.shutdown(peer, socket.SHUT_RDWR)
+    except OSError:
+        return  # it is closed already
+
+
+def _max_age(headers: Mapping[str, str]) -> float | None:
+    """Seconds for which the answer is fresh from now on: `max-age` less `Age`, 0 for `no-store` and `no-cache`."""
+    fresh = None
+    for directive in headers.get("Cache-Control", "").lower().split(","):
+        name, _, value = directive.strip().partition("=")
+        if name in {"no-store", "no-cache"}:
+            return 0.0
+        if name == "max-age":
+            fresh = _seconds(value.strip('"'))
+    return None if fresh is None else max(0.0, fresh - _seconds(headers.get("Age", "0")))
+
+
+def _seconds(text: str) -> float:
+    return float(text) if _DIGITS.fullmatch(text) else 0.0
+
+
+def _why(error: Exception) -> str:
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    said = cause.strerror if isinstance(cause, OSError) else None
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -1,0 +1,117 @@
+"""From a source's settings to its issuer's keys: a file, a configured URL, or discovery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from sts.jose import UnfitError, import_jwks, strict_json
+from sts.trust.fetch import Fetcher, UnreachableError, origin, read_ca
+from sts.trust.key_source import FileJwks, KeySource
+from sts.trust.remote_jwks import Loaded, RemoteJwks, clamp_life
+
+WELL_KNOWN: Final = "/.well-known/openid-configuration"
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """An issuer as one source configures it: exactly one of `jwks_uri`, `jwks_file` and `discovery`."""
+
+    source: str
+    issuer: str
+    algorithms: tuple[str, ...]
+    jwks_uri: str | None
+    jwks_file: Path | None
+    discovery: bool
+    ca_file: Path | None
+    stale_jwks: float
+
+
+@dataclass(frozen=True, slots=True)
+class Issuers:
+    """Makes key sources, and keeps the remote ones as long as the process: a reload must not begin with a cold fetch.
+
+    `max_waiters` is how many requests may wait for one issuer: a quarter of the threads. `notice(source, why)` hears of
+    every fetch: "" or why it failed.
+    """
+
+    clock: Callable[[], float]
+    max_waiters: int
+    notice: Callable[[str, str], None] = lambda _source, _why: None
+    _remote: dict[tuple[Issuer, str | None], RemoteJwks] = field(default_factory=dict, repr=False)
+
+    def keys(self, issuer: Issuer) -> KeySource:
+        """The keys of `issuer`: files are read anew, a remote set is the one that is there already.
+
+        Fetches nothing yet. Raises StartError if a file cannot be used.
+        """
+        if issuer.jwks_file is not None:
+            return FileJwks(issuer.jwks_file, issuer.algorithms)
+        ca = None if issuer.ca_file is None else read_ca(issuer.ca_file)
+        known = self._remote.get((issuer, ca))
+        if known is None:
+            known = self._remote[(issuer, ca)] = RemoteJwks(
+                _loader(issuer, Fetcher(ca), self.clock),
+                self.clock,
+                stale_jwks=issuer.stale_jwks,
+                max_waiters=self.max_waiters,
+                notice=lambda why: self.notice(issuer.source, why),
+            )
+        return known
+
+
+def _loader(issuer: Issuer, fetcher: Fetcher, clock: Callable[[], float]) -> Callable[[], Loaded]:
+    uri = issuer.jwks_uri
+    if uri is None:
+        return Discovery(issuer, fetcher, clock).load
+    return lambda: _load(fetcher, uri, issuer.algorithms)
+
+
+def _load(fetcher: Fetcher, uri: str, algorithms: tuple[str, ...]) -> Loaded:
+    document = fetcher.fetch(uri)
+    return Loaded(import_jwks(document.body, algorithms), document.max_age)
+
+
+class Discovery:
+    """Finds an issuer's `jwks_uri` in its metadata (OpenID Connect Discovery §4, RFC 8414 §3).
+
+    Used by one thread at a time, the one that `RemoteJwks` fetches in. The metadata is kept as long as a JWK set would
+    be, and read again as soon as its `jwks_uri` does not answer with one.
+    """
+
+    def __init__(self, issuer: Issuer, fetcher: Fetcher, clock: Callable[[], float]) -> None:
+        self._issuer, self._fetcher, self._clock = issuer, fetcher, clock
+        self._uri = ""
+        self._until = float("-inf")
+
+    def load(self) -> Loaded:
+        """Fetch the issuer's keys. Raises UnreachableError or UnfitError."""
+        if self._clock() >= self._until:
+            self._uri, life = self._discover()
+            self._until = self._clock() + life
+        try:
+            return _load(self._fetcher, self._uri, self._issuer.algorithms)
+        except (UnreachableError, UnfitError):
+            self._until = float("-inf")
+            raise
+
+    def _discover(self) -> tuple[str, float]:
+        document = self._fetcher.fetch(self._issuer.issuer.removesuffix("/") + WELL_KNOWN)
+        metadata = strict_json(document.body)
+        # Byte for byte: another name would let one issuer stand in for another (RFC 8414 §3.3).
+        if not isinstance(metadata, dict) or metadata.get("issuer") != self._issuer.issuer:
+            raise UnfitError("the metadata are not of this issuer")
+        uri = metadata.get("jwks_uri")
+        if not isinstance(uri, str) or not _same_origin(uri, self._issuer.issuer):
+            raise UnfitError("the metadata's jwks_uri is not at the issuer's origin; configure it as jwks_uri")
+        return uri, clamp_life(document.max_age)
+
+
+def _same_origin(uri: str, issuer: str) -> bool:
+    """Whether a discovered URL may be fetched: never elsewhere than at the issuer's own origin (RFC 8725 §3.10)."""
+    try:
+        return origin(uri) == origin(issuer)
+    except ValueError:
+        return False

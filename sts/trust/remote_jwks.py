@@ -1,0 +1,197 @@
+"""The keys of one issuer over HTTP: fresh enough, never waited for without need, never replaced by a failure.
+
+What goes wrong elsewhere, and is ruled out here: a failed refresh that empties the set (CVE-2026-48524); a fetch for
+every random `kid` (hydra #2535); a revoked key that stays since its `kid` is known (svelte-langgraph #284); a slow
+issuer that takes all threads with it.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from sts.errors import SOURCE_UNREACHABLE, Refusal
+from sts.jose import KeySet, UnfitError, VerifyKey
+from sts.trust.fetch import UnreachableError
+from sts.trust.key_source import LookUp
+
+MIN_LIFE: Final = 60.0
+MAX_LIFE: Final = 3600.0
+DEFAULT_LIFE: Final = 300.0
+"""Seconds for which a set is in force: what its answer says within the first two, else the third."""
+REFRESH_AFTER: Final = (0.75, 0.85)
+"""The share of a set's life after which it is refreshed in the background; jittered, so that replicas spread."""
+COOL_DOWN: Final = (30.0, 45.0)
+"""Seconds after a fetch before an unknown `kid` may cause the next one."""
+BACK_OFF: Final = 1.0
+"""Seconds before the second attempt after a failure; doubled with each further one, up to the cool-down."""
+FAILURE_IS_NEWS: Final = 60.0
+"""Seconds for which a failed attempt is reason enough to use a stale set without waiting for the next attempt."""
+PATIENCE: Final = 6.0
+"""Seconds that a request waits for the keys at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One successful fetch: the keys, and the seconds for which the issuer says they may be kept."""
+
+    keys: KeySet
+    max_age: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A set and its times: refreshed from the first on, in force until the second, a last resort until the third."""
+
+    keys: LookUp
+    refresh_at: float
+    fresh_until: float
+    stale_until: float
+
+
+@dataclass(slots=True)
+class _Flight:
+    """The one fetch under way."""
+
+    landed: threading.Event = field(default_factory=threading.Event)
+
+
+class RemoteJwks:
+    """A `KeySource` over `load`, which fetches the set, may take its time, and raises UnreachableError or UnfitError.
+
+    Fetches run in a thread of their own, one at a time, none before the first use: it may be made before a fork.
+    At most `max_waiters` requests wait for one; the others are answered at once from what is there. `stale_jwks` is
+    how many seconds the last good set serves after its life when no fetch succeeds. `notice` hears of every fetch:
+    "" or why it failed.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Loaded],
+        clock: Callable[[], float],
+        *,
+        stale_jwks: float,
+        max_waiters: int,
+        notice: Callable[[str], None] = lambda _why: None,
+        patience: float = PATIENCE,
+    ) -> None:
+        self._load, self._clock, self._notice = load, clock, notice
+        self._stale_jwks, self._patience = stale_jwks, patience
+        self._waiters = threading.BoundedSemaphore(max_waiters)
+        self._lock = threading.Lock()
+        # Written by the fetching thread under the lock, read without it: each is one reference.
+        self._held: _Held | None = None
+        self._flight: _Flight | None = None
+        self._not_before = float("-inf")
+        self._failed_at = float("-inf")
+        self._failures = 0
+        self._trouble = ""
+
+    @property
+    def trouble(self) -> str:
+        """As KeySource says."""
+        return self._trouble
+
+    def keys_for(self, kid: str | None, algorithm: str, now: float) -> tuple[VerifyKey, ...]:
+        """As KeySource says. Waits only if there is no set in force, or if it does not know `kid`."""
+        held = self._held
+        if held is not None and self._in_force(held, now):
+            if now >= held.refresh_at:
+                self._fly(now)
+            found = held.keys.find(kid, algorithm)
+            if found:
+                return found
+        flight = self._fly(now)
+        if flight is not None:
+            self._wait(flight)
+        held, now = self._held, self._clock()
+        # No newer set could be had: what is left of the last good one is better than an outage, for as long as allowed.
+        found = held.keys.find(kid, algorithm) if held is not None and now < held.stale_until else ()
+        if found:
+            return found
+        fresh = held is not None and now < held.fresh_until and (flight is None or flight.landed.is_set())
+        if held is not None and fresh and not self._trouble:
+            raise held.keys.unknown(kid, algorithm)
+        raise Refusal(SOURCE_UNREACHABLE, why=self._trouble or "no answer yet", kid=kid)
+
+    def current(self, thumbprint: str) -> bool:
+        """As KeySource says; sees to it that the set is refreshed even where only cached answers are asked for."""
+        held = self._held
+        if held is None:
+            return False
+        now = self._clock()
+        if now >= held.refresh_at:
+            self._fly(now, block=False)
+        return thumbprint in held.keys.thumbprints and self._in_force(held, now)
+
+    def _in_force(self, held: _Held, now: float) -> bool:
+        """Whether to use the set without waiting: it is fresh, or stale while the issuer is known to be down."""
+        failing = now - self._failed_at < FAILURE_IS_NEWS
+        return now < held.fresh_until or (failing and now < held.stale_until)
+
+    def _wait(self, flight: _Flight) -> None:
+        if self._waiters.acquire(blocking=False):
+            try:
+                flight.landed.wait(self._patience)
+            finally:
+                self._waiters.release()
+
+    def _fly(self, now: float, *, block: bool = True) -> _Flight | None:
+        """Join the fetch under way, or begin one; None while it is too soon after the last."""
+        if self._flight is None and now < self._not_before:
+            return None
+        if not self._lock.acquire(blocking=block):
+            return None
+        try:
+            if self._flight is None and now >= self._not_before:
+                self._flight = _Flight()
+                threading.Thread(target=self._fetch, args=[self._flight], name="jwks", daemon=True).start()
+        except RuntimeError:  # no thread is to be had: the next request tries again
+            self._flight = None
+        finally:
+            self._lock.release()
+        return self._flight
+
+    def _fetch(self, flight: _Flight) -> None:
+        loaded, why = None, ""
+        try:
+            loaded = self._load()
+        except (UnreachableError, UnfitError) as error:
+            why = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for this thread for ever
+            why = f"fault: {type(error).__name__}"
+        with self._lock:
+            now = self._clock()
+            if loaded is not None:
+                self._keep(loaded, now)
+            else:
+                self._failures, self._failed_at, self._trouble = self._failures + 1, now, why
+            self._not_before = now + self._pause()
+            self._flight = None
+        flight.landed.set()
+        self._notice(why)
+
+    def _keep(self, loaded: Loaded, now: float) -> None:
+        life = clamp_life(loaded.max_age)
+        fresh_until = now + life
+        self._held = _Held(
+            LookUp(loaded.keys), now + life * _jitter(*REFRESH_AFTER), fresh_until, fresh_until + self._stale_jwks
+        )
+        self._failures, self._trouble = 0, ""
+
+    def _pause(self) -> float:
+        """Seconds until the next fetch may begin: a back-off after failures, else the cool-down."""
+        pause = _jitter(*COOL_DOWN)
+        return min(pause, BACK_OFF * 2.0 ** min(self._failures - 1, 10)) if self._failures else pause
+
+
+def clamp_life(max_age: float | None) -> float:
+    """Seconds to keep a document whose answer says `max_age`: honoured within bounds (RFC 9111 §5.2.2.1)."""
+    return DEFAULT_LIFE if max_age is None else min(max(max_age, MIN_LIFE), MAX_LIFE)
+
+
+def _jitter(least: float, most: float) -> float:
+    return random.uniform(least, most)  # noqa: S311 - it spreads load and protects nothing
