@@ -1,0 +1,1 @@
+"""How a caller proves itself: the gateway, on every call, cached answer or not."""

@@ -1,0 +1,69 @@
+"""What every client's settings hold, however it proves itself."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Annotated, ClassVar, Final
+
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+
+from sts.model import Peer
+from sts.options import Name, Names, Section
+
+UNIX: Final = "unix"
+Network = IPv4Network | IPv6Network
+
+
+def _parse_network(value: object) -> object:
+    if value == UNIX:
+        return value
+    try:
+        return ip_network(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError('a network is an address range such as "10.0.0.0/8" (no host bits), or "unix"') from None
+
+
+PeerNetwork = Annotated[
+    IPv4Network | IPv6Network | str,
+    BeforeValidator(_parse_network),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["127.0.0.0/8", UNIX]}),
+]
+"""An address range of the socket's peer, or `unix` for our own Unix socket."""
+
+
+def within(peer: Peer, networks: tuple[Network | str, ...]) -> bool:
+    """Whether the socket's peer is in one of `networks`.
+
+    For a gateway on the same host this says "from this host" and no more; a forwarded address is never looked at.
+    """
+    if peer.unix:
+        return UNIX in networks
+    try:
+        address = ip_address(peer.address)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return any(not isinstance(network, str) and mapped in network for network in networks)
+
+
+class ClientSettings(Section):
+    """One gateway that may ask for tokens."""
+
+    not_yet: ClassVar[frozenset[str]] = frozenset(
+        {"may_present", "certificate_header", "gateway_cache", "may_vouch", "backend_of", "jwks_file", "jwks_uri"}
+        | {"ca_file", "san_uri", "san_dns", "subject_dn", "certificates", "uids", "source", "client_id", "transport"}
+    )
+
+    enabled: bool = True
+    """`false` refuses the client from the next reload on and voids the tokens it has in the cache."""
+    networks: Annotated[tuple[PeerNetwork, ...], Field(min_length=1)] | None = None
+    """Addresses of the socket's peer from which the client may call, in addition to its proof; `unix` is our socket."""
+    audiences: Names
+    """Which audiences it may ask for; `["*"]` for all."""
+    sources: Names | None = None
+    """Which sources' credentials it may hand in; `["*"]` for all. Must be written once there are several sources."""
+    default_audience: Name | None = None
+    """The audience of a request that names none."""
+    profile: str | None = None
+    """Which header names its forward-auth requests use: `nginx`. Without it the client has no forward-auth door."""

@@ -1,0 +1,52 @@
+"""Clients that prove themselves with a shared secret: HTTP Basic or form at `/token`, a header at `/forward-auth`."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from sts.clients.client import ClientSettings
+from sts.options import SecretText
+
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_NOBODY: Final = bytes(32)
+
+
+def _check_digest(value: SecretStr) -> SecretStr:
+    if not _DIGEST.fullmatch(value.get_secret_value()):
+        raise ValueError('a client\'s secret is written as its hash, "sha256:" and 64 hex digits: `sts clients secret`')
+    return value
+
+
+SecretDigest = Annotated[SecretText, AfterValidator(_check_digest)]
+
+
+class SecretClient(ClientSettings):
+    """A client with a shared secret. Two secrets may be live at once, while one replaces the other."""
+
+    auth: Literal["secret"]
+    """How the client proves itself: `secret` is Basic or form at `/token`, `X-Gateway-Secret` at `/forward-auth`."""
+    secrets: Annotated[tuple[SecretDigest, ...], Field(min_length=1, max_length=2)]
+    """`sha256:` and the hex SHA-256 of a secret (`sts clients secret` makes both); two may be live at once."""
+
+
+def digest(secret: str) -> str:
+    """How a secret is written in the configuration.
+
+    A plain SHA-256 is enough only because the secrets are made with 256 random bits by `sts clients secret`: it does
+    not protect a word that a person chose.
+    """
+    return "sha256:" + hashlib.sha256(secret.encode()).hexdigest()
+
+
+def matches(secret: str, settings: SecretClient | None) -> bool:
+    """Compare in constant time with every live secret; an unknown client (None) costs the same (RFC 6749 §2.3.1)."""
+    presented = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+    live = [bytes.fromhex(written.get_secret_value()[7:]) for written in settings.secrets] if settings else []
+    padded = [*live, _NOBODY, _NOBODY][:2]
+    found = [hmac.compare_digest(presented, expected) for expected in padded]
+    return any(found[: len(live)])

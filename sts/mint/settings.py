@@ -1,0 +1,69 @@
+"""What the `keys` section of a configuration holds, and whether its numbers can work."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from keys.lifecycle import Schedule
+from sts.options import Duration, Section, show_duration
+
+Positive = Annotated[Duration, Field(gt=0)]
+
+
+class KeysSettings(Section):
+    """The life of the signing keys (docs/rotation.md)."""
+
+    not_yet: ClassVar[frozenset[str]] = frozenset({"seal_keys"})
+
+    store: Literal["file"] = "file"
+    """Where the key ring lives: `file` is `keyring.json` in `var`, for the workers of one machine."""
+    algorithm: Literal["ES256"] = "ES256"
+    """The algorithm that tokens are signed with."""
+    rotate_every: Positive = 30 * 86400.0
+    """When a rotation is due: an alarm, and what `sts keys rotate --if-due` asks. A key never ends by itself."""
+    jwks_max_age: Positive = 300.0
+    """`max-age` of the published JWKS: how long a cache or verifier may use it without asking again."""
+    verifier_refresh: Duration = 600.0
+    """How long the slowest verifier keeps a JWKS beyond that (Envoy's jwt_authn: 10m)."""
+    clock_skew: Duration = 30.0
+    """How far the clocks of this service and of the verifiers differ at most."""
+    poll: Positive = 5.0
+    """How often each worker looks whether the key ring has changed."""
+    store_grace: Positive = 3600.0
+    """How long a worker goes on signing without having seen the key ring."""
+
+    def schedule(self) -> Schedule:
+        """These numbers as `keys` wants them."""
+        return Schedule(
+            rotate_every=self.rotate_every,
+            jwks_max_age=self.jwks_max_age,
+            verifier_refresh=self.verifier_refresh,
+            clock_skew=self.clock_skew,
+            poll=self.poll,
+            store_grace=self.store_grace,
+        )
+
+
+def does_not_fit(keys: KeysSettings, longest_ttl: float) -> str:
+    """Say why the numbers of `keys` cannot work with tokens that live for `longest_ttl` seconds; "" if they can.
+
+    A rotation must be over (the next key known to every verifier, the last token of the former key expired) before
+    the next one is due (RO-04), and a worker must look at the ring more often than it may go without.
+    """
+    schedule = keys.schedule()
+    if schedule.poll >= schedule.store_grace:
+        return (
+            f"poll ({show_duration(schedule.poll)}) must be shorter than store_grace "
+            f"({show_duration(schedule.store_grace)}), else a worker stops signing between two looks at the ring"
+        )
+    keep = schedule.keep(longest_ttl)
+    if schedule.rotate_every > schedule.guard + keep:
+        return ""
+    return (
+        f"rotate_every ({show_duration(schedule.rotate_every)}) must be longer than one rotation takes: "
+        f"{show_duration(schedule.guard)} until every verifier has the next key (jwks_max_age + verifier_refresh + "
+        f"clock_skew + poll), and {show_duration(keep)} until the last token of the former key is over "
+        f"(store_grace + longest ttl {show_duration(longest_ttl)} + clock_skew)"
+    )

@@ -1,0 +1,84 @@
+"""The one judgement over a proven credential: every kind, subject and actor alike."""
+
+from __future__ import annotations
+
+from typing import Final, TypeGuard
+
+from sts.errors import AUDIENCE_MISMATCH, BINDING_FAILED, EXPIRED, NOT_YET_VALID, TOO_OLD, Refusal
+from sts.model import NOT_APPLICABLE, Admitted, Limits, NotApplicable, Principal
+
+FOREVER: Final = float("inf")
+LEAST_LIFE: Final = 1.0
+"""A token needs at least a second of life: leeway helps `nbf` and `iat`, never `exp`."""
+
+
+def admit(principal: Principal, limits: Limits, now: float) -> Admitted:
+    """Judge the facts of a proven credential against its source's limits.
+
+    Raises AUDIENCE_MISMATCH, EXPIRED, NOT_YET_VALID, TOO_OLD or BINDING_FAILED. What passes is meant for us, alive and
+    fresh at `now`; this does not prove that its subject may do anything.
+    """
+    _meant_for_us(principal, limits)
+    not_after = _alive(principal, limits, now)
+    fresh_until = _fresh(principal, limits, now)
+    _unbound(principal)
+    return Admitted(principal, not_after, fresh_until)
+
+
+def _meant_for_us(principal: Principal, limits: Limits) -> None:
+    """Ours must be among the audiences (RFC 7519 §4.1.3); an empty list of ours accepts nothing."""
+    if isinstance(principal.audience, NotApplicable):
+        return
+    if limits.audiences.isdisjoint(principal.audience):
+        raise Refusal(AUDIENCE_MISMATCH, why="none of the credential's audiences is this source's audience")
+
+
+def _alive(principal: Principal, limits: Limits, now: float) -> float:
+    """The end of the credential's life (RFC 7519 §4.1.4, §4.1.5)."""
+    end = FOREVER if isinstance(principal.expires_at, NotApplicable) else principal.expires_at
+    if end - now < LEAST_LIFE:
+        raise Refusal(EXPIRED, expired_since_s=round(now - end))
+    starts = (("nbf", principal.not_before), ("iat", principal.issued_at), ("auth_time", principal.auth_time))
+    for name, since in starts:
+        if _known(since) and since - limits.leeway > now:
+            raise Refusal(NOT_YET_VALID, claim=name, seconds_ahead=round(since - now))
+    return end
+
+
+def _fresh(principal: Principal, limits: Limits, now: float) -> float:
+    """Until when age and login are within the limits; a limit on a fact that is missing refuses."""
+    fresh_until = FOREVER if isinstance(principal.fresh_until, NotApplicable) else principal.fresh_until
+    if limits.max_lifetime is not None:
+        issued, end = _needed(principal.issued_at, "iat"), _needed(principal.expires_at, "exp")
+        if end - issued > limits.max_lifetime:
+            raise Refusal(TOO_OLD, why="lives longer than max_lifetime", lifetime_s=round(end - issued))
+    for claim, since, limit in (
+        ("iat", principal.issued_at, limits.max_age),
+        ("auth_time", principal.auth_time, limits.max_auth_age),
+    ):
+        if limit is None:
+            continue
+        until = _needed(since, claim) + limit
+        if now > until:
+            raise Refusal(TOO_OLD, why=f"{claim} is too long ago", over_by_s=round(now - until))
+        fresh_until = min(fresh_until, until)
+    return fresh_until
+
+
+def _unbound(principal: Principal) -> None:
+    """Refuse a sender-constrained credential: its proof cannot be checked here (RFC 7800 §3.1, RFC 8705 §3).
+
+    To let it pass as a bearer token would strip the binding without a word.
+    """
+    if principal.confirmation not in (None, NOT_APPLICABLE):
+        raise Refusal(BINDING_FAILED, why="the credential has a `cnf`, and no proof for it can be checked")
+
+
+def _known(value: float | NotApplicable | None) -> TypeGuard[float]:
+    return value is not None and not isinstance(value, NotApplicable)
+
+
+def _needed(value: float | NotApplicable | None, claim: str) -> float:
+    if not _known(value):
+        raise Refusal(TOO_OLD, why="the source limits an age that the credential does not state", claim=claim)
+    return value

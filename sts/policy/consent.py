@@ -1,0 +1,78 @@
+"""Who may ask for what: the client lists the audience, the source lists the audience, the client lists the source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sts.errors import ACTOR_REFUSED, AUDIENCE_MISSING, NO_CONSENT, Refusal
+from sts.model import Ask, Client
+from sts.policy.rules import ALL, AudienceRules, SourceRules
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The audiences of one request, resolved: at least one."""
+
+    audiences: tuple[AudienceRules, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """The enabled audiences by name and by `aud`, and the enabled sources."""
+
+    audiences: Mapping[str, AudienceRules]
+    by_aud: Mapping[str, AudienceRules]
+    sources: Mapping[str, SourceRules]
+
+    def target(self, client: Client, ask: Ask) -> Target:
+        """Resolve what the client asks for: `audience` by name, `resource` by `aud` (RFC 8693 §2.1, RFC 8707 §2).
+
+        Raises NO_CONSENT for an audience the client may not ask for, an unknown or disabled one alike, so that none
+        can be enumerated; AUDIENCE_MISSING where none is named and the client has no default; ACTOR_REFUSED for an
+        actor token, which must never be dropped without a word (RFC 8693 §1.1).
+        """
+        if ask.actor_present:
+            raise Refusal(ACTOR_REFUSED, why="actor tokens are not supported yet")
+        named = [self.audiences.get(name) for name in ask.audiences] + [self.by_aud.get(aud) for aud in ask.resources]
+        if not named:
+            if client.default_audience is None:
+                raise Refusal(AUDIENCE_MISSING, why="no audience asked for, and the client has no default_audience")
+            named = [self.audiences.get(client.default_audience)]
+        found: dict[str, AudienceRules] = {}
+        for audience in named:
+            if audience is None:
+                raise Refusal(NO_CONSENT, why="no such audience, or it is disabled")
+            if ALL not in client.audiences and audience.name not in client.audiences:
+                raise Refusal(NO_CONSENT, why="the client does not list the audience", audience=audience.name)
+            found[audience.name] = audience
+        target = Target(tuple(found.values()))
+        if len(found) > 1:
+            _together(target)
+        return target
+
+    def check(self, client: Client, source: str, target: Target) -> None:
+        """Demand the second and third part of the consent. Raises NO_CONSENT."""
+        if ALL not in client.sources and source not in client.sources:
+            raise Refusal(NO_CONSENT, why="the client does not list the source", source=source)
+        allowed = self.sources[source].audiences
+        for audience in target.audiences:
+            if ALL not in allowed and audience.name not in allowed:
+                raise Refusal(NO_CONSENT, why="the source does not list the audience", audience=audience.name)
+
+
+def _together(target: Target) -> None:
+    """Several audiences in one token: only where each agrees, since one backend can use it at the other."""
+    first, *others = target.audiences
+    for audience in target.audiences:
+        if not audience.settings.multi:
+            raise Refusal(NO_CONSENT, why="the audience does not say `multi: true`", audience=audience.name)
+    for other in others:
+        same = (
+            other.settings.format == first.settings.format
+            and other.scopes == first.scopes
+            and other.algorithm == first.algorithm
+            and other.settings.typ == first.settings.typ
+        )
+        if not same:
+            raise Refusal(NO_CONSENT, why="formats or scopes of the audiences differ", audience=other.name)

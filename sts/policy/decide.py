@@ -1,0 +1,186 @@
+"""The decision: what this identity gets for these audiences. The only place where a `Grant` comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sts.errors import INSUFFICIENT_SCOPE, NO_MAPPING, NOT_ALLOWED, SUBJECT_COLLISION, UNSAFE_HEADER_VALUE, Refusal
+from sts.expressions import ABSENT, EvaluationError, Expression, Scope, as_attribute, bind
+from sts.model import Admitted, Ask, Client, Grant, Identity, Limits, Principal
+from sts.policy.act import actor_chain
+from sts.policy.admit import admit
+from sts.policy.consent import Consent, Target
+from sts.policy.headers import header_value
+from sts.policy.mapping import identify
+from sts.policy.rules import AudienceRules, Named, RouteRules, SourceRules
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """All rules of one revision.
+
+    `fingerprints` are keyed `client/<id>`, `source/<name>`, `audience/<name>`, `route/<name>`; `client_ids` are all
+    configured ids, which no minted `sub` may equal; `min_remaining` None means a third of the ttl, at most 30 s.
+    """
+
+    issuer: str
+    consents: Consent
+    sources: Mapping[str, SourceRules]
+    routes: Mapping[str, RouteRules]
+    client_ids: frozenset[str]
+    fingerprints: Mapping[str, str]
+    min_remaining: float | None
+
+    def target(self, client: Client, ask: Ask) -> Target:
+        """Resolve the audiences a request names: see `Consent.target`."""
+        return self.consents.target(client, ask)
+
+    def consent(self, client: Client, source: str, target: Target) -> None:
+        """Demand the source's parts of the consent: see `Consent.check`."""
+        self.consents.check(client, source, target)
+
+    def parts(self, client: Client, source: str, target: Target, ask: Ask) -> tuple[str, ...]:
+        """The fingerprints of all the configuration that makes the answer to this request."""
+        names = [f"client/{client.id}", f"source/{source}", *(f"audience/{one.name}" for one in target.audiences)]
+        if ask.route is not None:
+            names.append(f"route/{ask.route}")
+        return tuple(self.fingerprints[name] for name in names)
+
+    def facts_read(self, target: Target, ask: Ask) -> tuple[tuple[str, str], ...]:
+        """The request facts that the rules for this request read, by name: they belong into the cache key."""
+        read = self._route(ask).facts.union(*(audience.facts for audience in target.audiences))
+        request = _request(ask)
+        return tuple((name, request.get(name, "")) for name in sorted(read))
+
+    def admit(self, principal: Principal, limits: Limits, now: float) -> Admitted:
+        """Judge a proven credential's facts: see `policy.admit`."""
+        return admit(principal, limits, now)
+
+    def identify(self, admitted: Admitted) -> Identity:
+        """Map a principal by its source's rules."""
+        return identify(admitted, self.sources[admitted.principal.source])
+
+    def decide(
+        self, client: Client, identity: Identity, admitted: Admitted, target: Target, ask: Ask, now: float
+    ) -> Grant:
+        """Decide, or raise the Refusal that says why not. Every step only narrows."""
+        if identity.subject in self.client_ids:
+            raise Refusal(SUBJECT_COLLISION, why="the subject is the id of a configured client")
+        act = actor_chain(admitted.principal, client, self.issuer)
+        first = target.audiences[0]
+        scopes = granted_scopes(identity, first, ask)
+        scope = bind(_variables(identity, client, ask, now))
+        route = self._route(ask)
+        for allow in (route.allow, *(audience.allow for audience in target.audiences)):
+            _demand(allow, scope)
+        ttl = min(audience.settings.ttl for audience in target.audiences)
+        return Grant(
+            client_id=client.id,
+            subject=identity.subject,
+            aud=tuple(audience.aud for audience in target.audiences),
+            scopes=scopes,
+            claims=_claims(target, scope),
+            headers=_headers(first.headers, scope) if ask.door == "forward_auth" else {},
+            act=act,
+            typ=first.settings.typ,
+            algorithm=first.algorithm,
+            ttl=ttl,
+            not_after=admitted.not_after,
+            fresh_until=admitted.fresh_until,
+            min_remaining=min(30.0, ttl / 3) if self.min_remaining is None else self.min_remaining,
+            max_token_bytes=min(audience.settings.max_token_bytes for audience in target.audiences),
+            keep=not route.reads_now
+            and all(one.settings.reuse == "shared" and not one.reads_now for one in target.audiences),
+        )
+
+    def _route(self, ask: Ask) -> RouteRules:
+        return _NO_ROUTE if ask.route is None else self.routes[ask.route]
+
+
+_NO_ROUTE = RouteRules(allow=None, facts=frozenset(), reads_now=False)
+
+
+def granted_scopes(identity: Identity, audience: AudienceRules, ask: Ask) -> tuple[str, ...] | None:
+    """The scopes of the token: never more than asked, than the identity has, than the audience knows (RFC 8693 §5).
+
+    None for an audience without `scopes`: its tokens carry none, and asking for one is refused. Raises
+    INSUFFICIENT_SCOPE where more is asked than allowed, or where nothing is left.
+    """
+    if audience.scopes is None:
+        if ask.scopes:
+            raise Refusal(INSUFFICIENT_SCOPE, why="the audience has no scopes", audience=audience.name)
+        return None
+    allowed = audience.scopes.intersection(identity.scopes)
+    if ask.scopes:
+        missing = [scope for scope in ask.scopes if scope not in allowed]
+        if missing:
+            raise Refusal(INSUFFICIENT_SCOPE, why="more is asked than allowed", scope=" ".join(ask.scopes))
+        return tuple(dict.fromkeys(ask.scopes))
+    if not allowed:
+        raise Refusal(INSUFFICIENT_SCOPE, why="the identity has none of the audience's scopes", audience=audience.name)
+    return tuple(sorted(allowed))
+
+
+def _demand(allow: Expression | None, scope: Scope) -> None:
+    """Let pass only what the rule says `true` to: an error, an absent key, any other value refuses."""
+    if allow is None:
+        return
+    try:
+        holds = allow.holds(scope)
+    except EvaluationError as error:
+        raise Refusal(NOT_ALLOWED, why=str(error)) from None
+    if not holds:
+        raise Refusal(NOT_ALLOWED, why="`allow` is not true")
+
+
+def _claims(target: Target, scope: Scope) -> dict[str, Any]:
+    """The mapped claims; with several audiences only those that each of them defines in the same words."""
+    first, *others = target.audiences
+    texts = [one.settings.claims for one in others]
+    shared = [(name, rule) for name, rule in first.claims if all(text.get(name) == rule.text for text in texts)]
+    return dict(_evaluate(shared, scope))
+
+
+def _headers(rules: Named, scope: Scope) -> dict[str, str]:
+    """The identity headers. Raises UNSAFE_HEADER_VALUE for a value that cannot stand in a header as it is."""
+    written = {}
+    for name, value in _evaluate(rules, scope):
+        try:
+            written[name] = header_value(value)
+        except ValueError as error:
+            raise Refusal(UNSAFE_HEADER_VALUE, header=name, why=str(error)) from None
+    return written
+
+
+def _evaluate(rules: Named | list[tuple[str, Expression]], scope: Scope) -> list[tuple[str, Any]]:
+    values = []
+    for name, rule in rules:
+        try:
+            value = rule.value(scope)
+            if value is not ABSENT:
+                values.append((name, as_attribute(value)))
+        except EvaluationError as error:
+            raise Refusal(NO_MAPPING, attribute=name, why=str(error)) from None
+    return values
+
+
+def _variables(identity: Identity, client: Client, ask: Ask, now: float) -> dict[str, Any]:
+    """What a rule reads. A fact that is not there is an absent key: a rule that needs it refuses."""
+    return {
+        "identity": identity.attributes,
+        "client": {"id": client.id},
+        "request": _request(ask),
+        "route": {} if ask.route is None else {"name": ask.route},
+        "now": int(now),
+    }
+
+
+def _request(ask: Ask) -> dict[str, str]:
+    request = ask.request
+    if request is None:
+        return {}
+    facts = {"method": request.method, "host": request.host, "path": request.path}
+    facts.update({"scheme": request.scheme} if request.scheme else {}, **({"ip": request.ip} if request.ip else {}))
+    return facts

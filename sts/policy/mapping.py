@@ -1,0 +1,67 @@
+"""From a proven credential to an identity: data to data, one CEL program per attribute, never a text template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from sts.errors import NO_MAPPING, REQUIREMENT_FAILED, Refusal
+from sts.expressions import ABSENT, EvaluationError, as_attribute, as_scopes, as_subject, bind
+from sts.expressions.faults import TYPE_MISMATCH
+from sts.model import Admitted, Identity
+from sts.policy.rules import SourceRules
+
+
+def identify(admitted: Admitted, rules: SourceRules) -> Identity:
+    """Map a principal to its identity.
+
+    Raises REQUIREMENT_FAILED where the source's `require` is anything but true, and NO_MAPPING, naming the attribute,
+    where an attribute cannot be evaluated or has an unexpected type. An absent key gives an absent attribute.
+    """
+    try:
+        scope = bind({"claims": admitted.principal.attributes})
+    except EvaluationError as error:
+        raise Refusal(NO_MAPPING, why=str(error)) from None
+    if rules.require is not None:
+        try:
+            holds = rules.require.holds(scope)
+        except EvaluationError as error:
+            raise Refusal(REQUIREMENT_FAILED, why=str(error)) from None
+        if not holds:
+            raise Refusal(REQUIREMENT_FAILED, why="`require` is not true")
+    attributes: dict[str, Any] = {}
+    for name, rule in rules.identity:
+        try:
+            value = rule.value(scope)
+            if value is not ABSENT:
+                attributes[name] = _READERS.get(name, as_attribute)(value)
+        except EvaluationError as error:
+            raise Refusal(NO_MAPPING, attribute=name, why=str(error)) from None
+    if "subject" not in attributes:
+        raise Refusal(NO_MAPPING, attribute="subject", why="absent")
+    subject = attributes["subject"] = minted_subject(attributes["subject"], rules.namespace)
+    scopes = attributes["scopes"] = attributes.get("scopes", ())
+    return Identity(subject=subject, scopes=scopes, attributes=attributes)
+
+
+def minted_subject(subject: str, namespace: str | None) -> str:
+    """The `sub` of a minted token: `<namespace>|<subject>`, so that two sources' subjects cannot be one.
+
+    `|` cannot stand in a namespace; in a subject it is written `%7C` and `%` as `%25`, so that no subject of the source
+    with the namespace "" can be read as another namespace's. None, the only source, leaves the subject as it is.
+    """
+    if namespace is None:
+        return subject
+    escaped = subject.replace("%", "%25").replace("|", "%7C")
+    return f"{namespace}|{escaped}" if namespace else escaped
+
+
+def _as_roles(value: object) -> tuple[str, ...]:
+    """Roles as a list of strings; a text is one role."""
+    roles = as_attribute([value] if isinstance(value, str) else value)
+    if not isinstance(roles, tuple):
+        raise EvaluationError(TYPE_MISMATCH)
+    return roles
+
+
+_READERS: Final[dict[str, Callable[[Any], Any]]] = {"subject": as_subject, "scopes": as_scopes, "roles": _as_roles}

@@ -1,0 +1,144 @@
+"""The compiled configuration that decisions read: one object per source, audience and route.
+
+Everything is compiled when a revision is built, so that a request only evaluates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from sts.expressions import Expression, compile_rule
+from sts.policy.settings import AudienceSettings
+
+ALL: Final = "*"
+SOURCE_VARIABLES: Final = frozenset({"claims"})
+AUDIENCE_VARIABLES: Final = frozenset({"identity", "client", "request", "route", "now"})
+REQUEST_FACTS: Final = ("method", "host", "path", "scheme", "ip")
+
+
+class SourceRuleSettings(Protocol):
+    """What the policy reads of a source's settings, whatever its kind."""
+
+    @property
+    def audiences(self) -> tuple[str, ...] | None:
+        """The audiences that may be reached from it, None for all."""
+
+    @property
+    def namespace(self) -> str | None:
+        """The prefix of its subjects."""
+
+    @property
+    def require(self) -> str | None:
+        """The rule that its credentials must meet."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """A rule for each attribute."""
+
+
+class RouteRuleSettings(Protocol):
+    """What the policy reads of a route's settings."""
+
+    @property
+    def allow(self) -> str | None:
+        """The route's own condition."""
+
+
+Named = tuple[tuple[str, Expression], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRules:
+    """How one source's principals become identities. `namespace` None: its subjects stand as they are."""
+
+    audiences: frozenset[str]
+    namespace: str | None
+    require: Expression | None
+    identity: Named
+
+    @classmethod
+    def of(cls, settings: SourceRuleSettings, *, alone: bool) -> SourceRules:
+        """Compile; `alone` says that the whole configuration has this one source."""
+        return cls(
+            audiences=frozenset({ALL} if settings.audiences is None else settings.audiences),
+            namespace=None if alone and settings.namespace is None else settings.namespace or "",
+            require=compile_rule(settings.require, SOURCE_VARIABLES) if settings.require else None,
+            identity=_compile(settings.identity, SOURCE_VARIABLES),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AudienceRules:
+    """One backend. `facts` are the request facts that its rules read, `reads_now` whether one reads the clock."""
+
+    name: str
+    aud: str
+    algorithm: str
+    settings: AudienceSettings
+    scopes: frozenset[str] | None
+    allow: Expression | None
+    claims: Named
+    headers: Named
+    facts: frozenset[str]
+    reads_now: bool
+
+    @classmethod
+    def of(cls, name: str, settings: AudienceSettings, algorithm: str) -> AudienceRules:
+        """Compile; `algorithm` is what `keys.algorithm` says."""
+        allow = compile_rule(settings.allow, AUDIENCE_VARIABLES) if settings.allow else None
+        claims = _compile(settings.claims, AUDIENCE_VARIABLES)
+        headers = _compile(settings.headers, AUDIENCE_VARIABLES)
+        read = reads([*([allow] if allow else []), *(rule for _, rule in (*claims, *headers))])
+        return cls(
+            name=name,
+            aud=settings.aud or name,
+            algorithm=settings.algorithm or algorithm,
+            settings=settings,
+            scopes=None if settings.scopes is None else frozenset(settings.scopes),
+            allow=allow,
+            claims=claims,
+            headers=headers,
+            facts=request_facts(read),
+            reads_now="now" in read,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRules:
+    """A route's own condition."""
+
+    allow: Expression | None
+    facts: frozenset[str]
+    reads_now: bool
+
+    @classmethod
+    def of(cls, settings: RouteRuleSettings) -> RouteRules:
+        """Compile."""
+        allow = compile_rule(settings.allow, AUDIENCE_VARIABLES) if settings.allow else None
+        read = reads([allow] if allow else [])
+        return cls(allow=allow, facts=request_facts(read), reads_now="now" in read)
+
+
+def reads(rules: Iterable[Expression]) -> frozenset[str]:
+    """Everything that any of `rules` reads, as dotted paths."""
+    return frozenset(path for rule in rules for path in rule.reads)
+
+
+def request_facts(read: frozenset[str]) -> frozenset[str]:
+    """Which request facts are among what was read: all of them where `request` is read as a whole.
+
+    They become part of the cache key: one that is missing here would answer one request with another's token.
+    """
+    if "request" in read:
+        return frozenset(REQUEST_FACTS)
+    return frozenset(fact for fact in REQUEST_FACTS if any(_is_or_below(path, f"request.{fact}") for path in read))
+
+
+def _is_or_below(path: str, fact: str) -> bool:
+    return path == fact or path.startswith(fact + ".")
+
+
+def _compile(texts: Mapping[str, str], variables: frozenset[str]) -> Named:
+    return tuple((name, compile_rule(text, variables)) for name, text in texts.items())

@@ -1,0 +1,58 @@
+"""What a backend's configuration holds: the `audiences` section."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Final, Literal
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from sts.options import Duration, Rule, ScopeToken, Section
+
+RESERVED_CLAIMS: Final = frozenset(
+    {"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope", "act", "may_act", "cnf", "typ", "azp"}
+    | {"nonce", "at_hash", "c_hash", "sid", "events", "txn", "src"}
+)
+"""Claims that a mapping may never write: each of them says something that only the service itself may say."""
+
+
+def _not_reserved(name: str) -> str:
+    if name in RESERVED_CLAIMS:
+        raise ValueError(f"the claim {name} is reserved: the service writes it itself, a mapping cannot")
+    return name
+
+
+HeaderName = Annotated[str, StringConstraints(pattern=r"^X-[A-Za-z0-9-]{1,64}$")]
+ClaimName = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_not_reserved)]
+
+
+class AudienceSettings(Section):
+    """One backend: what its token holds, for how long, under which rule."""
+
+    not_yet: ClassVar[frozenset[str]] = frozenset({"encryption", "opa", "bind", "shadow", "evidence"})
+
+    enabled: bool = True
+    """`false` refuses the audience from the next reload on and voids its cached tokens."""
+    aud: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = None
+    """The `aud` of its tokens; default: the audience's name."""
+    format: Literal["jwt"] = "jwt"
+    """`jwt`: a signed JWT."""
+    typ: Literal["at+jwt", "JWT"] = "at+jwt"
+    """The token's header `typ` (RFC 9068 §2.1)."""
+    algorithm: Literal["ES256"] | None = None
+    """The signature's algorithm; default: `keys.algorithm`."""
+    ttl: Annotated[Duration, Field(ge=1, le=86400)] = 300.0
+    """Upper bound of a token's life; it never outlives its causes."""
+    scopes: Annotated[tuple[ScopeToken, ...], Field(min_length=1)] | None = None
+    """The scopes this backend knows. Without it the token has no `scope`, and asking for one is refused."""
+    allow: Rule | None = None
+    """A CEL rule over `identity`, `client`, `request`, `route`, `now`; anything but `true` refuses."""
+    claims: dict[ClaimName, Rule] = Field(default_factory=dict)
+    """CEL per claim beside the registered ones, over the same variables. An absent value leaves the claim out."""
+    headers: dict[HeaderName, Rule] = Field(default_factory=dict)
+    """CEL per identity header of a forward-auth answer."""
+    reuse: Literal["shared", "unique"] = "shared"
+    """`unique`: every request gets a token with its own `jti`, never a cached one."""
+    multi: bool = False
+    """Whether its tokens may name other audiences beside it, so that one backend can use them at the other."""
+    max_token_bytes: Annotated[int, Field(ge=256, le=65536)] = 3000
+    """A larger token is refused, since gateways' header buffers are 4 KB by default."""
