@@ -1,0 +1,64 @@
+"""What verifiers and clients find out by themselves: the key set and the metadata (RFC 7517, RFC 8414)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from flask import Blueprint, Response, request
+
+from sts.edge.reply import to_json
+from sts.edge.token import GRANT_TYPE, PATH
+
+JWKS_PATH: Final = "/.well-known/jwks.json"
+METADATA_PATHS: Final = ("/.well-known/oauth-authorization-server", "/.well-known/openid-configuration")
+
+
+def metadata(issuer: str) -> dict[str, object]:
+    """The authorization server metadata (RFC 8414 §2); empty lists and what no grant of ours uses are left out.
+
+    `response_types_supported` is required, yet there is no front channel: `none` says so. The audiences' scopes are
+    not listed, since they would tell everybody which backends there are.
+    """
+    return {
+        "issuer": issuer,
+        "token_endpoint": issuer + PATH,
+        "jwks_uri": issuer + JWKS_PATH,
+        "grant_types_supported": [GRANT_TYPE],
+        "response_types_supported": ["none"],
+        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+    }
+
+
+def discovery(issuer: str, jwks: Callable[[], Mapping[str, object]], max_age: Callable[[], float]) -> Blueprint:
+    """The public documents. `jwks` is the key set in force, `max_age` how many seconds a verifier may keep it.
+
+    An issuer with a path has the metadata under both rules, path appended (OpenID Connect Discovery §4) and path
+    behind the well-known name (RFC 8414 §3.1), since a gateway in front may or may not cut the path off.
+    """
+    pages = Blueprint("discovery", __name__)
+    prefix = urlsplit(issuer).path
+    document = to_json(metadata(issuer))
+
+    def show_jwks() -> Response:
+        return _public(to_json(jwks()), "application/jwk-set+json", max_age())
+
+    def show_metadata() -> Response:
+        return _public(document, "application/json", max_age())
+
+    for path in {JWKS_PATH, prefix + JWKS_PATH}:
+        pages.add_url_rule(path, endpoint="jwks", view_func=show_jwks)
+    for name in METADATA_PATHS:
+        for path in {name, name + prefix, prefix + name}:
+            pages.add_url_rule(path, endpoint="metadata", view_func=show_metadata)
+    return pages
+
+
+def _public(body: bytes, content_type: str, max_age: float) -> Response:
+    response = Response(body, content_type=content_type)
+    response.headers["Cache-Control"] = f"public, max-age={int(max_age)}"
+    response.headers["Access-Control-Allow-Origin"] = "*"
+    response.add_etag()
+    response.make_conditional(request)
+    return response

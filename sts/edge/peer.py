@@ -1,0 +1,45 @@
+"""Who is at the other end of the socket, and what of it may be believed."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sts.clients.client import Network, within
+from sts.model import Peer
+
+_CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_FORWARDED: Final = frozenset(
+    {"HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP", "HTTP_X_CLIENT_IP", "HTTP_TRUE_CLIENT_IP"}
+)
+_FORWARDED_PREFIXES: Final = ("HTTP_X_FORWARDED", "HTTP_X_ORIGINAL_", "HTTP_X_ENVOY_", "HTTP_CF_")
+
+
+def peer_of(environ: Mapping[str, Any]) -> Peer:
+    """The other end of the socket, by the socket itself.
+
+    The family is always asked for: whoever connects to a Unix socket chooses the name of the own end, and one called
+    "10.0.0.1" arrives as `REMOTE_ADDR`.
+    """
+    connection = environ.get("gunicorn.socket")
+    if connection is not None and connection.family == socket.AF_UNIX:
+        return Peer("", unix=True)
+    return Peer(environ.get("REMOTE_ADDR", ""))
+
+
+def is_operator(environ: Mapping[str, Any], networks: tuple[Network | str, ...]) -> bool:
+    """Whether a request may read operational detail: its peer is in `networks`, and it was not forwarded.
+
+    A reverse proxy on the same host is a loopback peer for the whole internet, so any header that proxies add is
+    enough to refuse. This does not prove that there is no proxy: one that adds none of them looks like its host.
+    """
+    forwarded = any(name in _FORWARDED or name.startswith(_FORWARDED_PREFIXES) for name in environ)
+    return not forwarded and within(peer_of(environ), networks)
+
+
+def correlation_id(headers: Mapping[str, str]) -> str:
+    """The caller's own `X-Request-ID`, a label for the audit; "" where it is not 1 to 128 of `A-Za-z0-9._-`."""
+    value = headers.get("x-request-id", "")
+    return value if _CORRELATION_ID.fullmatch(value) else ""

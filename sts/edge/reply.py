@@ -1,0 +1,47 @@
+"""How answers are written: JSON, problem documents, and the way onto the wire."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from sts.model import Reply
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse
+
+REALM: Final = "sts"
+NO_STORE: Final = ("Cache-Control", "no-store")
+RETRY_AFTER: Final = ("Retry-After", "5")  # seconds: a source's or a store's short outage, not a maintenance window
+
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
+_STATUS_LINES: Final = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+
+
+def to_json(document: Mapping[str, object]) -> bytes:
+    """Write compact JSON in ASCII."""
+    return _ENCODE(document).encode("ascii")
+
+
+def problem(
+    status: int, reason: str, detail: str, request_id: str = "", headers: Iterable[tuple[str, str]] = ()
+) -> Reply:
+    """Write a problem document (RFC 9457 §3). `reason` and `detail` are public constants; it holds nothing else."""
+    document: dict[str, object] = {
+        "type": f"urn:sts:error:{reason}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "error_reason": reason,
+    }
+    if request_id:
+        document["instance"] = f"urn:sts:request:{request_id}"
+    return Reply(status, (("Content-Type", "application/problem+json"), NO_STORE, *headers), to_json(document))
+
+
+def send(reply: Reply, method: str, start_response: StartResponse) -> list[bytes]:
+    """Put a reply on the wire as a WSGI answer. HEAD gets the headers alone (RFC 9110 §9.3.2)."""
+    start_response(_STATUS_LINES[reply.status], [*reply.headers, ("Content-Length", str(len(reply.body)))])
+    return [] if method == "HEAD" else [reply.body]

@@ -1,0 +1,296 @@
+"""Which request is meant for which audience: the `routes` section, the one path normaliser, and the match.
+
+A route is found by host, path and method alone. Where two readers could take a path for two different ones, the
+request is refused: the gateway routes by its own reading, and a policy that reads another one protects nothing
+(CVE-2026-42274, CVE-2021-29492 and their like).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Annotated, Final, Self
+from urllib.parse import unquote_to_bytes
+
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from sts.errors import AMBIGUOUS_PATH, NO_ROUTE, Refusal
+from sts.model import RequestFacts
+from sts.options import Name, Rule, ScopeToken, Section
+
+ONE: Final = "*"
+REST: Final = "**"
+
+# RFC 3986 §3.3, without ";" (parameters, which some backends cut off before they route) and with "%" for later.
+_PATH: Final = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,=:@%/]*")
+_ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})?")
+_UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_~")
+_TWO_READINGS: Final = frozenset(b"./\\%;\x7f") | frozenset(range(0x20))
+HOST: Final = re.compile(
+    r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*|\[[0-9a-f:.]{2,45}\]"
+)
+"""A host as routes write it: lower-case name, IPv4 address or `[IPv6]`, without port and final dot."""
+
+
+def normalise(target: str) -> str:
+    """Read the path of a raw request target (RFC 9112 §3.2.1) in the one way that every reader agrees on.
+
+    The query is cut off, escaped unreserved characters are unescaped, other escapes get upper-case digits. Raises
+    AMBIGUOUS_PATH for whatever is left to the reader: `%2e %2f %5c %25 %3b`, escaped control characters, escapes
+    that are no UTF-8, a lone `%`, backslash, `;`, `//`, dot segments, anything outside RFC 3986, every form but the
+    origin form. What it returns is a fixed point: normalised again, it stays the same.
+    """
+    path = target.partition("?")[0]
+    if not _PATH.fullmatch(path):
+        raise Refusal(AMBIGUOUS_PATH, why="not a path in origin form")
+    if "//" in path:
+        raise Refusal(AMBIGUOUS_PATH, why="an empty segment")
+    if "%" in path:
+        path = _unescape(path)
+    if "/." in path and not {".", ".."}.isdisjoint(path.split("/")):
+        raise Refusal(AMBIGUOUS_PATH, why="a dot segment")
+    return path
+
+
+def _unescape(path: str) -> str:
+    try:
+        unquote_to_bytes(path).decode("utf-8")  # an overlong "%c0%af" is a slash to a careless decoder
+    except UnicodeDecodeError:
+        raise Refusal(AMBIGUOUS_PATH, why="escapes that are no UTF-8") from None
+    return _ESCAPE.sub(_read_escape, path)
+
+
+def _read_escape(escape: re.Match[str]) -> str:
+    if escape[1] is None:
+        raise Refusal(AMBIGUOUS_PATH, why="a % without two digits")
+    octet = int(escape[1], 16)
+    if octet in _TWO_READINGS:
+        raise Refusal(AMBIGUOUS_PATH, why="an escape that some readers undo")
+    return chr(octet) if octet in _UNRESERVED else escape[0].upper()
+
+
+def _check_host(value: str) -> str:
+    lower = value.lower()
+    if not HOST.fullmatch(lower):
+        raise ValueError('a host is a name or an address without port and final dot, such as "api.example.com"')
+    return lower
+
+
+def _check_pattern(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError('a path begins with "/"')
+    segments = value[1:].split("/")
+    if REST in segments[:-1]:
+        raise ValueError('"**" may only stand as the last segment')
+    if any(ONE in segment and segment not in (ONE, REST) for segment in segments):
+        raise ValueError('"*" stands for a whole segment')
+    try:
+        reached = normalise(value)
+    except Refusal as refusal:
+        raise ValueError(f"no request reaches this path, since it is ambiguous: {refusal.facts['why']}") from None
+    if reached != value:
+        raise ValueError(f'a path is written as it is matched, which here is "{reached}"')
+    return value
+
+
+Host = Annotated[str, AfterValidator(_check_host)]
+"""A host name or address without port, matched without regard to case."""
+
+PathPattern = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_check_pattern)]
+"""A path; `*` is one non-empty segment, `**` (last only) any number of segments, none included."""
+
+Method = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_-]{0,31}$")]
+"""An HTTP method. Methods are case-sensitive, and all that are in use are upper-case (RFC 9110 §9.1)."""
+
+
+class RouteSettings(Section):
+    """Which requests at the forward-auth door are meant for which audience."""
+
+    enabled: bool = True
+    """`false` refuses what the route matches: it keeps its place, so that no wider route takes its requests over."""
+    host: Host | None = None
+    """The host the request was sent to, without port; any host if left out."""
+    path: PathPattern
+    """The path, without query: `*` is one segment, `**` at the end any number, none included."""
+    methods: Annotated[tuple[Method, ...], Field(min_length=1)] | None = None
+    """The methods; any method if left out. OPTIONS is a method like any other, and GET does not include HEAD."""
+    audience: Name | None = None
+    """The audience whose token the request gets."""
+    scopes: Annotated[tuple[ScopeToken, ...], Field(min_length=1)] | None = None
+    """The scopes that the token gets, each of which is required."""
+    allow: Rule | None = None
+    """A CEL rule over `identity`, `client`, `request`, `route`, `now`; anything but `true` refuses."""
+    public: bool = False
+    """Lets the request pass without a credential; nothing is minted."""
+    preflight: bool = False
+    """Lets CORS preflights pass: OPTIONS with `Origin` and `Access-Control-Request-Method`, nothing else."""
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        """A rule or a scope that nobody would look at must not stand there as if it protected something."""
+        if self.public and self.preflight:
+            raise ValueError("a route is public or preflight, not both")
+        if self.public or self.preflight:
+            idle = [key for key in ("audience", "scopes", "allow") if getattr(self, key) is not None]
+            if idle:
+                raise ValueError(f"{' and '.join(idle)} would have no effect on a route without credential")
+        elif self.audience is None:
+            raise ValueError("a route names its audience, or says public: true or preflight: true")
+        if self.preflight and self.methods not in (None, ("OPTIONS",)):
+            raise ValueError("a preflight is an OPTIONS request: leave methods out, or write [OPTIONS]")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route at work. `open` says that no credential is read and nothing minted: `public` and `preflight`.
+
+    `audience` is None only where `open` holds; `scopes` None means that the audience's token has none.
+    """
+
+    name: str
+    audience: str | None
+    scopes: tuple[str, ...] | None
+    open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A route as it is looked for; of all entries that fit a request the one with the highest `rank` is taken."""
+
+    route: Route
+    enabled: bool
+    preflight: bool
+    host: str | None
+    segments: tuple[str, ...]
+    methods: frozenset[str] | None
+    rank: tuple[int, bool]
+
+
+@dataclass(slots=True)
+class _Node:
+    """One segment in the tree of all patterns of a host."""
+
+    literal: dict[str, _Node] = field(default_factory=dict)
+    one: _Node | None = None
+    ends: list[_Entry] = field(default_factory=list)
+    rest: list[_Entry] = field(default_factory=list)
+
+
+def ties(routes: Mapping[str, RouteSettings]) -> list[tuple[str, str]]:
+    """Name every pair of routes that some request fits equally well: each is a fault at load (design §5.3).
+
+    Disabled routes count, since they keep their place.
+    """
+    alike: dict[tuple[object, ...], list[_Entry]] = defaultdict(list)
+    for name, settings in routes.items():
+        entry = _compile(name, settings)
+        alike[entry.host, entry.rank].append(entry)
+    return [
+        (one.route.name, other.route.name)
+        for group in alike.values()
+        for one, other in combinations(group, 2)
+        if (one.methods is None or other.methods is None or one.methods & other.methods)
+        and _overlap(one.segments, other.segments)
+    ]
+
+
+class Routes:
+    """All routes, compiled once. A look-up walks the path's segments and compares texts; it runs no pattern."""
+
+    def __init__(self, routes: Mapping[str, RouteSettings]) -> None:
+        self._hosts: dict[str | None, _Node] = {}
+        for name, settings in routes.items():
+            entry = _compile(name, settings)
+            _plant(self._hosts.setdefault(entry.host, _Node()), entry)
+
+    def match(self, facts: RequestFacts, *, preflight: bool = False) -> Route:
+        """Find the one most specific route: exact host before none, more literal segments first, then methods.
+
+        `preflight` says whether the request carries what a CORS preflight must; without it a preflight route is no
+        candidate. The order of declaration never decides. Raises NO_ROUTE.
+        """
+        segments = facts.path[1:].split("/")
+        for host in (facts.host, None):
+            root = self._hosts.get(host)
+            found = _best(_fitting(root, segments), facts.method, preflight=preflight) if root else None
+            if found is not None and not found.enabled:
+                raise Refusal(NO_ROUTE, why="the route is disabled", route=found.route.name)
+            if found is not None:
+                return found.route
+        raise Refusal(NO_ROUTE, why="no route fits host, path and method")
+
+
+def _compile(name: str, settings: RouteSettings) -> _Entry:
+    segments = tuple(settings.path[1:].split("/"))
+    methods = ("OPTIONS",) if settings.preflight else settings.methods
+    literals = sum(segment not in (ONE, REST) for segment in segments)
+    return _Entry(
+        Route(name, settings.audience, settings.scopes, open=settings.public or settings.preflight),
+        enabled=settings.enabled,
+        preflight=settings.preflight,
+        host=settings.host,
+        segments=segments,
+        methods=None if methods is None else frozenset(methods),
+        rank=(literals, methods is not None),
+    )
+
+
+def _plant(node: _Node, entry: _Entry) -> None:
+    for segment in entry.segments:
+        if segment == REST:
+            node.rest.append(entry)
+            return
+        if segment == ONE:
+            node.one = node.one or _Node()
+            node = node.one
+        else:
+            node = node.literal.setdefault(segment, _Node())
+    node.ends.append(entry)
+
+
+def _fitting(root: _Node, segments: Sequence[str]) -> list[_Entry]:
+    """All entries whose pattern fits, at the cost of at most the nodes of the tree, however long the path is."""
+    found: list[_Entry] = []
+    nodes = [root]
+    for segment in segments:
+        following: list[_Node] = []
+        for node in nodes:
+            found += node.rest
+            if segment in node.literal:
+                following.append(node.literal[segment])
+            if segment and node.one is not None:
+                following.append(node.one)
+        if not following:
+            return found
+        nodes = following
+    for node in nodes:
+        found += node.rest
+        found += node.ends
+    return found
+
+
+def _best(entries: list[_Entry], method: str, *, preflight: bool) -> _Entry | None:
+    candidates = [
+        entry
+        for entry in entries
+        if (entry.methods is None or method in entry.methods) and (preflight or not entry.preflight)
+    ]
+    return max(candidates, key=lambda entry: entry.rank, default=None)
+
+
+def _overlap(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether some path fits both patterns."""
+    for left, right in zip(one, other, strict=False):
+        if REST in (left, right):
+            return True
+        if ONE in (left, right):
+            if "" in (left, right):
+                return False
+        elif left != right:
+            return False
+    longer = max(one, other, key=len)[min(len(one), len(other)) :]
+    return not longer or longer[0] == REST

@@ -1,0 +1,184 @@
+"""The token door: RFC 8693 token exchange at `POST /token`."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+from urllib.parse import unquote_plus
+
+from sts.edge.form import Form, read_form
+from sts.edge.peer import correlation_id
+from sts.edge.reply import NO_STORE, REALM, RETRY_AFTER, to_json
+from sts.errors import CLIENT_REFUSED, INTERNAL_ERROR, MALFORMED, MISSING_CREDENTIAL, Reason, Refusal
+from sts.model import (
+    TYPE_ACCESS_TOKEN,
+    TYPE_JWT,
+    Ask,
+    Caller,
+    Client,
+    Credential,
+    DoorName,
+    Incoming,
+    Issued,
+    Reply,
+)
+
+PATH: Final = "/token"
+GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
+REQUESTED_TYPES: Final = frozenset({TYPE_ACCESS_TOKEN, TYPE_JWT})
+REPEATABLE: Final = frozenset({"audience", "resource"})
+
+# Malformed as ever, where OAuth has a code of its own for it (RFC 6749 §5.2, RFC 8707 §2).
+UNSUPPORTED_GRANT_TYPE: Final = replace(MALFORMED, error="unsupported_grant_type")
+MALFORMED_SCOPE: Final = replace(MALFORMED, error="invalid_scope")
+MALFORMED_RESOURCE: Final = replace(MALFORMED, error="invalid_target")
+
+_CLIENT_ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,128}")
+_SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*")
+_ABSOLUTE_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?:[A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")
+
+
+class TokenDoor:
+    """Reads token exchange requests and writes their answers."""
+
+    name: DoorName = "token"
+
+    def caller(self, incoming: Incoming) -> Caller:
+        """Who the caller says it is: HTTP Basic, or `client_id` and `client_secret` in the form (RFC 6749 §2.3.1).
+
+        Raises MALFORMED for a request that is no form or uses two methods, CLIENT_REFUSED for a proof that cannot
+        be read. A caller without any proof is handed on as one without secret.
+        """
+        if incoming.target.partition("?")[0] != PATH:
+            raise Refusal(MALFORMED, why="the target is not in origin form")
+        form = read_form(incoming, REPEATABLE)
+        return _read_caller(incoming, form)
+
+    def ask(self, incoming: Incoming, client: Client) -> Ask:  # noqa: ARG002 - what is asked for hangs on no client
+        """What the request asks for (RFC 8693 §2.1). Raises MALFORMED; MISSING_CREDENTIAL without `subject_token`."""
+        form = read_form(incoming, REPEATABLE)
+        grant_type = form.one("grant_type")
+        if grant_type is None:
+            raise Refusal(MALFORMED, why="grant_type is missing")
+        if grant_type != GRANT_TYPE:
+            raise Refusal(UNSUPPORTED_GRANT_TYPE, why="another grant_type")
+        if form.all("authorization_details"):
+            raise Refusal(MALFORMED, why="authorization_details are not supported")
+        if "dpop" in incoming.headers:  # its sender counts on a bound token: giving it another one is no answer
+            raise Refusal(MALFORMED, why="DPoP is not supported")
+        if (form.one("actor_token") is None) != (form.one("actor_token_type") is None):
+            raise Refusal(MALFORMED, why="actor_token and actor_token_type go together")
+        requested_type = form.one("requested_token_type") or TYPE_ACCESS_TOKEN
+        if requested_type not in REQUESTED_TYPES:
+            raise Refusal(MALFORMED, why="an unknown requested_token_type")
+        return Ask(
+            door=self.name,
+            credential=_read_credential(form),
+            audiences=form.all("audience"),
+            resources=_read_resources(form),
+            scopes=_read_scopes(form),
+            requested_type=requested_type,
+            actor_present=form.one("actor_token") is not None,
+            correlation_id=correlation_id(incoming.headers),
+        )
+
+    def allowed(self, incoming: Incoming, ask: Ask, issued: Issued | None, now: float) -> Reply:
+        """Hand out the token (RFC 8693 §2.2.1). `expires_in` is what remains of it, in whole seconds, at least one."""
+        if issued is None:
+            raise Refusal(INTERNAL_ERROR, why="nothing was issued")
+        document: dict[str, object] = {
+            "access_token": issued.token,
+            "issued_token_type": ask.requested_type,
+            "token_type": issued.token_type,
+            "expires_in": max(1, int(issued.expires_at - now)),  # 0 stops some clients, though the token still works
+        }
+        if issued.scopes is not None:
+            document["scope"] = " ".join(issued.scopes)
+        return _reply(200, document, incoming)
+
+    def refused(self, incoming: Incoming, reason: Reason, facts: Mapping[str, object]) -> Reply:  # noqa: ARG002 - private
+        """Say why not (RFC 6749 §5.2, RFC 8693 §2.2.2): constants only, nothing of the request and none of `facts`."""
+        headers: list[tuple[str, str]] = []
+        status = reason.token_status
+        if status == 401:
+            headers.append(("WWW-Authenticate", f'Basic realm="{REALM}"'))
+        elif status == 405:
+            headers.append(("Allow", "POST"))
+        elif reason.retry:
+            headers.append(RETRY_AFTER)
+        document = {"error": reason.error, "error_reason": reason.name, "error_description": reason.sentence}
+        return _reply(status, document, incoming, headers)
+
+
+def _reply(
+    status: int, document: Mapping[str, object], incoming: Incoming, headers: list[tuple[str, str]] | None = None
+) -> Reply:
+    fixed = (("Content-Type", "application/json"), NO_STORE, ("Pragma", "no-cache"))
+    return Reply(status, (*fixed, ("X-Request-ID", incoming.request_id), *(headers or ())), to_json(document))
+
+
+def _read_caller(incoming: Incoming, form: Form) -> Caller:
+    authorization = incoming.headers.get("authorization")
+    client_id, secret = form.one("client_id"), form.one("client_secret")
+    asserted = bool(form.all("client_assertion") or form.all("client_assertion_type"))
+    if (authorization is not None) + (secret is not None) + asserted > 1:
+        raise Refusal(MALFORMED, why="two ways of client authentication")
+    if asserted:
+        raise Refusal(CLIENT_REFUSED, why="client_assertion is not supported yet")
+    if authorization is not None:
+        basic_id, secret = _read_basic(authorization)
+        if client_id not in (None, basic_id):
+            raise Refusal(MALFORMED, why="client_id differs from the authenticated one")
+        client_id = basic_id
+    if client_id is None:
+        raise Refusal(CLIENT_REFUSED, why="no client authentication")
+    if not _CLIENT_ID.fullmatch(client_id):
+        raise Refusal(CLIENT_REFUSED, why="not a client id")
+    return Caller("token", client_id, secret, incoming.peer)
+
+
+def _read_basic(authorization: str) -> tuple[str, str]:
+    """Client id and secret, each unquoted once (RFC 6749 §2.3.1).
+
+    Some clients encode both halves, others send them as they are; ids and secrets hold only characters that both
+    write alike after that.
+    """
+    scheme, _, encoded = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        raise Refusal(CLIENT_REFUSED, why="the Authorization scheme is not Basic")
+    try:
+        client_id, colon, secret = base64.b64decode(encoded, validate=True).decode("utf-8").partition(":")
+        client_id, secret = unquote_plus(client_id, errors="strict"), unquote_plus(secret, errors="strict")
+    except ValueError:  # not base64, or not UTF-8
+        raise Refusal(CLIENT_REFUSED, why="Basic cannot be read") from None
+    if not colon:
+        raise Refusal(CLIENT_REFUSED, why="Basic without a colon")
+    return client_id, secret
+
+
+def _read_credential(form: Form) -> Credential:
+    token, token_type = form.one("subject_token"), form.one("subject_token_type")
+    if token is None:
+        raise Refusal(MISSING_CREDENTIAL, why="subject_token is missing")
+    if token_type is None:
+        raise Refusal(MALFORMED, why="subject_token_type is missing")
+    return Credential(token_type, token)
+
+
+def _read_resources(form: Form) -> tuple[str, ...]:
+    resources = form.all("resource")
+    if not all(_ABSOLUTE_URI.fullmatch(resource) for resource in resources):
+        raise Refusal(MALFORMED_RESOURCE, why="a resource is no absolute URI, or has a fragment")
+    return resources
+
+
+def _read_scopes(form: Form) -> tuple[str, ...] | None:
+    scope = form.one("scope")
+    if scope is None:
+        return None
+    if not _SCOPE.fullmatch(scope):
+        raise Refusal(MALFORMED_SCOPE, why="scope is not written as RFC 6749 §3.3 says")
+    return tuple(dict.fromkeys(scope.split(" ")))
