@@ -1,0 +1,224 @@
+"""What only the whole configuration can be judged by: names that must exist, consent, subjects, rivals.
+
+Each check takes what could be read of the configuration and yields findings; it looks at every entry that is right in
+itself, and at the names of those that are not, so that one fault does not hide the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sts.clients.secret import SecretClient
+from sts.credentials.jwt import JwtSource
+from sts.edge.forward_auth import ForwardAuthSettings
+from sts.edge.profiles import PROFILES
+from sts.edge.routes import RouteSettings, ties
+from sts.mint.settings import KeysSettings
+from sts.policy.headers import header_name
+from sts.policy.settings import AudienceSettings
+from sts.settings.faults import Finding, Trail, near, not_yet, quote
+
+ALL: Final = "*"
+LATER_PROFILES: Final = frozenset({"envoy", "traefik", "caddy", "haproxy", "apisix", "kong"}) - PROFILES.keys()
+"""Profiles of the contract that are not built yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What could be read: per section the entries that are right in themselves, and `written`, as they stand."""
+
+    written: Mapping[str, Any]
+    place: Callable[[Trail], str]
+    issuer: str | None = None
+    keys: KeysSettings | None = None
+    forward_auth: ForwardAuthSettings | None = None
+    clients: Mapping[str, SecretClient] = field(default_factory=dict)
+    sources: Mapping[str, JwtSource] = field(default_factory=dict)
+    audiences: Mapping[str, AudienceSettings] = field(default_factory=dict)
+    routes: Mapping[str, RouteSettings] = field(default_factory=dict)
+
+    def entries(self, section: str) -> dict[str, dict[str, Any]]:
+        """The entries of a section as written, defaults merged: faulty and disabled ones count for names."""
+        found = self.written.get(section)
+        entries = found if isinstance(found, dict) else {}
+        return {name: entry if isinstance(entry, dict) else {} for name, entry in entries.items()}
+
+    def absent(self, section: str, name: str, key: str) -> bool:
+        """Whether an entry leaves `key` out."""
+        return self.entries(section)[name].get(key) is None
+
+
+Check = Callable[[Parts], Iterator[Finding]]
+
+
+def names(parts: Parts) -> Iterator[Finding]:
+    """Every audience and source that an entry names exists."""
+    audiences, sources = parts.entries("audiences"), parts.entries("sources")
+    for name, client in parts.clients.items():
+        yield from _known(("clients", name, "audiences"), client.audiences, audiences, "audience")
+        yield from _known(("clients", name, "sources"), client.sources or (), sources, "source")
+        if client.default_audience is not None:
+            path = ("clients", name, "default_audience")
+            yield from _known(path, client.default_audience, audiences, "audience")
+            listed = {ALL, client.default_audience}.intersection(client.audiences)
+            if client.default_audience in audiences and not listed:
+                yield Finding(path, "is not one of the client's `audiences`", "list it there as well")
+    for name, source in parts.sources.items():
+        yield from _known(("sources", name, "audiences"), source.audiences or (), audiences, "audience")
+    for name, route in parts.routes.items():
+        if route.audience is not None:
+            yield from _known(("routes", name, "audience"), route.audience, audiences, "audience")
+
+
+def _known(path: Trail, wanted: str | Iterable[str], known: Iterable[str], what: str) -> Iterator[Finding]:
+    single = isinstance(wanted, str)
+    for index, name in enumerate((wanted,) if isinstance(wanted, str) else wanted):
+        if name not in {*known, *(() if single else (ALL,))}:
+            yield Finding(path if single else (*path, index), f"there is no {what} {quote(name)}", near(name, known))
+
+
+def consent(parts: Parts) -> Iterator[Finding]:
+    """From two sources on, all three parts of the consent are written (design §3), and each source's namespace."""
+    sources = parts.entries("sources")
+    if len(sources) < 2:
+        return
+    why = "must be written, since there are several sources"
+    for name in parts.entries("clients"):
+        if parts.absent("clients", name, "sources"):
+            hint = 'name the sources whose credentials this client may hand in; ["*"] for all'
+            yield Finding(("clients", name, "sources"), why, hint)
+    for name in sources:
+        if parts.absent("sources", name, "audiences"):
+            hint = 'name the audiences that may be reached from here; ["*"] for all'
+            yield Finding(("sources", name, "audiences"), why, hint)
+        if parts.absent("sources", name, "namespace"):
+            hint = 'a prefix that keeps its subjects apart from other sources\'; "" for none'
+            yield Finding(("sources", name, "namespace"), why, hint)
+
+
+def namespaces(parts: Parts) -> Iterator[Finding]:
+    """Two sources share a namespace only where both say that their subjects are the same people (design §5.5)."""
+    sources = parts.entries("sources")
+    sharing: dict[str, list[str]] = {}
+    for name, entry in sources.items():
+        if isinstance(entry.get("namespace"), str):
+            sharing.setdefault(entry["namespace"], []).append(name)
+    for namespace, together in sharing.items():
+        for name in together:
+            if len(together) > 1 and sources[name].get("same_subjects") is not True:
+                others = ", ".join(other for other in together if other != name)
+                problem = (
+                    f"the namespace {quote(namespace)} is also that of {others}: one could speak for the other's users"
+                )
+                hint = "give each its own, or write `same_subjects: true` at all of them if their subjects are the same"
+                yield Finding(("sources", name, "namespace"), problem, hint)
+
+
+def issuers(parts: Parts) -> Iterator[Finding]:
+    """Each `iss` leads to one source, and never back to us."""
+    seen: dict[str, str] = {}
+    for name, source in parts.sources.items():
+        path = ("sources", name, "issuer")
+        if source.issuer == parts.issuer:
+            yield Finding(
+                path, "is our own issuer: our tokens would come back in as credentials", "name the other issuer"
+            )
+        if source.issuer in seen:
+            other = ("sources", seen[source.issuer], "issuer")
+            yield Finding(path, f"is also the issuer of {other[1]} ({parts.place(other)})", "one source per issuer")
+        seen.setdefault(source.issuer, name)
+
+
+def auds(parts: Parts) -> Iterator[Finding]:
+    """No backend can take another's token for its own."""
+    named = parts.entries("audiences")
+    seen: dict[str, str] = {}
+    for name, audience in parts.audiences.items():
+        path = ("audiences", name, "aud")
+        aud = audience.aud or name
+        if aud != name and aud in named:
+            yield Finding(path, f"{quote(aud)} is the name of another audience", "choose another `aud`")
+            continue
+        if aud in seen:
+            other = parts.place(("audiences", seen[aud], "aud"))
+            yield Finding(path, f"{quote(aud)} is also the `aud` of {seen[aud]} ({other})", "each audience has its own")
+        seen.setdefault(aud, name)
+
+
+def scopes(parts: Parts) -> Iterator[Finding]:
+    """A route to an audience with `scopes` demands some of them; to one without, none (design §5.2, §5.3)."""
+    for name, route in parts.routes.items():
+        audience = parts.audiences.get(route.audience or "")
+        if audience is None:
+            continue
+        path = ("routes", name, "scopes")
+        if audience.scopes is None:
+            if route.scopes:
+                yield Finding(path, f"the audience {route.audience} has no scopes", "leave them out, or add them there")
+            continue
+        if not route.scopes:
+            hint = f"name those that this route needs, of: {', '.join(audience.scopes)}"
+            yield Finding(path, f"must be written, since the audience {route.audience} has scopes", hint)
+        for index, scope in enumerate(route.scopes or ()):
+            if scope not in audience.scopes:
+                problem = f"{quote(scope)} is not a scope of the audience {route.audience}"
+                yield Finding((*path, index), problem, near(scope, audience.scopes))
+
+
+def tied_routes(parts: Parts) -> Iterator[Finding]:
+    """No request fits two routes equally well."""
+    for one, other in ties(parts.routes):
+        problem = f"some requests fit it and the route {one} ({parts.place(('routes', one))}) equally well"
+        hint = "make one of them more specific: its host, more literal segments, or its methods"
+        yield Finding(("routes", other), problem, hint)
+
+
+def profiles(parts: Parts) -> Iterator[Finding]:
+    """Every profile is one we have: there is no falling back to another's headers."""
+    for name, client in parts.clients.items():
+        profile, path = client.profile, ("clients", name, "profile")
+        if profile in LATER_PROFILES:
+            yield Finding(path, *not_yet(profile))
+        elif profile is not None and profile not in PROFILES:
+            yield Finding(path, f"there is no profile {quote(profile)}", near(profile, PROFILES))
+
+
+def secrets(parts: Parts) -> Iterator[Finding]:
+    """A secret belongs to one client: shared, either could call as the other."""
+    seen: dict[str, str] = {}
+    for name, client in parts.clients.items():
+        for index, digest in enumerate(client.secrets):
+            path = ("clients", name, "secrets", index)
+            owner = seen.setdefault(digest.get_secret_value(), name)
+            if owner != name:
+                hint = "`sts clients secret` makes a new one"
+                yield Finding(path, f"is also a secret of the client {owner}", hint)
+            elif digest in client.secrets[:index]:
+                yield Finding(path, "is written twice", "keep one of them")
+
+
+def headers(parts: Parts) -> Iterator[Finding]:
+    """An identity header has no other meaning to us or to a gateway (design §5.3), and one spelling."""
+    token_header = (parts.forward_auth or ForwardAuthSettings()).token_header
+    spelled: dict[str, str] = {}
+    for name, audience in parts.audiences.items():
+        for header in audience.headers:
+            path, folded = ("audiences", name, "headers", header), header.lower()
+            first = spelled.setdefault(folded, header)
+            try:
+                header_name(header)
+            except ValueError as error:
+                yield Finding(path, str(error), "choose another name")
+                continue
+            if folded == token_header.lower():
+                yield Finding(path, f"{header} is `forward_auth.token_header`", "choose another")
+            elif header != first:
+                yield Finding(path, f"{header} and {first} are one header to everybody else", f"write it as {first}")
+
+
+CHECKS: Final[tuple[Check, ...]] = (
+    *(names, consent, namespaces, issuers, auds, scopes, tied_routes, profiles, secrets, headers),
+)
+"""The checks of this module, in the order of the sections."""

@@ -1,0 +1,108 @@
+"""Where the service listens, and how many workers the machine gives it."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema, model_validator
+
+from sts.options import Section
+
+_ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})")
+_MODE: Final = re.compile(r"0?[0-7]{3}")
+_UNIX: Final = "unix:"
+
+
+def _parse_mode(value: object) -> object:
+    if isinstance(value, int):  # already read: a default
+        return value
+    if not isinstance(value, str) or not _MODE.fullmatch(value):
+        raise ValueError('a mode is three octal digits in quotes, such as "0660"')
+    return int(value, 8)
+
+
+SocketMode = Annotated[
+    int,
+    BeforeValidator(_parse_mode),
+    PlainSerializer(lambda mode: f"{mode:04o}", return_type=str),
+    WithJsonSchema({"type": "string", "pattern": f"^{_MODE.pattern}$", "examples": ["0660"]}),
+]
+
+
+class Listen(Section):
+    """The `listen` section; its address alone may stand for it."""
+
+    not_yet: ClassVar[frozenset[str]] = frozenset({"tls"})
+
+    address: str
+    """`host:port` (`[::1]:8080` for IPv6), or `unix:/path` for a Unix socket."""
+    transport: Literal["terminated", "mesh"] | None = None
+    """Must be written beyond loopback: `terminated` (TLS ends before us) or `mesh` (a mesh adds it)."""
+    socket_mode: SocketMode = 0o660
+    """Mode of the Unix socket, in quotes; default "0660"."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _address_alone(cls, value: Any) -> Any:  # noqa: ANN401 - whatever was written
+        return {"address": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Listen:
+        if self.is_unix:
+            if len(self.address) == len(_UNIX):
+                raise ValueError('the Unix socket needs a path, such as "unix:/run/sts/sts.sock"')
+            return self
+        host, port = _split(self.address)
+        if port > 65535:
+            raise ValueError("a port is at most 65535")
+        if not _is_loopback(host) and self.transport is None:
+            raise ValueError(
+                "listening beyond loopback needs `tls` (not supported yet) or `transport: terminated | mesh` "
+                "in writing: secrets and tokens would cross the network in the clear"
+            )
+        return self
+
+    @property
+    def is_unix(self) -> bool:
+        """Whether this is a Unix socket."""
+        return self.address.startswith(_UNIX)
+
+    @property
+    def bind(self) -> str:
+        """The address as gunicorn takes it."""
+        return self.address
+
+    def resolved(self, directory: Path) -> Listen:
+        """The same with a relative Unix socket counted from the configuration's directory, as every file is."""
+        if not self.is_unix:
+            return self
+        path = directory / self.address.removeprefix(_UNIX)
+        return self.model_copy(update={"address": f"{_UNIX}{path}"})
+
+
+def _split(address: str) -> tuple[str, int]:
+    match = _ADDRESS.fullmatch(address)
+    if match is None:
+        raise ValueError('an address is "127.0.0.1:8080", "[::1]:8080" or "unix:/run/sts/sts.sock"')
+    return match[1] or match[2], int(match[3])
+
+
+def _is_loopback(host: str) -> bool:
+    """Only what cannot lead elsewhere: a literal address, or the one name that RFC 6761 §6.3 reserves for it."""
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def available_cpus() -> int:
+    """How many processors this process may use: the cgroup's quota rounded up, at most those it may run on."""
+    allowed = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(allowed, -(-int(quota) // int(period))))
+    return allowed

@@ -1,0 +1,58 @@
+"""From a file to settings that were checked as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from sts.options import Place
+from sts.settings import checks, rules
+from sts.settings.assemble import KINDS, validate
+from sts.settings.checks import Parts
+from sts.settings.document import read
+from sts.settings.environment import Environment
+from sts.settings.faults import SettingsError
+from sts.settings.model import Settings
+
+_PARTS: Final = ("issuer", "keys", "forward_auth", *KINDS)
+_FIXED: Final = ("issuer", "listen", "workers", "threads", "var", "secret")
+
+
+def load(path: Path, environment: Mapping[str, str] | None = None) -> Settings:
+    """Read and check the configuration at `path` with all that it includes; relative files count from its directory.
+
+    Raises SettingsError with every fault that can be found; of a file that is not valid YAML only that is told.
+    """
+    environment = Environment() if environment is None else environment
+    document, faults, whole = read(path)
+    if not whole:
+        raise SettingsError(faults)
+    directory = path.absolute().parent
+    found, values = validate(document, Place(directory, environment))
+    parts = Parts(
+        written=document.value,
+        place=lambda at: document.fault(at, "").place,
+        **{name: values[name] for name in _PARTS if name in values},
+    )
+    for check in (*checks.CHECKS, *rules.CHECKS):
+        found.extend(check(parts))
+    faults.extend(document.fault(one.path, one.problem, one.hint) for one in found)
+    if faults:
+        raise SettingsError(faults)
+    values["var"] = Path(environment.get("STS_VAR") or directory / values.get("var", "var")).absolute()
+    # Every piece is validated already; a second time would ask a duration that is a number by now for its unit.
+    return Settings.model_construct(_fields_set=set(values), **values)
+
+
+def changes_needing_restart(old: Settings, new: Settings) -> tuple[str, ...]:
+    """Which settings differ that a running service cannot change (design §5.6), as dotted names.
+
+    `workers` counts only where it is written: the default follows the machine, whose quota may change by itself.
+    """
+    changed = [name for name in _FIXED if getattr(old, name) != getattr(new, name)]
+    if "workers" in changed and "workers" not in old.model_fields_set | new.model_fields_set:
+        changed.remove("workers")
+    if old.keys.store != new.keys.store:
+        changed.append("keys.store")
+    return tuple(changed)

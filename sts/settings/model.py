@@ -1,0 +1,147 @@
+"""The configuration as a whole: what each part declares beside its code, assembled and frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+
+from sts.audit import AuditSettings
+from sts.cache.tokens import CacheSettings
+from sts.clients.client import UNIX, PeerNetwork
+from sts.clients.secret import SecretClient
+from sts.credentials.jwt import JwtSource
+from sts.edge.forward_auth import ForwardAuthSettings
+from sts.edge.routes import RouteSettings
+from sts.errors import StartError
+from sts.labels import DeploymentSecret
+from sts.mint.settings import KeysSettings
+from sts.options import ConfigFile, Name, Names, SecretText, Section
+from sts.policy.settings import AudienceSettings
+from sts.settings.canonical import digest
+from sts.settings.faults import Fault, SettingsError, findings, not_yet
+from sts.settings.listen import Listen, available_cpus
+from sts.trust.fetch import check_url
+
+MERGED: Final = ("include", "defaults")
+"""Keys that have no life of their own once a configuration is loaded."""
+
+
+def _check_issuer(value: str) -> str:
+    """RFC 8414 §2: https, no query, no fragment; without a final slash, since `iss` is compared byte for byte."""
+    check_url(value)
+    if value.endswith("/") or not {"?", "#", "@"}.isdisjoint(value):
+        raise ValueError("an issuer has no trailing slash, query, fragment or user name")
+    return value
+
+
+def _stands_elsewhere(value: object) -> object:
+    """The secret all others are derived from has no place in a file that people mail to each other."""
+    if isinstance(value, Mapping) and "previous" in value:
+        raise ValueError(not_yet("previous")[0])
+    if not isinstance(value, Mapping):
+        raise ValueError("write where the deployment secret stands: {file: PATH} or {env: NAME}")  # noqa: TRY004 - pydantic's way
+    return value
+
+
+def _is_a_secret(value: SecretStr) -> SecretStr:
+    try:
+        DeploymentSecret.parse(value.get_secret_value())
+    except StartError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+class Defaults(Section):
+    """Settings that are merged into every entry of a section; a key that an entry writes itself wins as a whole."""
+
+    client: dict[str, Any] = Field(default_factory=dict)
+    """For every entry of `clients`."""
+    source: dict[str, Any] = Field(default_factory=dict)
+    """For every entry of `sources`."""
+    audience: dict[str, Any] = Field(default_factory=dict)
+    """For every entry of `audiences`."""
+    route: dict[str, Any] = Field(default_factory=dict)
+    """For every entry of `routes`."""
+
+
+class Settings(Section):
+    """A configuration that was checked as a whole; every file in it is absolute."""
+
+    not_yet: ClassVar[frozenset[str]] = frozenset(
+        {"trust_domain", "proxies", "redis", "state", "tables", "opa", "security_events"}
+    )
+
+    issuer: Annotated[str, AfterValidator(_check_issuer)]
+    """`iss` of every minted token: an https URL without trailing slash, query or fragment (RFC 8414 §2)."""
+    var: ConfigFile = Path("var")
+    """Where secret, key ring and state live; the environment's `STS_VAR` wins."""
+    include: Names = ()
+    """More files with clients, sources, audiences, routes: `[conf.d/*.yaml]`. A name defined twice is a fault."""
+    listen: Listen = Listen(address="127.0.0.1:8080")
+    """`host:port`, `unix:/path`, or `{address, transport, socket_mode}`."""
+    workers: Annotated[int, Field(ge=1, le=512)] = Field(default_factory=available_cpus)
+    """Worker processes; default: as many as the CPU quota allows."""
+    threads: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Threads per worker."""
+    ops_networks: tuple[PeerNetwork, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"), UNIX)
+    """Who may read `/metrics` and the detail of `/readyz`: the socket's peer, `unix` for our own socket."""
+    secret: Annotated[SecretText, BeforeValidator(_stands_elsewhere), AfterValidator(_is_a_secret)] | None = None
+    """The deployment secret: `{file: PATH}` or `{env: NAME}`; default: `var/secret`, made at first start."""
+    keys: KeysSettings = KeysSettings()
+    """The life of the signing keys."""
+    cache: CacheSettings = CacheSettings()
+    """The cache of minted tokens."""
+    audit: AuditSettings = AuditSettings()
+    """Where each decision is recorded."""
+    forward_auth: ForwardAuthSettings = ForwardAuthSettings()
+    """How the forward-auth door answers."""
+    defaults: Defaults = Defaults()
+    """Settings merged into every entry of a section."""
+    clients: dict[Name, SecretClient] = Field(default_factory=dict)
+    """Who may ask for tokens: the gateways, by client id."""
+    sources: dict[Name, JwtSource] = Field(default_factory=dict)
+    """Which inbound credentials are believed, by name."""
+    audiences: dict[Name, AudienceSettings] = Field(default_factory=dict)
+    """The backends, by name, and what each one's token holds."""
+    routes: dict[Name, RouteSettings] = Field(default_factory=dict)
+    """At the forward-auth door: which request is meant for which audience; the most specific route wins."""
+
+    def longest_ttl(self) -> float:
+        """Seconds that a token may live at most, whatever its audience; disabled audiences count."""
+        return max((audience.ttl for audience in self.audiences.values()), default=0.0)
+
+    def fingerprints(self) -> dict[str, str]:
+        """One SHA-256 per entry, keyed `client/<name>`, `source/<name>`, `audience/<name>`, `route/<name>`.
+
+        It changes with everything configured that shapes a token which the entry takes part in. A subject may not be
+        named like a client, so a source's depends on the clients' names as well.
+        """
+        beside: dict[str, tuple[Mapping[str, Section], object]] = {
+            "client": (self.clients, self.issuer),
+            "source": (self.sources, [sorted(self.clients), len(self.sources) == 1]),
+            "audience": (self.audiences, [self.issuer, self.keys.algorithm]),
+            "route": (self.routes, None),
+        }
+        return {
+            f"{kind}/{name}": digest(kind, name, entry, shaping)
+            for kind, (entries, shaping) in beside.items()
+            for name, entry in entries.items()
+        }
+
+    @property
+    def revision(self) -> str:
+        """A short name of this configuration, which stands in logs: so the deployment secret is not part of it."""
+        return digest(self.model_dump(exclude={"secret", *MERGED}))[:12]
+
+    def listening_at(self, address: str) -> Settings:
+        """The same settings at another address. Raises SettingsError where `listen` would refuse it."""
+        try:
+            listen = Listen(address=address, transport=self.listen.transport, socket_mode=self.listen.socket_mode)
+        except ValidationError as error:
+            found = findings(error, Listen, (), (), {})
+            raise SettingsError(Fault("--listen", 0, address, one.problem, one.hint) for one in found) from None
+        return self.model_copy(update={"listen": listen.resolved(Path.cwd())})

@@ -1,0 +1,110 @@
+"""Every rule and mapping of the configuration is compiled and every outside file read before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from sts.errors import StartError
+from sts.expressions import ExpressionError, check_condition, check_reads, compile_rule
+from sts.mint.settings import KeysSettings, does_not_fit
+from sts.policy.rules import AUDIENCE_VARIABLES, REQUEST_FACTS, SOURCE_VARIABLES
+from sts.settings.checks import Check, Parts
+from sts.settings.faults import Finding, Trail, not_yet
+from sts.trust.fetch import read_ca
+from sts.trust.key_source import FileJwks
+
+_LATER_FUNCTIONS: Final = ("lookup", "ip_in")
+_ALWAYS: Final = frozenset({"subject", "scopes"})
+
+
+def source_rules(parts: Parts) -> Iterator[Finding]:
+    """`require` is a condition over the credential, and each attribute's mapping compiles; `subject` is there."""
+    for name, source in parts.sources.items():
+        path = ("sources", name)
+        if "subject" not in source.identity:
+            hint = "such as `subject: claims.sub`: whom the minted token is about"
+            yield Finding((*path, "identity", "subject"), "`subject` is missing", hint)
+        if source.require is not None:
+            yield from _compiles((*path, "require"), source.require, SOURCE_VARIABLES, condition=True)
+        for attribute, rule in source.identity.items():
+            yield from _compiles((*path, "identity", attribute), rule, SOURCE_VARIABLES)
+
+
+def source_files(parts: Parts) -> Iterator[Finding]:
+    """The files that sources name can be used; of a disabled source as well, since a reload may enable it."""
+    for name, source in parts.sources.items():
+        try:
+            if source.jwks_file is not None:
+                FileJwks(source.jwks_file, source.algorithms)
+        except StartError as error:
+            yield Finding(("sources", name, "jwks_file"), str(error))
+        try:
+            if source.ca_file is not None:
+                read_ca(source.ca_file)
+        except StartError as error:
+            yield Finding(("sources", name, "ca_file"), str(error))
+
+
+def audience_rules(parts: Parts) -> Iterator[Finding]:
+    """Each rule of an audience or a route compiles and reads only what some source can give."""
+    known = _known(parts)
+    for name, audience in parts.audiences.items():
+        path = ("audiences", name)
+        if audience.allow is not None:
+            yield from _compiles((*path, "allow"), audience.allow, AUDIENCE_VARIABLES, known, condition=True)
+        for key, rules in (("claims", audience.claims), ("headers", audience.headers)):
+            for written, rule in rules.items():
+                yield from _compiles((*path, key, written), rule, AUDIENCE_VARIABLES, known)
+    for name, route in parts.routes.items():
+        if route.allow is not None:
+            yield from _compiles(("routes", name, "allow"), route.allow, AUDIENCE_VARIABLES, known, condition=True)
+
+
+def _known(parts: Parts) -> dict[str, frozenset[str]]:
+    """What the variables of an audience hold; attributes of faulty and disabled sources count."""
+    mapped: set[str] = set(_ALWAYS)
+    for entry in parts.entries("sources").values():
+        identity = entry.get("identity")
+        mapped.update(identity if isinstance(identity, dict) else ())
+    return {
+        "identity": frozenset(mapped),
+        "client": frozenset({"id"}),
+        "request": frozenset(REQUEST_FACTS),
+        "route": frozenset({"name"}),
+    }
+
+
+def _compiles(
+    path: Trail,
+    rule: str,
+    variables: frozenset[str],
+    known: Mapping[str, frozenset[str]] | None = None,
+    *,
+    condition: bool = False,
+) -> Iterator[Finding]:
+    try:
+        expression = compile_rule(rule, variables)
+        check_reads(expression, known or {})
+        if condition:
+            check_condition(expression)
+    except ExpressionError as error:
+        later = [name for name in _LATER_FUNCTIONS if f"`{name}`" in str(error)]
+        if later:
+            yield Finding(path, *not_yet(later[0]))
+        else:
+            yield Finding(path, f"is no valid rule: {error}", f"CEL over {', '.join(sorted(variables))}")
+
+
+def schedule(parts: Parts) -> Iterator[Finding]:
+    """The life of keys fits the life of tokens (RO-04)."""
+    if parts.keys is None and "keys" in parts.written:
+        return
+    longest = max((audience.ttl for audience in parts.audiences.values()), default=0.0)
+    problem = does_not_fit(parts.keys or KeysSettings(), longest)
+    if problem:
+        yield Finding(("keys",), problem, "rotate less often, or shorten the longest `ttl`")
+
+
+CHECKS: Final[tuple[Check, ...]] = (source_rules, source_files, audience_rules, schedule)
+"""The checks of this module."""

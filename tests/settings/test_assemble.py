@@ -1,0 +1,143 @@
+"""Keys and entries read by themselves: what a fault says, and that one does not hide another."""
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "path", "problem", "hint"),
+    [
+        ("audiences", "ttl", 300, "ttl", "a duration is a whole number and a unit", ""),
+        ("audiences", "ttl", "0s", "ttl", "greater than or equal to 1", "Upper bound"),
+        ("audiences", "multi", "perhaps", "multi", "must be true or false", "Whether its tokens"),
+        ("audiences", "scopes", "a b", "scopes", "must be a list", "The scopes"),
+        ("audiences", "scopes", [], "scopes", "must not be empty", "The scopes"),
+        ("audiences", "scopes", ["a b"], "scopes[0]", '"a b" does not fit', "The scopes"),
+        ("audiences", "claims", ["a"], "claims", "must be a mapping", "CEL per claim"),
+        ("audiences", "claims", {"iss": "'me'"}, "claims.iss", "reserved", ""),
+        ("audiences", "claims", {"a": 1}, "claims.a", "must be a text", "CEL per claim"),
+        ("audiences", "headers", {"User": "client.id"}, "headers.User", '"User" does not fit', "identity header"),
+        ("audiences", "format", "xml", "format", "\"xml\" is not one of: 'jwt'", "a signed JWT"),
+        ("audiences", "format", "jwe", "format", "`jwe` is not supported yet", "later release"),
+        ("audiences", "format", ["jwe"], "format", '"list" is not one of', "signed JWT"),
+        ("audiences", "algorithm", "RS256", "algorithm", "`RS256` is not supported yet", "later release"),
+        ("audiences", "algorithm", "HS256", "algorithm", '"HS256" is not one of', "signature's algorithm"),
+        ("audiences", "encryption", {}, "encryption", "`encryption` is not supported yet", "later release"),
+        ("audiences", "scope", ["a"], "scope", "unknown key", "did you mean `scopes`?"),
+        ("audiences", "zzz", ["a"], "zzz", "unknown key", "known here: algorithm, allow"),
+        ("clients", "networks", ["10.0.0.1/8"], "networks[0]", "address range", ""),
+        ("clients", "auth", "tls", "auth", "`tls` is not supported yet", "later release"),
+        ("clients", "auth", "password", "auth", "\"password\" is not one of: 'secret'", "secret"),
+        ("clients", "auth", 12, "auth", '"12" is not one of', ""),
+        ("clients", "backend_of", [], "backend_of", "`backend_of` is not supported yet", "later release"),
+        ("clients", "sources", 5, "sources", "must be a list", "Which sources"),
+        ("sources", "type", "introspection", "type", "`introspection` is not supported yet", "later release"),
+        ("sources", "type", "saml", "type", "\"saml\" is not one of: 'jwt'", ""),
+        ("sources", "algorithms", [], "algorithms", "must not be empty", "What may have signed"),
+        ("sources", "algorithms", ["HS256"], "algorithms[0]", '"HS256" is not one of', "What may have signed"),
+        ("sources", "algorithms", ["none"], "algorithms[0]", '"none" is not one of', "What may have signed"),
+        ("sources", "jwks_uri", "http://idp.example.com/", "jwks_uri", "https", ""),
+        ("sources", "jwks_uri", None, "", "exactly one of jwks_uri", ""),
+        ("sources", "envelope", {}, "envelope", "`envelope` is not supported yet", "later release"),
+        ("routes", "path", "orders", "path", 'a path begins with "/"', ""),
+        ("routes", "public", True, "", "no effect", ""),
+        ("routes", "methods", ["get"], "methods[0]", '"get" does not fit', "The methods"),
+    ],
+)
+def test_what_is_wrong_in_an_entry_is_told_with_what_would_be_right(  # noqa: PLR0917 - the columns of the table
+    base, faults, section, key, value, path, problem, hint
+):
+    name = next(iter(base[section]))
+    base[section][name][key] = value
+    place = ".".join(filter(None, (section, name, path)))
+    found = {fault.path: fault for fault in faults(base)}
+    assert place in found, list(found)
+    assert problem in found[place].problem
+    assert hint in found[place].hint
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "path", "problem"),
+    [
+        ("issuer", "https://sts.example.internal/", "issuer", "no trailing slash"),
+        ("issuer", "https://sts.example.internal?a", "issuer", "query"),
+        ("issuer", "https://sts.example.internal#a", "issuer", "fragment"),
+        ("issuer", "http://sts.example.internal", "issuer", "https"),
+        ("issuer", "sts", "issuer", "URL"),
+        ("issuer", None, "issuer", "missing"),
+        ("threads", 0, "threads", "greater than or equal to 1"),
+        ("threads", "many", "threads", "must be a whole number"),
+        ("workers", 1.5, "workers", "must be a whole number"),
+        ("cache", {"memory": 64}, "cache.memory", "a size is a whole number and a unit"),
+        ("cache", {"shared": "redis"}, "cache.shared", "`shared` is not supported yet"),
+        ("cache", [], "cache", "must be a mapping of settings"),
+        ("keys", {"store": "redis"}, "keys.store", "`redis` is not supported yet"),
+        ("keys", {"store": "vault"}, "keys.store", '"vault" is not one of'),
+        ("keys", {"algorithm": "PS256"}, "keys.algorithm", "`PS256` is not supported yet"),
+        ("keys", {"rotate_evry": "30d"}, "keys.rotate_evry", "unknown key"),
+        ("forward_auth", {"token_header": "X-Request-ID"}, "forward_auth.token_header", "another meaning"),
+        ("ops_networks", ["0.0.0.0/33"], "ops_networks[0]", "address range"),
+        ("clients", ["edge"], "clients", "a mapping of names to settings"),
+        ("clients", {"edge gateway": {}}, "clients.edge gateway", "cannot be a name"),
+        ("audiences", {"*": {}}, "audiences.*", "cannot be a name"),
+        ("audiences", {"orders": "5m"}, "audiences.orders", "must be a mapping of settings"),
+        ("state", {"store": "sqlite"}, "state", "`state` is not supported yet"),
+        ("tables", {}, "tables", "`tables` is not supported yet"),
+        ("listen", {"address": "127.0.0.1:1", "tls": {}}, "listen.tls", "`tls` is not supported yet"),
+        ("include", [5], "include[0]", "must be a text"),
+        ("defaults", {"client": []}, "defaults.client", "must be a mapping"),
+        ("routess", {}, "routess", "unknown key"),
+    ],
+)
+def test_what_is_wrong_in_a_section_is_told_with_its_path(base, faults, key, value, path, problem):
+    base[key] = value
+    found = {fault.path: fault.problem for fault in faults(base)}
+    assert path in found, list(found)
+    assert problem in found[path]
+
+
+@pytest.mark.parametrize(
+    "issuer",
+    ["https://sts.example.internal", "https://sts.example.internal/a", "http://127.0.0.1:8080", "http://[::1]:8080"],
+)
+def test_an_issuer_is_an_https_url_or_http_on_loopback(base, loaded, issuer):
+    assert loaded(base | {"issuer": issuer}).issuer == issuer
+
+
+def test_required_keys_are_told_each_at_the_entry_with_what_they_mean(base, faults):
+    base["clients"]["bare"] = {}
+    found = {fault.path: fault for fault in faults(base)}
+    assert {"clients.bare.audiences", "clients.bare.auth", "clients.bare.secrets"} <= set(found)
+    assert found["clients.bare.audiences"].problem == "`audiences` is missing"
+    assert found["clients.bare.audiences"].hint.startswith("Which audiences it may ask for")
+    assert found["clients.bare.audiences"].line == found["clients.bare.auth"].line > 1
+
+
+def test_an_entry_of_a_kind_that_is_not_built_has_one_fault_only(base, faults):
+    base["sources"]["opaque"] = {
+        "type": "introspection",
+        "endpoint": "https://as.example.com",
+        "match": {"prefix": "a"},
+    }
+    assert [fault.path for fault in faults(base) if "opaque" in fault.path and "not supported" in fault.problem] == [
+        "sources.opaque.type"
+    ]
+
+
+def test_a_fault_in_one_section_does_not_hide_the_checks_across_the_others(base, faults):
+    base["threads"] = "many"
+    base["clients"]["edge"]["audiences"] = ["orders", "nowhere"]
+    base["audiences"]["orders"]["allow"] = "identity.rolse == []"
+    assert {"threads", "clients.edge.audiences[1]", "audiences.orders.allow"} <= {fault.path for fault in faults(base)}
+
+
+def test_an_empty_entry_is_an_entry_with_nothing_but_defaults(base, loaded):
+    base["audiences"]["billing"] = None
+    assert loaded(base).audiences["billing"].ttl == 300
+
+
+def test_a_section_left_empty_is_an_empty_section(base, loaded):
+    base["routes"] = None
+    base["cache"] = None
+    settings = loaded(base)
+    assert settings.routes == {}
+    assert settings.cache.memory == 64_000_000

@@ -1,0 +1,110 @@
+"""Rules compiled, files read, numbers fitting, before anything starts."""
+
+import json
+
+import pytest
+import trustme
+import yaml
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+
+
+def at(config, path, value):
+    *parents, key = path.split(".")
+    for parent in parents:
+        config = config.setdefault(parent, {})
+    config[key] = value
+
+
+@pytest.mark.parametrize(
+    ("path", "rule", "problem"),
+    [
+        ("sources.idp.require", "claims.a ==", "no valid rule"),
+        ("sources.idp.require", "identity.subject == 'a'", "identity"),
+        ("sources.idp.require", "'a'", "true or false"),
+        ("sources.idp.identity.tenant", "claim.tenant", "claim"),
+        ("sources.idp.identity.subject", "claims.sub + ", "no valid rule"),
+        ("audiences.orders.allow", "identity.rolse.size() > 0", "did you mean `roles`?"),
+        ("audiences.orders.allow", "claims.sub == 'a'", "claims"),
+        ("audiences.orders.allow", "request.uri == '/'", "`request` has no `uri`"),
+        ("audiences.orders.allow", "client.name == 'a'", "`client` has no `name`"),
+        ("audiences.orders.allow", "route.path == 'a'", "`route` has no `path`"),
+        ("audiences.orders.allow", "1 + 1", "true or false"),
+        ("audiences.orders.claims.tenant", "identity.tenant", "`identity` has no `tenant`"),
+        ("audiences.orders.headers.X-User", "identity.", "no valid rule"),
+        ("routes.orders.allow", "identity.rolse == []", "`identity` has no `rolse`"),
+        ("audiences.orders.claims.staff", "lookup('staff', identity.subject).id", "`lookup` is not supported yet"),
+        ("routes.orders.allow", "ip_in(request.ip, '10.0.0.0/8')", "`ip_in` is not supported yet"),
+    ],
+)
+def test_a_rule_that_cannot_work_is_a_fault_at_its_own_path_and_line(base, only_fault, path, rule, problem):
+    at(base, path, rule)
+    fault = only_fault(base)
+    assert fault.path == path
+    assert problem in f"{fault.problem} {fault.hint}"
+    text = yaml.safe_dump(base, sort_keys=False).splitlines()
+    assert text[fault.line - 1].strip().startswith(path.rpartition(".")[2])
+
+
+def test_rules_may_read_what_any_source_gives_a_faulty_or_disabled_one_too(two_sources, loaded, faults):
+    two_sources["sources"]["other"]["identity"]["tenant"] = "claims.tid"
+    two_sources["sources"]["other"]["enabled"] = False
+    two_sources["audiences"]["orders"]["claims"] = {"tenant": "identity.tenant", "all": "identity.scopes"}
+    loaded(two_sources)
+    two_sources["sources"]["other"]["leeway"] = "9h"
+    assert [fault.path for fault in faults(two_sources)] == ["sources.other.leeway"]
+
+
+def test_a_source_maps_the_subject(base, only_fault):
+    del base["sources"]["idp"]["identity"]["subject"]
+    fault = only_fault(base)
+    assert (fault.path, fault.problem) == ("sources.idp.identity.subject", "`subject` is missing")
+
+
+@pytest.fixture
+def from_file(base):
+    del base["sources"]["idp"]["jwks_uri"]
+    base["sources"]["idp"]["jwks_file"] = "idp_json.json"
+    return base
+
+
+def jwks(*keys):
+    return json.dumps({"keys": list(keys)})
+
+
+def test_a_jwks_file_with_a_fitting_key_is_taken(from_file, loaded, tmp_path):
+    key = json.loads(RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 2048).public_key()))
+    (tmp_path / "idp_json.json").write_text(jwks(key))
+    assert loaded(from_file).sources["idp"].jwks_file == tmp_path / "idp_json.json"
+
+
+def test_a_jwks_file_that_cannot_be_used_is_a_fault(from_file, only_fault, tmp_path):
+    file = tmp_path / "idp_json.json"
+    assert "cannot be read" in only_fault(from_file).problem
+    file.write_text("{}")
+    assert "cannot be used" in only_fault(from_file).problem
+    key = json.loads(ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key()))
+    file.write_text(jwks(key))  # the source allows RS256 only
+    fault = only_fault(from_file)
+    assert fault.path == "sources.idp.jwks_file"
+    assert "no usable key" in fault.problem
+
+
+def test_a_ca_file_holds_certificates(base, only_fault, loaded, tmp_path):
+    base["sources"]["idp"]["ca_file"] = "ca.pem"
+    assert only_fault(base).path == "sources.idp.ca_file"
+    (tmp_path / "ca.pem").write_text("not a certificate")
+    assert only_fault(base).path == "sources.idp.ca_file"
+    trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
+    loaded(base)
+
+
+def test_a_schedule_that_cannot_fit_the_longest_ttl_is_a_fault(base, only_fault, loaded):
+    base["keys"] = {"rotate_every": "1h"}
+    fault = only_fault(base)
+    assert fault.path == "keys"
+    assert "rotate_every" in fault.problem
+    base["keys"] = {"rotate_every": "2h"}
+    loaded(base)
+    base["audiences"]["long"] = {"ttl": "2h"}
+    assert "longest ttl 2h" in only_fault(base).problem
