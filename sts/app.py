@@ -1,0 +1,164 @@
+"""The composition root: the only module that knows all concrete parts.
+
+An `App` is one worker's service. It holds what lives as long as the process (keyring, token cache, audit, the issuers'
+keys) and the `Revision` in force, which a reload replaces as a whole between two requests.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from flask import Flask
+
+from keys.keyring import Keyring
+from sts.audit import AuditLog
+from sts.cache.memory import Memory
+from sts.cache.tokens import TokenCache
+from sts.clients.directory import Clients
+from sts.credentials.jwt import JwtKind, JwtSourceAtWork
+from sts.credentials.sources import Sources
+from sts.edge.discovery import discovery
+from sts.edge.forward_auth import ForwardAuthDoor
+from sts.edge.health import Readiness, health
+from sts.edge.routes import Routes
+from sts.edge.site import site
+from sts.edge.token import TokenDoor
+from sts.exchange import Exchange
+from sts.labels import DeploymentSecret
+from sts.mint.minter import Minter
+from sts.policy.consent import Consent
+from sts.policy.decide import Policy
+from sts.policy.rules import AudienceRules, RouteRules, SourceRules
+from sts.settings import Settings
+from sts.telemetry import Reading, log, metrics
+from sts.trust.issuers import Issuers
+
+Clock = Callable[[], float]
+
+CACHE_LABEL: Final = "token cache key"
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One accepted configuration at work."""
+
+    settings: Settings
+    exchange: Exchange
+    token_door: TokenDoor
+    forward_auth_door: ForwardAuthDoor
+    sources: tuple[JwtSourceAtWork, ...]
+
+
+class App:
+    """One worker's service: the revision in force, and what outlives it."""
+
+    def __init__(
+        self, settings: Settings, secret: DeploymentSecret, keyring: Keyring, audit: AuditLog, clock: Clock = time.time
+    ) -> None:
+        self.keyring = keyring
+        self.audit = audit
+        self.clock = clock
+        self.tokens = TokenCache(
+            secret.key(CACHE_LABEL), Memory(settings.cache.memory, metrics.cache_changed), keyring.published
+        )
+        # Waiting for one slow issuer may hold a quarter of the threads: the others' traffic goes on.
+        self.issuers = Issuers(clock, max(1, settings.threads // 4), metrics_of_fetch)
+        self.current = self.build(settings)
+        self.flask = self._flask()
+
+    def swap(self, settings: Settings) -> None:
+        """Take a checked configuration; requests in flight finish on the one they began with."""
+        self.current = self.build(settings)
+        self.keyring.reschedule(settings.keys.schedule())
+
+    def build(self, settings: Settings) -> Revision:
+        """Compile a whole revision; nothing is in force until it is assigned."""
+        at_work = {
+            name: JwtSourceAtWork(name, source, self.issuers.keys(source.trusted(name)))
+            for name, source in settings.sources.items()
+            if source.enabled
+        }
+        exchange = Exchange(
+            revision=settings.revision,
+            clients=Clients(settings.clients),
+            sources=Sources((JwtKind(at_work.values()),), at_work),
+            policy=policy(settings),
+            minter=Minter(settings.issuer, self.keyring),
+            tokens=self.tokens,
+            audit=self.audit,
+            clock=self.clock,
+        )
+        door = ForwardAuthDoor(
+            settings.forward_auth,
+            Routes(settings.routes),
+            [name for audience in settings.audiences.values() for name in audience.headers],
+            {name: audience.max_token_bytes for name, audience in settings.audiences.items()},
+        )
+        return Revision(settings, exchange, TokenDoor(), door, tuple(at_work.values()))
+
+    def readiness(self) -> Readiness:
+        """Ready: a configuration and a usable key. An issuer that is down harms its own tokens, so it is only told."""
+        status = self.keyring.status(self.clock())
+        detail = {
+            "revision": self.current.settings.revision,
+            "ring_version": status.version,
+            "ring_unseen_s": round(status.unseen),
+            "keys": {name: {"kid": key.kid, "due_in_s": round(key.due_in)} for name, key in status.keys.items()},
+            "degraded": {one.name: one.keys.trouble for one in self.current.sources if one.keys.trouble},
+        }
+        return Readiness(status.usable, detail)
+
+    def readings(self) -> list[Reading]:
+        """What Prometheus is told about the keys."""
+        status = self.keyring.status(self.clock())
+        found = [
+            Reading("sts_key_ring_version", "Version of the key ring in force.", status.version),
+            Reading("sts_key_ring_unseen_seconds", "Seconds since the key store was last seen.", status.unseen),
+            Reading("sts_keys_published", "Keys in the JWKS.", status.published),
+        ]
+        for name, key in status.keys.items():
+            labels = {"algorithm": name}
+            found.append(Reading("sts_key_age_seconds", "Seconds since the key signs.", key.age, labels))
+            found.append(Reading("sts_key_due_seconds", "Seconds until the key is due.", key.due_in, labels))
+        return found
+
+    def _flask(self) -> Flask:
+        issuer = self.current.settings.issuer
+        return site(
+            discovery(
+                issuer,
+                lambda: self.keyring.jwks(self.clock()),
+                lambda: self.current.settings.keys.jwks_max_age,
+            ),
+            health(self.readiness, lambda: metrics.render()[1], lambda: self.current.settings.ops_networks),
+        )
+
+
+def metrics_of_fetch(source: str, why: str) -> None:
+    """Tell of a fetch of an issuer's keys: counted, and logged where it failed."""
+    metrics.jwks_fetched(source, "failed" if why else "fetched")
+    if why:
+        log.warning("issuer's keys", source=source, why=why)
+
+
+def policy(settings: Settings) -> Policy:
+    """Compile the rules of a configuration. Disabled audiences and sources are not there at all."""
+    audiences = {
+        name: AudienceRules.of(name, audience, settings.keys.algorithm)
+        for name, audience in settings.audiences.items()
+        if audience.enabled
+    }
+    alone = len(settings.sources) == 1
+    sources = {name: SourceRules.of(source, alone=alone) for name, source in settings.sources.items() if source.enabled}
+    return Policy(
+        issuer=settings.issuer,
+        consents=Consent(audiences, {one.aud: one for one in audiences.values()}, sources),
+        sources=sources,
+        routes={name: RouteRules.of(route) for name, route in settings.routes.items()},
+        client_ids=frozenset(settings.clients),
+        fingerprints=settings.fingerprints(),
+        min_remaining=settings.cache.min_remaining,
+    )

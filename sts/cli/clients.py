@@ -1,0 +1,66 @@
+"""`sts clients`: the secrets that gateways prove themselves with."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import sys
+from typing import Final
+
+import click
+
+from sts.cli.common import EXIT_REFUSED, fail
+from sts.clients.secret import digest
+
+_SECRET: Final = re.compile(r"[A-Za-z0-9._~-]{1,128}")
+_BYTES: Final = 32
+_SHORT: Final = 32
+
+
+@click.group()
+def clients() -> None:
+    """Make the secrets that gateways call with."""
+
+
+@clients.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--hash", "hash_given", is_flag=True, help="Hash the secret on standard input instead of making one.")
+def secret(*, as_json: bool, hash_given: bool) -> None:
+    r"""Make a client secret with 256 random bits, and the line for the configuration.
+
+    The secret is shown this once and kept nowhere: it goes into the gateway, its hash into `secrets:` of the client.
+    To replace a secret, list both hashes until the gateway uses the new one.
+
+    \b
+    Examples:
+      sts clients secret
+      sts clients secret --json
+      sts clients secret --hash < secret.txt
+
+    \b
+    Exit status: 0 done, 1 what is to be hashed cannot be a secret, 2 usage.
+    """
+    given = _given() if hash_given else secrets.token_urlsafe(_BYTES)
+    shown = {} if hash_given else {"secret": given}
+    if as_json:
+        click.echo(json.dumps({**shown, "digest": digest(given)}))
+    elif hash_given:
+        click.echo(digest(given))
+    else:
+        click.echo(f"secret (for the gateway, shown once):  {given}")
+        click.echo(f'secrets: ["{digest(given)}"]')
+
+
+def _given() -> str:
+    if sys.stdin.isatty():
+        given = click.prompt("Secret", hide_input=True, err=True)
+    else:
+        given = sys.stdin.read().strip()
+    if not _SECRET.fullmatch(given):
+        fail("a client's secret is 1 to 128 characters of A-Z a-z 0-9 . _ ~ -", EXIT_REFUSED)
+    if len(given) < _SHORT:
+        click.echo(
+            "sts: a plain hash protects only random secrets, and this one is short: prefer one made here", err=True
+        )
+    return str(given)

@@ -1,0 +1,79 @@
+"""What the commands share: where the configuration is, how faults are shown, exit statuses."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from sts import settings
+from sts.settings import Fault, Settings, SettingsError
+
+EXIT_OK: Final = 0
+EXIT_REFUSED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_UNREACHABLE: Final = 3
+
+# On a pipe there are no colours and no lines broken at some width: what a program reads stays as it was written.
+console: Final = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+console_err: Final = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def config_option(command: Command) -> Command:
+    """Give a command `-c/--config FILE`, handed in as `config: Path`."""
+    return click.option(
+        "-c",
+        "--config",
+        type=click.Path(path_type=Path),
+        default=settings.default_config,
+        metavar="FILE",
+        help="The configuration; default: $STS_CONFIG, else ./sts.yaml.",
+    )(command)
+
+
+def load(config: Path, environment: Mapping[str, str] | None = None) -> Settings:
+    """Load the configuration, or print its faults to standard error and end the command with exit status 1."""
+    try:
+        return settings.load(config, environment)
+    except SettingsError as error:
+        show_faults(error.faults, console_err)
+        fail(summary(error.faults), EXIT_REFUSED)
+
+
+def show_faults(faults: tuple[Fault, ...], to: Console) -> None:
+    """Print faults grouped by file: `file:line  path  problem`, and below each what would be right."""
+    for number, (_, group) in enumerate(groupby(faults, key=lambda fault: fault.file)):
+        if number:
+            to.print()
+        for fault in group:
+            to.print(Text.assemble(*_fault_line(fault)))
+            if fault.hint:
+                to.print(Text(f"    → {settings.printable(fault.hint)}", style="dim"))
+
+
+def _fault_line(fault: Fault) -> Iterator[tuple[str, str]]:
+    yield settings.printable(fault.place), "bold"
+    if fault.path:
+        yield f"  {settings.printable(fault.path)}", "cyan"
+    yield f"  {settings.printable(fault.problem)}", ""
+
+
+def summary(faults: tuple[Fault, ...]) -> str:
+    """Say how many faults there are, and in how many files."""
+    files = len({fault.file for fault in faults})
+    count = f"{len(faults)} fault" + ("s" if len(faults) != 1 else "")
+    return f"{count} in {files} files" if files > 1 else count
+
+
+def fail(text: str, status: int = EXIT_REFUSED) -> NoReturn:
+    """End the command with one line on standard error."""
+    console_err.print(Text(f"sts: {settings.printable(text)}", style="red"))
+    sys.exit(status)

@@ -1,0 +1,88 @@
+"""`sts exchange`: ask a running service for a token, and show what it holds."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any, TextIO
+
+import click
+
+from sts.cli import common
+from sts.cli.http import call
+from sts.model import TYPE_ACCESS_TOKEN, TYPE_PREFIX
+
+_GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
+
+
+@click.command()
+@click.option("--url", required=True, metavar="URL", help="The service, such as http://127.0.0.1:8080.")
+@click.option("--client", required=True, metavar="ID", help="The client id to call as.")
+@click.option("--secret-file", type=click.File(), help="Where the client's secret stands; default: asked for, unseen.")
+@click.option("--audience", required=True, multiple=True, metavar="NAME", help="The backend; may be repeated.")
+@click.option("--scope", metavar="SCOPES", help="Scopes to ask for, separated by spaces; default: all that is allowed.")
+@click.option(
+    "--type",
+    "token_type",
+    default=TYPE_ACCESS_TOKEN,
+    metavar="URN",
+    show_default=True,
+    help="The credential's type; the last part of the URN is enough.",
+)
+@click.option("--raw", is_flag=True, help="Print nothing but the token, for a pipe.")
+@click.argument("file", type=click.File(), default="-")
+def exchange(  # noqa: PLR0913 - the options of the command line
+    *,
+    url: str,
+    client: str,
+    secret_file: TextIO | None,
+    audience: tuple[str, ...],
+    scope: str | None,
+    token_type: str,
+    raw: bool,
+    file: TextIO,
+) -> None:
+    r"""Exchange the credential in FILE (default: standard input) at a running service and print what came back.
+
+    The token is decoded, not verified: it is shown, not relied upon.
+
+    \b
+    Example:  sts exchange --url http://127.0.0.1:8080 --client edge-gateway --audience orders inbound.jwt
+
+    \b
+    Exit status: 0 a token came back, 1 the service refused, 2 usage, 3 the service cannot be reached.
+    """
+    secret = secret_file.read().strip() if secret_file else click.prompt("Client secret", hide_input=True, err=True)
+    fields = [
+        ("grant_type", _GRANT),
+        ("subject_token", file.read().strip()),
+        ("subject_token_type", token_type if token_type.startswith("urn:") else TYPE_PREFIX + token_type),
+        *(("audience", name) for name in audience),
+        *([("scope", scope)] if scope else []),
+    ]
+    status, body = call("POST", url.rstrip("/") + "/token", fields, basic=f"{client}:{secret}")
+    answer = _json(body)
+    if status != 200:
+        common.console_err.print_json(json.dumps(answer))
+        common.fail(f"refused with {status}: {answer.get('error_reason', 'no reason given')}", common.EXIT_REFUSED)
+    token = answer["access_token"]
+    if raw:
+        click.echo(token)
+        return
+    header, claims = (_decode(part) for part in token.split(".")[:2])
+    shown = {"answer": {**answer, "access_token": f"({len(token)} bytes)"}, "header": header, "claims": claims}
+    common.console.print_json(json.dumps(shown))
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        common.fail("the answer is no JSON object: is this the address of the service?", common.EXIT_UNREACHABLE)
+    return answer
+
+
+def _decode(part: str) -> Any:  # noqa: ANN401 - JSON
+    return json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))

@@ -1,0 +1,115 @@
+"""`sts serve`: the service itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from keys import rotation
+from keys.errors import KeysError
+from keys.keyring import Keyring
+from keys.store import Store
+from sts.app import App
+from sts.audit import LABEL, AuditLog
+from sts.audit_file import AuditFile
+from sts.cli import common
+from sts.cli.server import Server
+from sts.errors import StartError
+from sts.labels import DeploymentSecret
+from sts.mint.keystore import prepare
+from sts.settings import Environment, Settings, SettingsError, load
+from sts.telemetry import log, metrics, prepare_metrics, take_over_logging
+from sts.wsgi import application
+
+
+@click.command()
+@common.config_option
+@click.option("--listen", metavar="ADDR", help="Listen here instead: host:port, or unix:/path.")
+def serve(config: Path, listen: str | None) -> None:
+    r"""Run the service in the foreground until SIGTERM or SIGINT; requests in flight are finished.
+
+    The first start makes the deployment secret and the key ring in `var`. SIGHUP reads the configuration anew: it is
+    checked wholly, then swapped in every worker between two requests; a faulty one changes nothing and says so.
+
+    \b
+    Example:  sts serve -c /etc/sts/sts.yaml
+
+    \b
+    Exit status: 0 stopped when told to, 1 the configuration, the secret or the key ring is faulty, 2 usage.
+    """
+    environment = Environment()
+
+    def read() -> Settings:
+        settings = load(config, environment)
+        return settings if listen is None else settings.listening_at(listen)
+
+    try:
+        settings = read()
+    except SettingsError as error:
+        common.show_faults(error.faults, common.console_err)
+        common.fail(common.summary(error.faults))
+    environment.take_out_secrets()
+    take_over_logging()
+    metrics_directory = Path(tempfile.mkdtemp(prefix="sts-metrics-"))
+    master = os.getpid()
+    try:
+        prepare_metrics(metrics_directory)
+        secret, store = _prepare(settings)
+        log.info("serving", listen=settings.listen.bind, workers=settings.workers, revision=settings.revision)
+        Server(settings, read, partial(_before_swap, store), partial(_worker, secret, store)).run()
+    finally:
+        if os.getpid() == master:  # a worker is a fork of us, and leaves by the same way
+            shutil.rmtree(metrics_directory, ignore_errors=True)
+
+
+def _prepare(settings: Settings) -> tuple[DeploymentSecret, Store]:
+    """Open secret and ring, and make them on the very first start; the master does so once, before it forks."""
+    try:
+        secret, store, ring, made = prepare(
+            settings.keys, settings.var, settings.secret, time.time, settings.longest_ttl()
+        )
+    except KeysError as error:
+        raise StartError(str(error)) from None
+    if made:
+        log.info("key ring made", var=str(settings.var), version=ring.version)
+    return secret, store
+
+
+def _before_swap(store: Store, settings: Settings) -> None:
+    """Try what a swap needs of the world outside, so that no worker can fail at it. Raises StartError.
+
+    The ring must know of a longer ttl before the first token of that length is minted.
+    """
+    AuditFile(settings.audit.file).close()
+    try:
+        rotation.note_longest_ttl(store, time.time, settings.keys.schedule(), settings.longest_ttl())
+    except KeysError as error:
+        raise StartError(str(error)) from None
+
+
+def _worker(secret: DeploymentSecret, store: Store, settings: Settings) -> tuple[Any, Any]:
+    """Build one worker's service, in the worker."""
+    keyring = Keyring(
+        store,
+        settings.keys.schedule(),
+        time.time,
+        lambda fault: log.error("key store", fault=str(fault)),
+    )
+    keyring.start()
+    file = AuditFile(settings.audit.file)
+    audit = AuditLog(secret.key(LABEL), file.write, time.time, time.monotonic, metrics)
+    app = App(settings, secret, keyring, audit)
+    metrics.feed(app.readings)
+
+    def swap(accepted: Settings) -> None:
+        file.reopen(accepted.audit.file)
+        app.swap(accepted)
+
+    return application(app), swap

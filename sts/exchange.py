@@ -1,0 +1,103 @@
+"""The way of a request, the same for both doors and for every kind of credential.
+
+A door parses what came in and shapes what goes out; a kind of credential extracts and proves. Every check that all of
+them need stands here, once, so that no new door or kind can forget it. The first half of `exchange` never waits; the
+second may, for a source's keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from sts.audit import AuditLog, Trail
+from sts.cache.tokens import Causes, TokenCache, cache_key
+from sts.clients.directory import Clients
+from sts.credentials.sources import Sources
+from sts.errors import INTERNAL_ERROR, Reason, Refusal
+from sts.mint.minter import Minter
+from sts.model import Ask, Caller, Client, Credential, DoorName, Incoming, Issued, Presented, Reply
+from sts.policy.consent import Target
+from sts.policy.decide import Policy
+from sts.telemetry import log
+
+
+class Door(Protocol):
+    """What a door adds to the way: how a request is read there, and how an answer is written."""
+
+    name: DoorName
+
+    def caller(self, incoming: Incoming) -> Caller:
+        """Who the caller says it is, unproven."""
+
+    def ask(self, incoming: Incoming, client: Client) -> Ask:
+        """What the proven client asks for."""
+
+    def allowed(self, incoming: Incoming, ask: Ask, issued: Issued | None, now: float) -> Reply:
+        """The answer to a request that may pass; `issued` is None on a public route."""
+
+    def refused(self, incoming: Incoming, reason: Reason, facts: dict[str, object]) -> Reply:
+        """The answer to a request that is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One revision of the configuration at work. Requests in flight finish on the revision they began with."""
+
+    revision: str
+    clients: Clients
+    sources: Sources
+    policy: Policy
+    minter: Minter
+    tokens: TokenCache
+    audit: AuditLog
+    clock: Callable[[], float]
+
+    def answer(self, door: Door, incoming: Incoming) -> Reply:
+        """Answer one request at `door`. Never raises; every answer leaves exactly one audit event."""
+        trail = self.audit.begin(door.name, incoming.request_id, self.revision)
+        try:
+            caller = door.caller(incoming)
+            trail.called(caller)
+            client = self.clients.prove(caller)
+            ask = door.ask(incoming, client)
+            trail.asked(ask)
+            issued = self.exchange(client, ask, ask.credential, trail) if ask.credential is not None else None
+            reply = door.allowed(incoming, ask, issued, self.clock())
+        except Refusal as refusal:
+            trail.refused(refusal.reason, refusal.facts)
+            reply = door.refused(incoming, refusal.reason, refusal.facts)
+        except Exception as fault:  # noqa: BLE001 - fails closed: a fault of ours neither passes nor shows itself
+            log.error("fault", request_id=incoming.request_id, fault=type(fault).__name__, at=log.where(fault))
+            trail.refused(INTERNAL_ERROR, {})
+            reply = door.refused(incoming, INTERNAL_ERROR, {})
+        self.audit.record(trail)
+        return reply
+
+    def exchange(self, client: Client, ask: Ask, credential: Credential, trail: Trail) -> Issued:
+        """Turn `credential` into a token for what `client` asks, or raise the Refusal that says why not."""
+        target = self.policy.target(client, ask)
+        trail.aimed([audience.name for audience in target.audiences])
+        presented = self.sources.present(credential)
+        trail.presented(presented, credential)
+        self.policy.consent(client, presented.source, target)
+        parts = self.policy.parts(client, presented.source, target, ask)
+        key = cache_key(self.tokens.secret, client, ask, credential, self.policy.facts_read(target, ask))
+        issued = self.tokens.find(key, parts, self.sources, self.clock())
+        if issued is None:  # from here on it may wait
+            issued = self.tokens.fill(
+                key, parts, self.sources, self.clock, lambda: self.mint(client, ask, presented, target)
+            )
+        trail.issued(issued)
+        return issued
+
+    def mint(self, client: Client, ask: Ask, presented: Presented, target: Target) -> tuple[Issued, Causes]:
+        """Prove the credential, judge it, decide, and mint."""
+        principal = self.sources.prove(presented, self.clock())
+        now = self.clock()  # proving may have waited
+        admitted = self.policy.admit(principal, self.sources.limits(presented.source), now)
+        identity = self.policy.identify(admitted)
+        grant = self.policy.decide(client, identity, admitted, target, ask, now)
+        issued = self.minter.mint(grant, now)
+        return issued, Causes.of(presented.source, principal, grant, issued)
