@@ -1,0 +1,45 @@
+"""One tree of errors for all that can go wrong with keys. No text here ever holds key material."""
+
+from __future__ import annotations
+
+
+class KeysError(Exception):
+    """The root of every error that `keys` raises on purpose; its text is a sentence for the operator."""
+
+
+class NoUsableKey(KeysError):  # noqa: N818 - says what is the matter
+    """There is nothing to sign with: no such algorithm, or the store has been out of sight for too long."""
+
+
+class SelfTestFailed(KeysError):  # noqa: N818 - says what is the matter
+    """A private key does not sign what its published half verifies; it must never become active (design §7)."""
+
+
+class StoreUnavailable(KeysError):  # noqa: N818 - says what is the matter
+    """The store cannot be read or written at the moment."""
+
+
+class RingMissing(KeysError):  # noqa: N818 - says what is the matter
+    """The store can be read and holds no ring."""
+
+
+class StoreUnauthentic(KeysError):  # noqa: N818 - says what is the matter
+    """The store holds something that was not written with our seal keys, or is not a ring at all."""
+
+
+class RolledBack(StoreUnauthentic):
+    """The store holds an authentic ring that is older than one this process has already seen."""
+
+
+class Conflict(KeysError):  # noqa: N818 - says what is the matter
+    """Somebody else changed the ring first: nothing was written."""
+
+
+class GuardRefused(KeysError):  # noqa: N818 - says what is the matter
+    """The standby has not been published for long enough; `seconds` are missing until every verifier has it."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"the standby key has not been published for long enough: verifiers may still lack it for {seconds:.0f} s"
+        )
+        self.seconds = seconds

@@ -1,0 +1,226 @@
+"""What a worker signs and publishes with: one immutable snapshot of the ring, swapped whole.
+
+A request takes no lock here, reads no file and parses no key: it reads one attribute and looks up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from keys.errors import KeysError, NoUsableKey, RingMissing, RolledBack
+from keys.jwks import public_jwk
+from keys.lifecycle import Schedule, due_in, guard_missing, is_published
+from keys.record import KeyRecord, Ring
+from keys.signer import Signer, signer_of
+from keys.store import Store
+
+_FOREVER: Final = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStatus:
+    """One algorithm: the kid that signs, how long it has signed, until rotation is due, until the standby may sign."""
+
+    kid: str
+    age: float
+    due_in: float
+    standby: str | None
+    standby_ready_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What readiness and metrics report; lengths in seconds.
+
+    `unseen` is how long ago the store was last seen with a good ring; `fault` says why the last look at it failed, ""
+    if it did not; `usable` whether there is something to sign with for every algorithm of the ring.
+    """
+
+    version: int
+    keys: Mapping[str, KeyStatus]
+    published: int
+    longest_ttl: float
+    unseen: float
+    usable: bool
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """A ring made ready: per algorithm its signers, latest first, each with the time from which it signs."""
+
+    ring: Ring
+    signers: Mapping[str, tuple[tuple[float, Signer], ...]] = field(repr=False)
+    leaves: Mapping[str, float]
+
+
+class Keyring:
+    """The ring of one worker, kept fresh by `refresh`.
+
+    `on_fault` hears of every look at the store that failed; `clock` gives Unix seconds. The construction loads and
+    raises KeysError; from then on the last good ring is kept, for signing until `store_grace` has passed.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        schedule: Schedule,
+        clock: Callable[[], float],
+        on_fault: Callable[[KeysError], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._schedule = schedule
+        self._clock = clock
+        self._on_fault = on_fault
+        self._refreshing = threading.Lock()
+        self._stopping = threading.Event()
+        self._poller: threading.Thread | None = None
+        self._fault = ""
+        seen_at = clock()
+        self._snapshot = _snapshot(store.load())
+        self._seen_at = seen_at
+
+    def signer(self, algorithm: str, now: float) -> Signer:
+        """The key that signs for `algorithm` at `now`. Raises NoUsableKey."""
+        if now - self._seen_at > self._schedule.store_grace:
+            raise NoUsableKey(f"the key store has not been seen for longer than {self._schedule.store_grace:g} s")
+        for since, signer in self._snapshot.signers.get(algorithm, ()):
+            if since <= now:
+                return signer
+        raise NoUsableKey(f"the ring has no {algorithm} key that signs")
+
+    def published(self, kid: str, now: float) -> bool:
+        """Whether the JWKS shows `kid` at `now`, so that a token it signed still verifies."""
+        leaves = self._snapshot.leaves.get(kid)
+        return leaves is not None and now < leaves
+
+    def jwks(self, now: float) -> dict[str, Any]:
+        """The JWK Set at `now` (RFC 7517 §5): public members by allow-list, in the order of publication."""
+        return {"keys": [public_jwk(key) for key in self._snapshot.ring.keys if is_published(key, now)]}
+
+    def etag(self, now: float) -> str:
+        """A strong validator of `jwks(now)`, quotes included (RFC 9110 §8.8.3); the same on every replica."""
+        document = json.dumps(self.jwks(now), sort_keys=True, separators=(",", ":"))
+        return f'"{hashlib.sha256(document.encode()).hexdigest()[:32]}"'
+
+    def status(self, now: float) -> Status:
+        """What there is to report at `now`."""
+        ring = self._snapshot.ring
+        keys = {name: _key_status(ring, name, now, self._schedule) for name in ring.algorithms if ring.signing(name)}
+        return Status(
+            version=ring.version,
+            keys=keys,
+            published=len(self.jwks(now)["keys"]),
+            longest_ttl=ring.longest_ttl,
+            unseen=max(0.0, now - self._seen_at),
+            usable=bool(keys) and all(self._signs(name, now) for name in ring.algorithms),
+            fault=self._fault,
+        )
+
+    def refresh(self) -> bool:
+        """Look at the store; returns whether a new ring was swapped in. Cheap if it is unchanged.
+
+        Raises KeysError and keeps the ring it has: where the store cannot be read, is not authentic, is empty or older
+        than what was seen (RolledBack), or a key of the new ring fails its self-test.
+        """
+        with self._refreshing:
+            try:
+                return self._refresh()
+            except KeysError as error:
+                self._fault = str(error)
+                if self._on_fault is not None:
+                    self._on_fault(error)
+                raise
+
+    def reschedule(self, schedule: Schedule) -> None:
+        """Take a new schedule, after a reload of the configuration."""
+        self._schedule = schedule
+
+    def start(self) -> None:
+        """Poll the store every `poll` seconds in a thread of this process; to be called after the fork."""
+        if self._poller is None:
+            self._stopping.clear()
+            self._poller = threading.Thread(target=self._poll, name="keys-poller", daemon=True)
+            self._poller.start()
+
+    def stop(self) -> None:
+        """Stop polling and wait for the thread to end."""
+        self._stopping.set()
+        if self._poller is not None:
+            self._poller.join()
+            self._poller = None
+
+    def _refresh(self) -> bool:
+        seen_at = self._clock()  # before the look: what is read may be this old
+        known = self._snapshot.ring
+        try:
+            ring = self._store.load()
+        except RingMissing as error:
+            raise RolledBack(f"{error}, though this process has seen version {known.version}") from None
+        changed = ring != known
+        if changed:
+            if ring.version <= known.version:
+                raise RolledBack(
+                    f"{self._store.place} holds version {ring.version} of the ring, "
+                    f"though this process has seen version {known.version}"
+                )
+            self._snapshot = _snapshot(ring)
+        self._seen_at = seen_at
+        self._fault = ""
+        return changed
+
+    def _poll(self) -> None:
+        while not self._stopping.wait(self._schedule.poll):
+            try:
+                self.refresh()
+            except KeysError:
+                continue  # told to on_fault, shown in status; signing ends by itself after store_grace
+            except Exception as error:  # noqa: BLE001 - a fault of ours: the thread lives on, the store counts as unseen
+                self._fault = f"the look at the key store failed: {type(error).__name__}"
+
+    def _signs(self, algorithm: str, now: float) -> bool:
+        try:
+            self.signer(algorithm, now)
+        except NoUsableKey:
+            return False
+        return True
+
+
+def _snapshot(ring: Ring) -> _Snapshot:
+    """Parse and test every private half once. Raises SelfTestFailed."""
+    living = [key for key in ring.keys if key.revoked_at is None]
+    return _Snapshot(
+        ring=ring,
+        signers={name: _signers(living, name) for name in ring.algorithms},
+        leaves={key.kid: _FOREVER if key.leaves_at is None else key.leaves_at for key in living},
+    )
+
+
+def _signers(living: list[KeyRecord], algorithm: str) -> tuple[tuple[float, Signer], ...]:
+    """The keys that were ever promoted, latest first.
+
+    Each signs from the end of its predecessor, the first since ever: so a clock that is stepped back after the ring
+    was made (a machine that boots before NTP) is no outage, and the successor of a revoked key signs at once.
+    """
+    begun = [key for key in living if key.algorithm == algorithm and key.active_at is not None]
+    begun.sort(key=lambda key: key.active_at or 0.0)
+    ends = [-_FOREVER, *(_FOREVER if key.retired_at is None else key.retired_at for key in begun)]
+    return tuple((since, signer_of(key)) for since, key in zip(reversed(ends[:-1]), reversed(begun), strict=True))
+
+
+def _key_status(ring: Ring, algorithm: str, now: float, schedule: Schedule) -> KeyStatus:
+    signing, standby = ring.signing(algorithm), ring.standby(algorithm)
+    if signing is None or signing.active_at is None:
+        raise NoUsableKey(f"the ring has no {algorithm} key that signs")
+    return KeyStatus(
+        kid=signing.kid,
+        age=max(0.0, now - signing.active_at),
+        due_in=due_in(signing, now, schedule),
+        standby=None if standby is None else standby.kid,
+        standby_ready_in=_FOREVER if standby is None else guard_missing(standby, now, schedule),
+    )

@@ -1,0 +1,160 @@
+"""The ring at rest: private halves sealed, and the whole of it authentic.
+
+Each private half is sealed with AES-256-GCM; its associated data are everything else in its record and the ring's
+version, so that a half moves neither to other times, nor to another name, nor into another version. A MAC over the
+whole ring with its version keeps a key from being added, dropped or un-retired.
+
+What this does not prove: that the ring is the newest one. Whoever can write to the store can put back an older ring
+as a whole; a process that has seen a newer one refuses it (`keyring`), a process that starts afresh cannot know.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from keys.errors import SelfTestFailed, StoreUnauthentic
+from keys.jwks import base64url, from_base64url
+from keys.record import KeyRecord, Ring
+from keys.signer import signer_of
+
+FORMAT: Final = 1
+KEY_BYTES: Final = 32
+MAX_BYTES: Final = 1 << 20
+
+_NONCE_BYTES: Final = 12
+_TIMES: Final = ("published_at", "ready_at", "active_at", "retired_at", "leaves_at", "revoked_at")
+_NUMBERS: Final = ("longest_ttl", "keep", "guard")
+
+
+@dataclass(frozen=True, slots=True)
+class _SealKey:
+    """What one seal key gives: its name in the file, the AEAD for private halves, the key of the MAC."""
+
+    name: str
+    aead: AESGCM = field(repr=False)
+    mac_key: bytes = field(repr=False)
+
+    def mac(self, body: Mapping[str, Any]) -> str:
+        return base64url(hmac.digest(self.mac_key, _canonical(body), "sha256"))
+
+
+class Sealer:
+    """Seals with the first of `seal_keys` and opens with any of them, so that one can replace another.
+
+    Each is at least 32 bytes of key material; several purposes never share a derived key.
+    """
+
+    def __init__(self, seal_keys: Sequence[bytes]) -> None:
+        if not seal_keys or any(len(key) < KEY_BYTES for key in seal_keys):
+            raise ValueError(f"at least one seal key of {KEY_BYTES} bytes or more is needed")
+        self._keys = [_seal_key(key) for key in seal_keys]
+
+    def seal(self, ring: Ring) -> bytes:
+        """Write `ring` as the JSON text that a store keeps."""
+        with_key = self._keys[0]
+        body: dict[str, Any] = {"format": FORMAT, "version": ring.version, "seal": with_key.name}
+        body |= {name: getattr(ring, name) for name in _NUMBERS}
+        body["keys"] = [_seal_record(record, ring.version, with_key) for record in ring.keys]
+        return json.dumps({**body, "mac": with_key.mac(body)}, indent=1).encode() + b"\n"
+
+    def open(self, data: bytes) -> Ring:
+        """Read what `seal` wrote.
+
+        Raises StoreUnauthentic for anything else: another secret, a changed byte, a half that does not belong to its
+        name. One bad key spoils the ring: a store that was tampered with is not to be believed in part.
+        """
+        body = _parse(data)
+        mac = body.pop("mac", None)
+        with_key = next((key for key in self._keys if key.name == body.get("seal")), None)
+        if with_key is None:
+            raise StoreUnauthentic("the ring was sealed with a secret that is not among those given")
+        if not isinstance(mac, str) or not hmac.compare_digest(mac.encode(), with_key.mac(body).encode()):
+            raise StoreUnauthentic("the ring is not authentic: somebody else wrote to the store")
+        try:
+            return Ring(
+                version=body["version"],
+                keys=tuple(_open_record(entry, body["version"], with_key) for entry in body["keys"]),
+                **{name: body[name] for name in _NUMBERS},
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreUnauthentic(f"the ring is authentic but damaged: {type(error).__name__}") from None
+
+
+def _seal_key(material: bytes) -> _SealKey:
+    def derive(label: bytes, length: int) -> bytes:
+        return HKDF(algorithm=hashes.SHA256(), length=length, salt=None, info=b"sts keys " + label).derive(material)
+
+    return _SealKey(
+        name=base64url(derive(b"seal name", 9)),
+        aead=AESGCM(derive(b"private half", KEY_BYTES)),
+        mac_key=derive(b"ring", KEY_BYTES),
+    )
+
+
+def _canonical(value: Mapping[str, Any]) -> bytes:
+    """One byte string per value, whatever the white space and order in the file."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _facts(record: KeyRecord) -> dict[str, Any]:
+    """All of a record but its private half."""
+    facts: dict[str, Any] = {"kid": record.kid, "algorithm": record.algorithm, "public": dict(record.public)}
+    return facts | {name: getattr(record, name) for name in _TIMES}
+
+
+def _associated(facts: Mapping[str, Any], version: int) -> bytes:
+    return _canonical({"format": FORMAT, "version": version, "key": facts})
+
+
+def _seal_record(record: KeyRecord, version: int, with_key: _SealKey) -> dict[str, Any]:
+    facts = _facts(record)
+    if record.private is None:
+        return {**facts, "sealed": None}
+    nonce = os.urandom(_NONCE_BYTES)
+    box = with_key.aead.encrypt(nonce, record.private, _associated(facts, version))
+    return {**facts, "sealed": base64url(nonce + box)}
+
+
+def _open_record(entry: Mapping[str, Any], version: int, with_key: _SealKey) -> KeyRecord:
+    """Unseal one record and prove that its halves and its name belong together."""
+    facts = {name: value for name, value in entry.items() if name != "sealed"}
+    sealed = entry["sealed"]
+    if sealed is None:
+        return KeyRecord(private=None, **facts)
+    box = from_base64url(sealed)
+    try:
+        private = with_key.aead.decrypt(box[:_NONCE_BYTES], box[_NONCE_BYTES:], _associated(facts, version))
+    except InvalidTag:
+        raise StoreUnauthentic("a private half of the ring does not belong to its record") from None
+    record = KeyRecord(private=private, **facts)
+    try:
+        signer_of(record)
+    except SelfTestFailed as error:
+        raise StoreUnauthentic(str(error)) from None
+    return record
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    """Read JSON that nobody has vouched for yet: bounded, an object, finite numbers, our format."""
+    if len(data) > MAX_BYTES:
+        raise StoreUnauthentic(f"the store holds more than {MAX_BYTES} bytes; that is no ring")
+    try:
+        body = json.loads(data)
+        _canonical(body)
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise StoreUnauthentic("the store holds something that is not a ring")
+    if body.get("format") != FORMAT:
+        raise StoreUnauthentic(f"the ring has a format that this release does not read; it reads {FORMAT}")
+    return body

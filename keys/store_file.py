@@ -1,0 +1,150 @@
+"""The ring in one file, for the workers of one machine.
+
+Readers need no lock: the file is replaced by an atomic rename, so they see the old ring or the new one. Writers take a
+lock that the kernel lets go of when its holder dies, whatever it dies of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from keys.errors import Conflict, RingMissing, StoreUnauthentic, StoreUnavailable
+from keys.record import Ring
+from keys.seal import MAX_BYTES, Sealer
+
+LOCK_WAIT_S: Final = 10.0
+
+_LOCK_STEP_S: Final = 0.02
+_MODE: Final = 0o600
+
+
+class FileStore:
+    """A store in the file `path`, mode 0600; a file that others may read or write is refused."""
+
+    def __init__(self, path: Path, sealer: Sealer) -> None:
+        self._path = path.absolute()
+        self._lock_path = self._path.with_name(self._path.name + ".lock")
+        self._new_path = self._path.with_name(self._path.name + ".new")
+        self._sealer = sealer
+        self._last: tuple[bytes, Ring] | None = None
+
+    @property
+    def place(self) -> str:
+        """The absolute path of the file."""
+        return str(self._path)
+
+    def load(self) -> Ring:
+        """Read the ring; the file is parsed and unsealed only if its bytes are not those of the last time."""
+        data = self._read()
+        last = self._last
+        if last is not None and last[0] == data:
+            return last[1]
+        try:
+            ring = self._sealer.open(data)
+        except StoreUnauthentic as error:
+            raise StoreUnauthentic(f"{self._path}: {error}") from None
+        self._last = (data, ring)
+        return ring
+
+    def compare_and_swap(self, expected: int | None, ring: Ring) -> None:
+        """Replace the ring of version `expected` under the lock (see `Store`)."""
+        if ring.version != (expected or 0) + 1:
+            raise ValueError("the version of a ring grows by one with every write")
+        try:
+            with self._locked():
+                self._check_version(expected)
+                self._replace(self._sealer.seal(ring))
+        except OSError as error:
+            raise self._unavailable(self._path, error) from None
+
+    def _check_version(self, expected: int | None) -> None:
+        try:
+            found = self.load().version
+        except RingMissing:
+            found = None
+        if found != expected:
+            raise Conflict(f"{self._path} was changed by somebody else: it holds version {found}, not {expected}")
+
+    def _read(self) -> bytes:
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                self._refuse_wider(os.fstat(descriptor))  # of what was opened, not of what stands there now
+                return self._read_all(descriptor)
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError:
+            raise RingMissing(f"there is no key ring at {self._path}") from None
+        except OSError as error:
+            raise self._unavailable(self._path, error) from None
+
+    def _refuse_wider(self, found: os.stat_result) -> None:
+        if not stat.S_ISREG(found.st_mode):
+            raise StoreUnavailable(f"{self._path} is not a plain file")
+        mode = stat.S_IMODE(found.st_mode)
+        if mode & ~_MODE:
+            raise StoreUnavailable(f"{self._path} has mode {mode:04o}: only its owner may read it (chmod 600)")
+
+    @staticmethod
+    def _read_all(descriptor: int) -> bytes:
+        chunks: list[bytes] = []
+        while sum(map(len, chunks)) <= MAX_BYTES and (chunk := os.read(descriptor, MAX_BYTES)):
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _replace(self, data: bytes) -> None:
+        """Write a new file beside the old one and rename it; each step leaves either ring whole after a crash.
+
+        Only the holder of the lock gets here, so a leftover of the same name is that of a writer that was killed.
+        """
+        self._new_path.unlink(missing_ok=True)
+        descriptor = os.open(self._new_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
+        with os.fdopen(descriptor, "wb") as file:
+            self._hand_over(descriptor)
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        self._new_path.replace(self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)  # without it the rename itself may be lost with the power
+        finally:
+            os.close(folder)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
+        try:
+            self._hand_over(descriptor)
+            self._wait_for_lock(descriptor)
+            yield
+        finally:
+            os.close(descriptor)  # lets the lock go as well
+
+    def _wait_for_lock(self, descriptor: int) -> None:
+        for _ in range(int(LOCK_WAIT_S / _LOCK_STEP_S)):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_LOCK_STEP_S)
+            else:
+                return
+        raise StoreUnavailable(f"{self._lock_path} has been held by another process for {LOCK_WAIT_S:.0f} s")
+
+    def _hand_over(self, descriptor: int) -> None:
+        """Give a file that root makes to the folder's owner: the service's own user must still be able to read it."""
+        if os.geteuid() == 0:
+            owner = self._path.parent.stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+    @staticmethod
+    def _unavailable(path: Path, error: OSError) -> StoreUnavailable:
+        return StoreUnavailable(f"{path} cannot be used: {error.strerror or type(error).__name__}")

@@ -1,0 +1,105 @@
+"""Run a real nginx with the configuration that deploy/gateways/nginx ships: only its addresses and paths are replaced.
+
+The tests and the demo share this, so that what is shown and judged is the very file that people install.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Final, Self
+
+SHIPPED: Final = Path(__file__).resolve().parent.parent / "deploy" / "gateways" / "nginx" / "nginx.conf"
+_START_S: Final = 10.0
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def await_port(port: int, process: subprocess.Popen[bytes], log: Path, seconds: float = _START_S) -> None:
+    """Wait until somebody accepts on `port`; raises RuntimeError with the log if the process ends or time runs out."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    raise RuntimeError(f"{process.args!r} does not listen on {port}:\n{text[-4000:]}")
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process that we started: politely first, then by force."""
+    process.terminate()
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def configuration(directory: Path, *, port: int, service: int, backend: int) -> str:
+    """Return the shipped configuration with this run's ports and paths; raises ValueError if one is not found in it."""
+    text = SHIPPED.read_text(encoding="utf-8")
+    replacements = {
+        "listen 127.0.0.1:8081": f"listen 127.0.0.1:{port}",
+        "server 127.0.0.1:8080;": f"server 127.0.0.1:{service};",
+        "server 127.0.0.1:8090;": f"server 127.0.0.1:{backend};",
+        "/etc/nginx/sts-secret.conf": f"{directory}/sts-secret.conf",
+        "/run/nginx.pid": f"{directory}/nginx.pid",
+        "/var/log/nginx/": f"{directory}/",
+        # An nginx of Debian's keeps its temporary files where only root may write.
+        "http {\n": "http {\n"
+        + "".join(
+            f"    {kind}_temp_path {directory}/{kind};\n"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        ),
+    }
+    for shipped, ours in replacements.items():
+        if shipped not in text:
+            raise ValueError(f"{SHIPPED.name} does not hold {shipped!r} any more")
+        text = text.replace(shipped, ours)
+    return text
+
+
+class Nginx(AbstractContextManager["Nginx"]):
+    """A running nginx on a free port of the loopback: `port`. `program` is the path of its binary."""
+
+    def __init__(self, program: str, directory: Path, *, service: int, backend: int, secret: str) -> None:
+        self.port = free_port()
+        self._log = directory / "error.log"
+        written = directory / "nginx.conf"
+        written.write_text(configuration(directory, port=self.port, service=service, backend=backend), encoding="utf-8")
+        (directory / "sts-secret.conf").write_text(f'proxy_set_header X-Gateway-Secret "{secret}";\n', encoding="utf-8")
+        # nginx as root would hand its workers to an account that cannot read here.
+        main = "daemon off; user root;" if os.geteuid() == 0 else "daemon off;"
+        self._process = subprocess.Popen(
+            [program, "-p", str(directory), "-c", str(written), "-e", str(self._log), "-g", main],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            await_port(self.port, self._process, self._log)
+        except RuntimeError:
+            stop(self._process)
+            raise
+
+    def __enter__(self) -> Self:
+        """Running already."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop it and wait for its end."""
+        stop(self._process)

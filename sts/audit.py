@@ -1,0 +1,281 @@
+"""The audit: exactly one event for each decision, allowed or refused, as one line of JSON.
+
+The fields are an allow-list (design: "Audit event"). No token, no claim's value and no key is among them: subject and
+credential stand as hashes under the deployment's own key, so that only who has that key can look for a known one.
+
+A line is written with one call (see `audit_file`) and never longer than `LINE_BYTES`, so that the lines of several
+workers do not mix, in a file or a pipe. A line that cannot be written is counted and told in the service's log; the
+answer stands.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import math
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sts.errors import Reason
+from sts.model import Ask, Caller, Credential, DoorName, Issued, Presented
+from sts.options import ConfigFile, Section
+from sts.telemetry import Metrics, log, mask
+
+LABEL: Final = "audit"
+"""The label under which the audit's key is derived from the deployment secret."""
+
+LINE_BYTES: Final = 4096
+"""PIPE_BUF on Linux: what a pipe takes in one piece (pipe(7))."""
+
+_CLIENT_ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,128}")
+_CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_TEXT: Final = 256
+_ITEMS: Final = 16
+_SHORT_TEXT: Final = 64
+_SHORT_ITEMS: Final = 8
+_TELL_EVERY_S: Final = 60.0
+
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+class AuditSettings(Section):
+    """The `audit` section."""
+
+    file: ConfigFile | None = None
+    """Where each decision's event is appended, one JSON object a line; default: standard output."""
+
+
+def subject_hash(secret: bytes, subject: str) -> str:
+    """How a minted subject stands in the audit; `secret` is the deployment's key for `LABEL`."""
+    return _hash(secret, b"subject\0", subject)
+
+
+def _hash(secret: bytes, kind: bytes, text: str) -> str:
+    return "hmac:" + hmac.digest(secret, kind + text.encode("utf-8", "surrogatepass"), "sha256")[:16].hex()
+
+
+class Trail:
+    """What became of one request, collected on its way; kept as it is and written down once, by `AuditLog.record`."""
+
+    __slots__ = (
+        "_ask",
+        "_audiences",
+        "_client",
+        "_credential",
+        "_facts",
+        "_issued",
+        "_presented",
+        "_reason",
+        "door",
+        "request_id",
+        "revision",
+        "started",
+    )
+
+    def __init__(self, door: DoorName, request_id: str, revision: str, started: float) -> None:
+        self.door = door
+        self.request_id = request_id
+        self.revision = revision
+        self.started = started
+        self._client: str | None = None
+        self._ask: Ask | None = None
+        self._audiences: tuple[str, ...] | None = None
+        self._presented: Presented | None = None
+        self._credential: Credential | None = None
+        self._issued: Issued | None = None
+        self._reason: Reason | None = None
+        self._facts: Mapping[str, object] = {}
+
+    @property
+    def reason(self) -> str:
+        """The name of the reason of a refusal, "" as long as there is none."""
+        return "" if self._reason is None else self._reason.name
+
+    @property
+    def cached(self) -> bool:
+        """Whether the token came from the cache."""
+        return self._issued is not None and self._issued.cached
+
+    def called(self, caller: Caller) -> None:
+        """Somebody says it is this client. What is no client id at all is not written down."""
+        if _CLIENT_ID.fullmatch(caller.unverified_client_id):
+            self._client = caller.unverified_client_id
+
+    def asked(self, ask: Ask) -> None:
+        """The proven client asks for this."""
+        self._ask = ask
+
+    def aimed(self, audiences: Iterable[str]) -> None:
+        """These are the names of the audiences that it means."""
+        self._audiences = tuple(audiences)
+
+    def presented(self, presented: Presented, credential: Credential) -> None:
+        """The credential is for this source, unproven as yet."""
+        self._presented = presented
+        self._credential = credential
+
+    def issued(self, issued: Issued) -> None:
+        """This token is to be handed out."""
+        self._issued = issued
+
+    def refused(self, reason: Reason, facts: Mapping[str, object]) -> None:
+        """The request is refused, even if a token was already at hand: nobody gets it."""
+        self._reason = reason
+        self._facts = facts
+        self._issued = None
+
+    def event(self, secret: bytes, time: str, duration_us: int) -> dict[str, Any]:
+        """The event's fields; what does not apply is None. Texts that nobody has proven are masked and bounded."""
+        ask, presented, credential, issued = self._ask, self._presented, self._credential, self._issued
+        event: dict[str, Any] = {
+            "time": time,
+            "event": "decision",
+            "outcome": "allowed" if self._reason is None else "refused",
+            "reason": None if self._reason is None else self._reason.name,
+            "request_id": self.request_id,
+            "correlation_id": _correlation_id(ask),
+            "door": self.door,
+            "client": self._client,
+            "source": None if presented is None else presented.source,
+            "kind": None if presented is None else presented.kind,
+            "audiences": self._audiences,
+            "scopes": None if issued is None else issued.scopes,
+            "route": None if ask is None else ask.route,
+            "subject_hash": None if issued is None else subject_hash(secret, issued.subject),
+            "credential_hash": None if credential is None else _hash(secret, b"credential\0", credential.value),
+            "jti": None if issued is None else issued.jti,
+            "kid": None if issued is None else issued.kid,
+            "exp": None if issued is None else issued.expires_at,
+            "cached": issued is not None and issued.cached,
+            "duration_us": duration_us,
+            "revision": self.revision,
+        }
+        if self._audiences is None and ask is not None:
+            event["audiences"] = _texts((*ask.audiences, *ask.resources))
+        if self._reason is not None:
+            if ask is None and self._client is not None:
+                event["client"] = _text(self._client)
+            event["scopes"] = None if ask is None or ask.scopes is None else _texts(ask.scopes)
+            event["facts"] = {name: _fact(value) for name, value in [*self._facts.items()][:_ITEMS]}
+        return event
+
+
+def _correlation_id(ask: Ask | None) -> str | None:
+    return ask.correlation_id if ask is not None and _CORRELATION_ID.fullmatch(ask.correlation_id) else None
+
+
+def _text(text: str) -> str:
+    """A text that a caller may have chosen: what looks like a token is masked; one line, bounded, plain ASCII."""
+    text = mask(text[: 4 * _TEXT]).encode("ascii", "backslashreplace").decode()
+    return text if len(text) <= _TEXT else text[:_TEXT] + "..."
+
+
+def _texts(texts: Iterable[str]) -> list[str]:
+    return [_text(text) for text in list(texts)[:_ITEMS]]
+
+
+def _fact(value: object) -> object:
+    """A scalar, as JSON takes it. Lists of texts become one text; of anything else only its type is told."""
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < 2**63 else "<int>"
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, set | frozenset):
+        value = sorted(map(str, value)) if all(isinstance(item, str) for item in value) else object()
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return _text(" ".join(value))
+    return f"<{type(value).__name__}>"
+
+
+class AuditLog:
+    """Writes the events. `write` takes a line and may return how many bytes it took; a list's `append` will do."""
+
+    def __init__(
+        self,
+        secret: bytes,
+        write: Callable[[bytes], int | None],
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        metrics: Metrics | None = None,
+    ) -> None:
+        """Write with `write`; `secret` is the key for `LABEL`, `clock` Unix seconds, `monotonic` any steady ones."""
+        self.failures = 0
+        self._secret = secret
+        self._write = write
+        self._clock = clock
+        self._monotonic = monotonic
+        self._metrics = metrics
+        self._second = (0, "")
+        self._torn = False
+        self._telling = threading.Lock()
+        self._told_at = -math.inf
+
+    def begin(self, door: DoorName, request_id: str, revision: str) -> Trail:
+        """Begin the trail of one request."""
+        return Trail(door, request_id, revision, self._monotonic())
+
+    def record(self, trail: Trail) -> None:
+        """Write the one event of a decision, and count the decision. Never raises."""
+        seconds = self._monotonic() - trail.started
+        try:
+            self._append(_line(trail.event(self._secret, self._now(), int(seconds * 1_000_000))))
+        except Exception as fault:  # noqa: BLE001 - the answer must not depend on whether it can be written down
+            self._failed(fault)
+        if self._metrics is not None:
+            self._metrics.decision(trail.door, trail.reason, cached=trail.cached, seconds=seconds)
+
+    def _append(self, line: bytes) -> None:
+        if self._torn:  # the rest of a broken line must not swallow this one
+            line = b"\n" + line
+        try:
+            taken = self._write(line)
+        except OSError:
+            self._torn = True
+            raise
+        self._torn = taken is not None and taken < len(line)
+        if self._torn:
+            raise OSError(0, "only part of the line was written")
+
+    def _now(self) -> str:
+        """The time as RFC 3339 text in UTC, to the millisecond; the text of a second is made once."""
+        now = self._clock()
+        second = int(now)
+        known, text = self._second
+        if known != second:
+            text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            self._second = (second, text)
+        return f"{text}.{int((now - second) * 1000):03d}Z"
+
+    def _failed(self, fault: Exception) -> None:
+        """Count a lost event, and tell of it once in a while: a full disk must not fill another one with its news."""
+        with self._telling:
+            self.failures += 1
+            now = self._monotonic()
+            tell = now - self._told_at >= _TELL_EVERY_S
+            if tell:
+                self._told_at = now
+        if self._metrics is not None:
+            self._metrics.audit_failed()
+        if tell:
+            why = fault.strerror if isinstance(fault, OSError) else type(fault).__name__
+            log.error("audit event lost", why=why, lost=self.failures, at=log.where(fault))
+
+
+def _line(event: dict[str, Any]) -> bytes:
+    line = _encode(event).encode("ascii") + b"\n"
+    if len(line) < LINE_BYTES:  # one byte stays free for the line break after a broken line
+        return line
+    # What a caller can blow up goes first; what says who, why and which token always has its place.
+    event["audiences"] = [name[:_SHORT_TEXT] for name in (event["audiences"] or ())[:_SHORT_ITEMS]]
+    event["scopes"] = None
+    event["truncated"] = True
+    if "facts" in event:
+        event["facts"] = {name: value for name, value in event["facts"].items() if name == "why"}
+    return _encode(event).encode("ascii") + b"\n"

@@ -1,0 +1,1 @@
+"""What may be lost: tokens that were minted already, kept for the same request."""

@@ -1,0 +1,144 @@
+"""The deployment secret: 32 bytes from which every use derives its own key, under its own label.
+
+Two uses never share a key, so that what one of them shows (a hash in the audit, say) is of no help against another.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import secrets
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from sts.errors import StartError
+
+BYTES: Final = 32
+
+_HEX_LENGTH: Final = 64
+_MODE: Final = 0o600
+_MAX_TEXT: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentSecret:
+    """The secret of one deployment, shared by its replicas. `repr` does not show it."""
+
+    _material: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse anything but 32 bytes."""
+        if len(self._material) != BYTES:
+            raise StartError(f"a deployment secret is {BYTES} bytes")
+
+    def key(self, label: str) -> bytes:
+        """Derive the 32-byte key of one use by HKDF-SHA256 (RFC 5869); `label` names that use and no other."""
+        if not label:
+            raise ValueError("a key needs a label")
+        return HKDF(algorithm=hashes.SHA256(), length=BYTES, salt=None, info=b"sts " + label.encode()).derive(
+            self._material
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a secret that was given as text: base64url (43 characters) or hex (64) of 32 bytes.
+
+        Raises StartError for anything else; the text is never repeated.
+        """
+        text = text.strip()
+        try:
+            # told apart by length, so that no text can be read in two ways
+            material = bytes.fromhex(text) if len(text) == _HEX_LENGTH else _from_base64url(text)
+        except ValueError:
+            material = b""
+        if len(material) != BYTES:
+            raise StartError(
+                f"a deployment secret is {BYTES} random bytes, written as 43 characters base64url or 64 hex"
+            )
+        return cls(material)
+
+
+def read(path: Path) -> DeploymentSecret:
+    """Read the secret in the file `path`. Raises StartError that names the absolute path."""
+    path = path.absolute()
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise StartError(
+            f"there is no deployment secret at {path}: `sts serve` and `sts keys init` make one on the first start"
+        ) from None
+    except OSError as error:
+        raise StartError(f"the deployment secret {path} cannot be read: {error.strerror}") from None
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise StartError(f"the deployment secret {path} is not a plain file")
+        mode = stat.S_IMODE(found.st_mode)
+        if mode & ~_MODE:
+            raise StartError(
+                f"the deployment secret {path} has mode {mode:04o}: only its owner may read it (chmod 600)"
+            )
+        text = os.read(descriptor, _MAX_TEXT)
+    except OSError as error:
+        raise StartError(f"the deployment secret {path} cannot be read: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
+    try:
+        return DeploymentSecret.parse(text.decode("ascii"))
+    except (UnicodeDecodeError, StartError) as error:
+        why = error if isinstance(error, StartError) else "it is not ASCII text"
+        raise StartError(f"the deployment secret {path} is unusable: {why}") from None
+
+
+def create(path: Path) -> DeploymentSecret:
+    """Make the file `path` with a fresh secret, unless there is one; returns the secret that is in the file.
+
+    Processes that start at once end with the same one, and a crash leaves a whole file or none: the text is written
+    under another name and linked into place, which fails where a file is there already. Raises StartError.
+    """
+    path = path.absolute()
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(draft, base64.urlsafe_b64encode(secrets.token_bytes(BYTES)).rstrip(b"=") + b"\n")
+        try:
+            with contextlib.suppress(FileExistsError):
+                path.hardlink_to(draft)
+                _sync_folder(path.parent)
+        finally:
+            draft.unlink()
+    except OSError as error:
+        raise StartError(f"the deployment secret {path} cannot be made: {error.strerror}") from None
+    return read(path)
+
+
+def _write(path: Path, text: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+    with os.fdopen(descriptor, "wb") as file:
+        if os.geteuid() == 0:  # root makes it, the service's own user must still be able to read it
+            owner = path.parent.stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        file.write(text)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)  # without it the new name may be lost with the power, and the ring with its secret
+    finally:
+        os.close(descriptor)
+
+
+def _from_base64url(text: str) -> bytes:
+    data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != text.rstrip("="):
+        raise ValueError("not base64url")
+    return data

@@ -1,0 +1,19 @@
+"""What operators see of the running service beside the audit: its own log, and its metrics."""
+
+from sts.telemetry.logs import GunicornLogger, Log, log, take_over_logging
+from sts.telemetry.measures import Metrics, Reading, metrics
+from sts.telemetry.redaction import mask
+from sts.telemetry.values import mark_dead, prepare_metrics
+
+__all__ = [
+    "GunicornLogger",
+    "Log",
+    "Metrics",
+    "Reading",
+    "log",
+    "mark_dead",
+    "mask",
+    "metrics",
+    "prepare_metrics",
+    "take_over_logging",
+]

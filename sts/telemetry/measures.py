@@ -1,0 +1,157 @@
+"""The metrics, for Prometheus. Labels hold configured names and fixed words only, so that no caller can grow them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+from sts.errors import REASONS
+from sts.telemetry.logs import log
+from sts.telemetry.values import merged
+
+DOORS: Final = ("token", "forward_auth")
+_SECONDS: Final = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A number that is looked up when somebody asks, such as the age of a key; `name` begins with `sts_`."""
+
+    name: str
+    sentence: str
+    value: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+Feed = Callable[[], Iterable[Reading]]
+
+
+class _Readings(Collector):
+    """Asks each feed at each scrape; a feed that fails loses its own readings only."""
+
+    def __init__(self, feeds: list[Feed]) -> None:
+        self._feeds = feeds
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        families: dict[str, GaugeMetricFamily] = {}
+        for feed in self._feeds:
+            try:
+                readings = list(feed())
+            except Exception as fault:  # noqa: BLE001 - one part's fault must not hide the other parts
+                log.error("metrics feed failed", fault=type(fault).__name__, at=log.where(fault))
+                continue
+            for reading in readings:
+                names = list(reading.labels)
+                family = families.setdefault(
+                    reading.name, GaugeMetricFamily(reading.name, reading.sentence, labels=names)
+                )
+                family.add_metric(list(reading.labels.values()), reading.value)
+        return families.values()
+
+
+class Metrics:
+    """All that the service counts. Make one per process; `metrics` is it.
+
+    The children of a decision's counters are bound beforehand, for the hot path, and so that every series exists from
+    the start, at zero.
+    """
+
+    def __init__(self) -> None:
+        own = CollectorRegistry()
+        self._own = own
+        self._feeds: list[Feed] = []
+        self._decisions = Counter(
+            "sts_decisions", "Decisions by door and reason.", ["door", "outcome", "reason", "cached"], registry=own
+        )
+        self._seconds = Histogram(
+            "sts_decision_seconds", "Time to decide.", ["door", "cached"], buckets=_SECONDS, registry=own
+        )
+        self._cache_entries = Gauge(
+            "sts_cache_entries", "Tokens in the cache.", multiprocess_mode="livesum", registry=own
+        )
+        self._cache_bytes = Gauge("sts_cache_bytes", "Size of the cache.", multiprocess_mode="livesum", registry=own)
+        self._cache_evictions = Counter("sts_cache_evictions", "Tokens evicted for want of room.", registry=own)
+        self._fetches = Counter("sts_jwks_fetches", "Fetches of issuers' keys.", ["source", "outcome"], registry=own)
+        self._reloads = Counter("sts_reloads", "Reloads of the configuration.", ["outcome"], registry=own)
+        self._audit_failures = Counter("sts_audit_failures", "Audit events that were not written.", registry=own)
+        self._unknown = Counter("sts_unknown_parameters", "Unknown parameters, ignored at /token.", registry=own)
+        self._count = {
+            (door, reason, cached): self._decisions.labels(
+                door, "refused" if reason else "allowed", reason, str(cached).lower()
+            )
+            for door in DOORS
+            for reason, cached in [("", True), ("", False), *((reason, False) for reason in REASONS)]
+        }
+        self._time = {
+            (door, cached): self._seconds.labels(door, str(cached).lower())
+            for door in DOORS
+            for cached in (True, False)
+        }
+        for outcome in ("accepted", "refused"):
+            self._reloads.labels(outcome)
+
+    def decision(self, door: str, reason: str, *, cached: bool, seconds: float) -> None:
+        """Count one decision; `reason` is the name of the refusal's reason, "" for an allowed request."""
+        self._count[door, reason, cached].inc()
+        self._time[door, cached].observe(seconds)
+
+    def cache_changed(self, entries: int, size: int, evicted: int) -> None:
+        """Report this worker's token cache: its entries, their bytes, and how many were just evicted."""
+        self._cache_entries.set(entries)
+        self._cache_bytes.set(size)
+        if evicted:
+            self._cache_evictions.inc(evicted)
+
+    def jwks_fetched(self, source: str, outcome: str) -> None:
+        """Count a fetch of a source's keys; `outcome` is one of a few fixed words."""
+        self._fetches.labels(source, outcome).inc()
+
+    def reloaded(self, outcome: str) -> None:
+        """Count a reload: "accepted" or "refused"."""
+        self._reloads.labels(outcome).inc()
+
+    def audit_failed(self) -> None:
+        """Count an audit event that was not written."""
+        self._audit_failures.inc()
+
+    def unknown_parameter(self) -> None:
+        """Count a parameter that `/token` does not know and ignores (RFC 6749 §3.2)."""
+        self._unknown.inc()
+
+    def feed(self, readings: Feed) -> None:
+        """Let `readings` be asked at every scrape; what it says is this worker's view alone."""
+        self._feeds.append(readings)
+
+    def render(self) -> tuple[str, bytes]:
+        """The content type and the text for Prometheus, over all workers where `prepare_metrics` was called."""
+        readings = CollectorRegistry()
+        readings.register(_Readings(self._feeds))
+        with merged(self._own) as registry:
+            return CONTENT_TYPE_PLAIN_0_0_4, generate_latest(registry) + generate_latest(readings)
+
+
+metrics: Final = Metrics()
+"""The metrics of this process."""

@@ -1,0 +1,78 @@
+"""The second line of defence against secrets in a log: whatever looks like one is masked.
+
+The first line is that nobody hands one over: facts are names, hashes and key ids. What is masked here does not prove
+that the rest is harmless: an opaque token or a chosen password looks like any other word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+MASK: Final = "***"
+_LONGEST: Final = 2000
+_DEEPEST: Final = 4
+_WIDEST: Final = 100
+
+_PRIVATE = r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
+_HEADER = (
+    r"\b((?:(?:proxy-)?authorization|(?:set-)?cookie|x-[a-z0-9-]{0,40}(?:secret|token|key)[a-z0-9-]{0,40})"
+    r"['\"]?\s*[:=,]\s*)\S[^\r\n]*"
+)
+_SCHEME = r"\b((?:bearer|basic|dpop)\s+)[A-Za-z0-9._~+/=-]{8,}"
+_PARAMETER = r"\b([a-z0-9_]{0,40}(?:secret|password|passphrase|token|assertion)=)[^\s&\"']+"
+# base64url of an opened JSON object, `{"`, `{ ` or `{` and a line break; then the other parts of a JWS or JWE
+_JOSE = r"(?-i:(?<![A-Za-z0-9])()e[wy][A-Za-z0-9_-]{16,}\.[A-Za-z0-9_.-]*)"
+_QUERY = r"(\?)[^\s\"'?]+"
+# A pattern is tried only where one of its words stands: most texts hold none, and this is on the way of each refusal.
+_RULES: Final = tuple(
+    (words, re.compile(pattern, re.IGNORECASE | re.DOTALL))
+    for words, pattern in (
+        (("private key",), f"(){_PRIVATE}"),
+        (("authorization", "cookie", "secret", "token", "key"), _HEADER),
+        (("bearer", "basic", "dpop"), _SCHEME),
+        (("=",), _PARAMETER),
+        (("ey", "ew"), _JOSE),
+        (("?",), _QUERY),
+    )
+)
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_SECRET_NAME: Final = re.compile(
+    r"secret|password|passphrase|authorization|cookie|private"
+    r"|(?:^|[_-])(?:tokens?|assertions?|credentials?|jwts?|api_?keys?)$",
+    re.IGNORECASE,
+)
+
+
+def mask(text: str) -> str:
+    """Mask what looks like a token, a secret header or parameter, a query or a private key; one line, bounded."""
+    text = text[: 4 * _LONGEST]
+    lower = text.lower()
+    for words, pattern in _RULES:
+        for word in words:
+            if word in lower:
+                text = pattern.sub(rf"\1{MASK}", text)
+                break
+    if not text.isprintable():
+        text = _CONTROL.sub(" ", text)
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+
+
+def masked(value: object, name: str = "", depth: int = 0) -> object:
+    """A value as it may be logged under `name`: plain data, masked; of any other object only its type's name.
+
+    An object's own text is never taken: a `repr` can hold a claim or a key.
+    """
+    if isinstance(value, bool | int | float) or value is None:
+        return value
+    if _SECRET_NAME.search(name):
+        return MASK
+    if isinstance(value, str):
+        return mask(value)
+    if depth < _DEEPEST and isinstance(value, Mapping):
+        pairs = list(value.items())[:_WIDEST]
+        return {mask(str(key)): masked(item, str(key), depth + 1) for key, item in pairs if isinstance(key, str | int)}
+    if depth < _DEEPEST and isinstance(value, list | tuple | set | frozenset):
+        return [masked(item, name, depth + 1) for item in list(value)[:_WIDEST]]
+    return f"<{type(value).__name__}>"

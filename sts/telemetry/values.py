@@ -1,0 +1,183 @@
+"""Where the metrics' numbers live: in this process, or in one file per worker that every worker's scrape can read.
+
+prometheus-client has such files too, but takes their directory from the environment at import and asks for the process
+id at each count. Its seam for another kind of value is `prometheus_client.values.ValueClass`; the files' format and
+what merges them are its own, so that nothing is invented here but when a file is opened.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, mmap_dict, multiprocess
+from prometheus_client import values as prometheus_values
+
+_File: Final[Any] = mmap_dict.MmapedDict  # it has no types of its own
+_key: Final[Any] = mmap_dict.mmap_key
+
+
+class _Place:
+    """The numbers of this process, and the directory they are shared in; None until `prepare_metrics`."""
+
+    def __init__(self) -> None:
+        self.directory: Path | None = None
+        self.lock = threading.Lock()
+        self.values: list[Value] = []
+        self.files: dict[str, Any] = {}
+
+    def file(self, kind: str) -> Any:  # noqa: ANN401 - prometheus-client's file has no types
+        """This process's file for a kind of metric; the caller holds the lock."""
+        if kind not in self.files:
+            self.files[kind] = _File(str(self.directory / f"{kind}_{os.getpid()}.db") if self.directory else "")
+        return self.files[kind]
+
+    def reopen(self, directory: Path, *, keep: bool) -> None:
+        """Go on in files of this process's own in `directory`; with `keep` from where the numbers stand, else from 0.
+
+        The caller holds the lock, or is alone.
+        """
+        for value in self.values:
+            value.file = None
+        for file in self.files.values():
+            file.close()
+        self.files.clear()
+        self.directory = directory
+        for value in self.values:
+            value.open(value.get() if keep else 0.0)
+
+    def forked(self) -> None:
+        """In a new worker: a lock that nobody holds, and files of its own."""
+        self.lock = threading.Lock()
+        if self.directory is not None:
+            self.reopen(self.directory, keep=False)
+
+
+_place: Final = _Place()
+os.register_at_fork(after_in_child=_place.forked)
+
+
+class Value:
+    """One number of a metric, as prometheus-client wants it (`MutexValue` and `MmapedValue` there)."""
+
+    _multiprocess = False
+
+    def __init__(
+        self,
+        typ: str,
+        metric_name: str,
+        name: str,
+        labelnames: list[str],
+        labelvalues: list[str],
+        help_text: str,
+        multiprocess_mode: str = "",
+        **_: object,
+    ) -> None:
+        self._kind = f"{typ}_{multiprocess_mode}" if typ == "gauge" else typ
+        self._key = _key(metric_name, name, labelnames, labelvalues, help_text)
+        self._value = 0.0
+        self.file: Any = None
+        with _place.lock:
+            _place.values.append(self)
+            if _place.directory is not None:
+                self.open(0.0)
+
+    def open(self, value: float) -> None:
+        """Begin with `value` in this process's file; the caller holds the lock, or is alone."""
+        self._value = value
+        file = _place.file(self._kind)
+        file.write_value(self._key, value, 0.0)
+        self.file = file
+
+    def inc(self, amount: float) -> None:
+        """Add `amount`."""
+        with _place.lock:
+            self._value += amount
+            if self.file is not None:
+                self.file.write_value(self._key, self._value, 0.0)
+
+    def set(self, value: float, timestamp: float | None = None) -> None:
+        """Set to `value`; `timestamp` counts for gauges of the "most recent" kind only."""
+        with _place.lock:
+            self._value = value
+            if self.file is not None:
+                self.file.write_value(self._key, value, timestamp or 0.0)
+
+    def get(self) -> float:
+        """The number as this process has it."""
+        return self._value
+
+    def set_exemplar(self, exemplar: object) -> None:
+        """Exemplars are not kept: they could name a request."""
+
+    def get_exemplar(self) -> None:
+        """There is none."""
+
+
+prometheus_values.ValueClass = Value  # before any metric of ours is made
+# Times of creation differ from worker to worker and tell nothing.
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+def prepare_metrics(directory: Path) -> None:
+    """Share this process's numbers, and those of every worker that it forks from now on, through `directory`.
+
+    The directory is this service's alone: files of an earlier run are removed. A place in memory (`/dev/shm`) spares
+    the disk. What was counted before stays counted.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for old in directory.glob("*.db"):
+        old.unlink()
+    with _place.lock:
+        _place.reopen(directory, keep=True)
+
+
+def mark_dead(pid: int) -> None:
+    """Fold what a worker that is gone has counted into one file, and forget what was true only while it lived.
+
+    Without this each crashed worker would leave files for ever, and its cache would still be reported.
+    """
+    directory = _place.directory
+    if directory is None:
+        return
+    with _scrape_lock(directory, fcntl.LOCK_EX):
+        for kind in ("counter", "histogram"):
+            left = directory / f"{kind}_{pid}.db"
+            if left.exists():
+                _fold(left, directory / f"{kind}_dead.db")
+                left.unlink()
+        multiprocess.mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
+
+
+def _fold(left: Path, into: Path) -> None:
+    total = _File(str(into))
+    for key, value, _timestamp, _position in _File.read_all_values_from_file(str(left)):
+        total.write_value(key, total.read_value(key)[0] + value, 0.0)
+    total.close()
+
+
+@contextmanager
+def _scrape_lock(directory: Path, kind: int) -> Iterator[None]:
+    """Keep scrapes and the folding of files apart, so that no count is seen twice or not at all."""
+    with (directory / "lock").open("ab") as lock:
+        fcntl.flock(lock, kind)
+        yield
+
+
+@contextmanager
+def merged(own: CollectorRegistry) -> Iterator[CollectorRegistry]:
+    """A registry with the numbers of all workers, or `own`, this process's, where nothing is shared."""
+    directory = _place.directory
+    if directory is None:
+        yield own
+        return
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry, path=str(directory))  # type: ignore[no-untyped-call]
+    with _scrape_lock(directory, fcntl.LOCK_SH):
+        yield registry
