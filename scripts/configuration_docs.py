@@ -25,6 +25,7 @@ from sts.options import Section
 from sts.policy.settings import AudienceSettings
 from sts.settings import Settings, schema
 from sts.settings.listen import Listen
+from sts.settings.model import Defaults
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 
@@ -41,20 +42,22 @@ One YAML file, `sts.yaml` unless `$STS_CONFIG` or `--config` says otherwise. `st
 `sts check --schema` a JSON Schema for editors.
 
 - **Closed by default**: unknown and repeated keys are faults, each with file, line and path.
-- **YAML**: plain scalars are read as in YAML 1.2 (`on` and `0o17` are texts). Anchors, aliases, merge keys and tags are
-  refused; `defaults` is the way to share.
+- **YAML**: plain scalars are read as in YAML 1.2 (`on` and `0o17` are texts). Anchors, aliases, merge keys and tags
+  are refused; `defaults` is the way to share.
 - **Files**: relative names, `var` too, count from the configuration file.
 - **Durations** are a whole number and a unit (`ms s m h d`), **sizes** a whole number and `B KB MB GB KiB MiB GiB`.
-- **Secrets** are `{file: PATH}`, `{env: NAME}` or, where that does no harm, a text. A file is read anew at each reload; a
-  variable is read once, at the start.
+- **Secrets** are `{file: PATH}`, `{env: NAME}` or, where that does no harm, a text. A file is read anew at each
+  reload; a variable is read once, at the start.
 - **`include`** names more files, relative to the configuration file, by name or pattern (`conf.d/*.yaml`). They hold
-  `clients`, `sources`, `audiences` and `routes` only. A name defined twice is a fault; a pattern that matches nothing is not.
-- **`defaults`** are merged into every entry of their section. A key that an entry writes itself wins as a whole: lists and
-  mappings are not mixed.
-- **Consent** has three parts: the client lists the audience, the source lists the audience, the client lists the source.
-  From two sources on (disabled and included ones count) all of them must be written, and each source's `namespace`.
-- **A reload** (SIGHUP) takes everything but `issuer`, `listen`, `workers`, `threads`, `var`, `secret` and `keys.store`,
-  which need a restart. It is refused as a whole if there is any fault.
+  `clients`, `sources`, `audiences` and `routes` only. A name defined twice is a fault, and so is a plain name without
+  its file; a pattern may match nothing.
+- **`defaults`** are merged into every entry of their section. A key that an entry writes itself wins as a whole:
+  lists and mappings are not mixed.
+- **Consent** has three parts: the client lists the audience, the source lists the audience, the client lists the
+  source. From two sources on (disabled and included ones count) all of them must be written, and each source's
+  `namespace`.
+- **A reload** (SIGHUP) takes everything but `issuer`, `listen`, `workers`, `threads`, `var`, `secret` and
+  `keys.store`, which need a restart. It is refused as a whole if there is any fault.
 """
 
 SECTIONS: Final[tuple[tuple[str, type[Section], str], ...]] = (
@@ -64,6 +67,7 @@ SECTIONS: Final[tuple[tuple[str, type[Section], str], ...]] = (
     ("`cache`", CacheSettings, ""),
     ("`audit`", AuditSettings, ""),
     ("`forward_auth`", ForwardAuthSettings, ""),
+    ("`defaults`", Defaults, "Each holds keys of the entries of its section:"),
     ("`clients`: one entry per gateway, by client id", SecretClient, ""),
     ("`sources`: one entry per origin of credentials", JwtSource, ""),
     ("`audiences`: one entry per backend", AudienceSettings, ""),
@@ -98,18 +102,20 @@ def _words(written: dict[str, Any]) -> str:
     choices = written.get("enum") or ([written["const"]] if "const" in written else [])
     if choices:
         return ", ".join(f"`{choice}`" for choice in choices)
-    if "$ref" in written:
-        return "section"
+    if "examples" in written:
+        example = str(written["examples"][0])
+        return NAMED.get(example, f"such as `{example}`")
+    return "section" if "$ref" in written else _by_type(written)
+
+
+def _by_type(written: dict[str, Any]) -> str:
     kind = written.get("type")
     if kind == "array":
         items = _words(written.get("items", {}))
         return items if items in NAMED.values() else f"list of {items}"
     if kind == "object":
         return f"`{{{', '.join(written['properties'])}: …}}`" if "properties" in written else _mapping(written)
-    if written.get("examples"):
-        example = str(written["examples"][0])
-        return NAMED.get(example, f"such as `{example}`")
-    return {"string": "text", "boolean": "`true`, `false`", "integer": _number(written)}.get(str(kind), "text")
+    return {"boolean": "`true`, `false`", "integer": _number(written)}.get(str(kind), "text")
 
 
 def _mapping(written: dict[str, Any]) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+pytest_plugins = ["harness"]
+
 ALLOWED_SKIPS = Path(__file__).resolve().parent.parent / ".ci" / "allowed-skips"
 
 # A busy machine is no failure, hence no deadline; under CI the same change must give the same result twice.

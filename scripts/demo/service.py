@@ -81,13 +81,15 @@ class Answer:
 
 
 class Service(AbstractContextManager["Service"]):
-    """A running service in `directory`; `port` is where it listens."""
+    """A running service in `directory`; `port` is where it listens. `cpu` pins it to these processors."""
 
-    def __init__(self, directory: Path, jwks_uri: str) -> None:
+    def __init__(
+        self, directory: Path, jwks_uri: str, configuration: str = CONFIGURATION, cpu: set[int] | None = None
+    ) -> None:
         self.port = free_port()
         self._directory = directory
         self._log = directory / "serve.log"
-        text = CONFIGURATION.format(issuer=ISSUER, port=self.port, jwks_uri=jwks_uri)
+        text = configuration.format(issuer=ISSUER, port=self.port, jwks_uri=jwks_uri)
         (directory / "sts.yaml").write_text(text, encoding="utf-8")
         # Nothing of the caller's own service may get in.
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("STS_")}
@@ -100,6 +102,8 @@ class Service(AbstractContextManager["Service"]):
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
+        if cpu is not None:  # at once, so that the workers, forked much later, inherit it
+            os.sched_setaffinity(self._process.pid, cpu)
         # One kept connection stays with one worker, so that its second request meets that worker's cache.
         self.connection = urllib3.HTTPConnectionPool("127.0.0.1", self.port, maxsize=1, block=True, retries=False)
         try:
@@ -126,6 +130,11 @@ class Service(AbstractContextManager["Service"]):
         """Stop it and wait for its end."""
         self.connection.close()
         stop(self._process)
+
+    @property
+    def pid(self) -> int:
+        """The process id of its master."""
+        return self._process.pid
 
     @property
     def url(self) -> str:

@@ -82,7 +82,7 @@ def cache_key(
     text = (
         f"{len(ask.door)}:{ask.door}{len(client.id)}:{client.id}{len(kind)}:{kind}{len(value)}:{value}"
         f"{'+' if ask.actor_present else '-'}{_set(ask.audiences)}{_set(ask.resources)}"
-        f"{_set(ask.scopes or ())}{len(ask.requested_type)}:{ask.requested_type}"
+        f"{'-' if ask.scopes is None else _set(ask.scopes)}{len(ask.requested_type)}:{ask.requested_type}"
         f"{'-' if ask.route is None else _set((ask.route,))}{len(facts)};"
     )
     for name, value in facts:

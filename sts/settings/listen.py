@@ -14,15 +14,15 @@ from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema, model_val
 from sts.options import Section
 
 _ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})")
-_MODE: Final = re.compile(r"0?[0-7]{3}")
+_MODE: Final = re.compile(r"0?[0-7]{2}0")  # never for everybody on the machine
 _UNIX: Final = "unix:"
+CPU_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
+"""Where the kernel says how much processor time this container gets: microseconds, and in how many of them."""
 
 
 def _parse_mode(value: object) -> object:
-    if isinstance(value, int):  # already read: a default
-        return value
     if not isinstance(value, str) or not _MODE.fullmatch(value):
-        raise ValueError('a mode is three octal digits in quotes, such as "0660"')
+        raise ValueError('a mode is three octal digits in quotes, such as "0660", the last of them 0')
     return int(value, 8)
 
 
@@ -103,6 +103,6 @@ def available_cpus() -> int:
     """How many processors this process may use: the cgroup's quota rounded up, at most those it may run on."""
     allowed = len(os.sched_getaffinity(0))
     with suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        quota, period = CPU_QUOTA.read_text(encoding="ascii").split()
         return max(1, min(allowed, -(-int(quota) // int(period))))
     return allowed

@@ -140,7 +140,7 @@ class Settings(Section):
     def listening_at(self, address: str) -> Settings:
         """The same settings at another address. Raises SettingsError where `listen` would refuse it."""
         try:
-            listen = Listen(address=address, transport=self.listen.transport, socket_mode=self.listen.socket_mode)
+            listen = Listen.model_validate(self.listen.model_dump() | {"address": address})
         except ValidationError as error:
             found = findings(error, Listen, (), (), {})
             raise SettingsError(Fault("--listen", 0, address, one.problem, one.hint) for one in found) from None

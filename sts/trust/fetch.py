@@ -29,6 +29,7 @@ _VISIBLE: Final = re.compile(r"[!-\[\]-~]{1,2048}")  # ASCII without space and b
 _DIGITS: Final = re.compile(r"[0-9]{1,9}")
 _HEADERS: Final = {"User-Agent": "sts", "Accept": "application/json, application/jwk-set+json", "Connection": "close"}
 _OK: Final = 200
+_CHUNK: Final = 65536
 
 
 class UnreachableError(StsError):
@@ -136,9 +137,11 @@ class Fetcher:
             raise UnreachableError(f"it answered {answer.status}")
         if answer.headers.get("Content-Encoding", "identity") != "identity":
             raise UnreachableError("it answered in a content encoding that nobody asked for")
-        body = answer.read(self._bounds.body + 1)
-        if len(body) > self._bounds.body:
-            raise UnreachableError("its answer is too large")
+        body = b""
+        while chunk := answer.read(_CHUNK):  # to its end, since only there a body that was cut off shows
+            body += chunk
+            if len(body) > self._bounds.body:
+                raise UnreachableError("its answer is too large")
         return Document(body, _max_age(answer.headers))
 
 

@@ -116,7 +116,10 @@ def test_each_input_of_the_decision_is_in_the_key(key_of, change):
         ({"audiences": ("a,b", "c")}, {"audiences": ("a", "b,c")}),
         ({"audiences": ("a", "b"), "resources": ("c",)}, {"audiences": ("a",), "resources": ("b", "c")}),
         ({"facts": (("ab", "c"),)}, {"facts": (("a", "bc"),)}),
-        ({"client_id": "a1", "value": "b"}, {"client_id": "a", "value": "1b"}),
+        (
+            {"client_id": "a1", "token_type": "b", "value": "ccccccc1:z"},
+            {"client_id": "a", "token_type": "b10:ccccccc", "value": "z"},
+        ),
         ({"scopes": None, "route": "-"}, {"scopes": ("-",), "route": None}),
     ],
     ids=str,

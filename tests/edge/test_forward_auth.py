@@ -3,6 +3,7 @@
 import json
 import re
 import string
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -71,6 +72,10 @@ def problem_of(reply):
 
 
 BARE = 'Bearer realm="sts"'
+NARROW = (
+    'Bearer realm="sts", error="insufficient_scope", '
+    'error_description="The scope is not available to this request.", scope="orders:read"'
+)
 INVALID = 'Bearer realm="sts", error="invalid_token", error_description="The credential is not valid."'
 
 
@@ -259,8 +264,7 @@ def test_a_request_without_route_and_an_ambiguous_path_are_403(ask):
             (
                 403,
                 "insufficient_scope",
-                f'{BARE}, error="insufficient_scope", error_description="The scope is not available to this request."'
-                ', scope="orders:read"',
+                NARROW,
             ),
         ),
         (Refusal(NO_KEY), (503, "no_key", None)),
@@ -284,11 +288,11 @@ def test_every_reason_denies_in_a_way_that_gateways_understand(request_to, reaso
 
 
 def test_an_answer_that_gateways_could_not_buffer_is_refused(ask, answer, issued):
-    object.__setattr__(answer.issued, "token", "x" * 3000)
+    answer.issued = replace(issued, token="x" * 3000)
     reply = ask()
     assert reply.status == 200
     assert sum(len(name) + len(value) + 4 for name, value in reply.headers) < 4000
-    object.__setattr__(answer.issued, "headers", {"X-User-ID": "u" * 800})
+    answer.issued = replace(answer.issued, headers={"X-User-ID": "u" * 800})
     assert problem_of(ask()) == (403, "token_too_large", None)
 
 

@@ -431,7 +431,7 @@ def test_what_is_parsed_writes_itself_again(header, claims, signature):
     assert (token.header, token.claims) == (header, claims)
 
 
-@given(st.data())
+@given(data=st.data())
 def test_a_token_with_one_character_changed_is_never_proven(data, signed_once):
     text, key = signed_once
     at = data.draw(st.integers(0, len(text) - 1))

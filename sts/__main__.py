@@ -1,0 +1,5 @@
+"""`python -m sts` is the command `sts`."""
+
+from sts.cli.main import main
+
+main()
