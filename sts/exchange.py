@@ -31,7 +31,7 @@ class Door(Protocol):
     def caller(self, incoming: Incoming) -> Caller:
         """Who the caller says it is, unproven."""
 
-    def ask(self, incoming: Incoming, client: Client) -> Ask:
+    def ask(self, incoming: Incoming, caller: Caller, client: Client) -> Ask:
         """What the proven client asks for."""
 
     def allowed(self, incoming: Incoming, ask: Ask, issued: Issued | None, now: float) -> Reply:
@@ -61,7 +61,7 @@ class Exchange:
             caller = door.caller(incoming)
             trail.called(caller)
             client = self.clients.prove(caller)
-            ask = door.ask(incoming, client)
+            ask = door.ask(incoming, caller, client)
             trail.asked(ask)
             issued = self.exchange(client, ask, ask.credential, trail) if ask.credential is not None else None
             reply = door.allowed(incoming, ask, issued, self.clock())

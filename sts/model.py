@@ -66,12 +66,16 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What a caller says of itself: unproven. `door` is where it knocked; `secret` may be absent."""
+    """What a caller says of itself: unproven. `door` is where it knocked; `secret` may be absent.
+
+    `read` is what the door has read of the request to find this, handed back to it by `ask`, so that it is parsed once.
+    """
 
     door: DoorName
     unverified_client_id: str
-    secret: str | None
+    secret: str | None = field(repr=False)
     peer: Peer
+    read: Any = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ class ForwardAuthDoor:
         secret = incoming.headers.get("x-gateway-secret")
         return Caller(self.name, client_id, None if secret and "," in secret else secret, incoming.peer)
 
-    def ask(self, incoming: Incoming, client: Client) -> Ask:
+    def ask(self, incoming: Incoming, caller: Caller, client: Client) -> Ask:  # noqa: ARG002 - all stands in the headers
         """Which request the gateway asks about, and what its route needs; body and query are never read.
 
         Raises PROFILE_HEADER_MISSING, AMBIGUOUS_PATH and NO_ROUTE for the request, MISSING_CREDENTIAL and MALFORMED

@@ -57,9 +57,9 @@ class TokenDoor:
         form = read_form(incoming, REPEATABLE)
         return _read_caller(incoming, form)
 
-    def ask(self, incoming: Incoming, client: Client) -> Ask:  # noqa: ARG002 - what is asked for hangs on no client
+    def ask(self, incoming: Incoming, caller: Caller, client: Client) -> Ask:  # noqa: ARG002 - hangs on no client
         """What the request asks for (RFC 8693 §2.1). Raises MALFORMED; MISSING_CREDENTIAL without `subject_token`."""
-        form = read_form(incoming, REPEATABLE)
+        form: Form = caller.read
         grant_type = form.one("grant_type")
         if grant_type is None:
             raise Refusal(MALFORMED, why="grant_type is missing")
@@ -137,7 +137,7 @@ def _read_caller(incoming: Incoming, form: Form) -> Caller:
         raise Refusal(CLIENT_REFUSED, why="no client authentication")
     if not _CLIENT_ID.fullmatch(client_id):
         raise Refusal(CLIENT_REFUSED, why="not a client id")
-    return Caller("token", client_id, secret, incoming.peer)
+    return Caller("token", client_id, secret, incoming.peer, form)
 
 
 def _read_basic(authorization: str) -> tuple[str, str]:

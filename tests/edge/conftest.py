@@ -77,8 +77,9 @@ def answer(clients, issued):
 
         def __call__(self, door, incoming):
             try:
-                client = clients.prove(door.caller(incoming))
-                ask = door.ask(incoming, client)
+                caller = door.caller(incoming)
+                client = clients.prove(caller)
+                ask = door.ask(incoming, caller, client)
                 self.asks.append(ask)
                 if self.refuse is not None:
                     raise self.refuse

@@ -180,12 +180,18 @@ def test_any_suffix_of_the_path_is_ignored(ask, client_id, suffix):
         ("/forward-auth/" + "x" * 129, {}),
         ("http://sts.example.internal/forward-auth/edge-gateway", {}),
         ("/forward-auth?/edge-gateway", {}),
+        ("edge-gateway", {}),
     ],
 )
 def test_a_client_that_is_not_proven_gets_one_and_the_same_answer(ask, client_id, target, changes):
     reply = ask(headers=changes, target=target or f"/forward-auth/{client_id}")
     assert problem_of(reply) == (403, "client_refused", None)
     assert reply == ask(headers={"X-Gateway-Secret": "another wrong one"})
+
+
+@pytest.mark.parametrize("doubled", ["a,a", "a,", ",a", ","])
+def test_a_doubled_secret_is_none_at_all(request_to, doubled):
+    assert door().caller(request_to("GET", "/forward-auth/edge", {"X-Gateway-Secret": doubled})).secret is None
 
 
 # What is refused.
