@@ -14,6 +14,7 @@ import pickle
 import signal
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,12 +26,14 @@ from gunicorn.arbiter import Arbiter
 
 from sts.errors import StartError
 from sts.settings import Settings, SettingsError, changes_needing_restart
+from sts.settings.listen import Listen
 from sts.telemetry import log, mark_dead, metrics
 
 _LENGTH: Final = struct.Struct("!Q")
 _ACCEPTED: Final = b"+"
 _PATIENCE_S: Final = 15.0
 _GRACE_S: Final = 30
+_PAUSE_S: Final = 1.0  # before the next attempt of a worker that cannot start
 _KEEPALIVE_S: Final = (
     75  # longer than nginx keeps an idle upstream connection (60 s), so that it never meets a closed one
 )
@@ -64,7 +67,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "bind": [listen.bind],
             "workers": settings.workers,
             "threads": settings.threads,
-            "worker_class": "gthread",
+            "worker_class": "sts.cli.worker.Worker",
             "worker_connections": max(1000, settings.threads * 4),
             "keepalive": _KEEPALIVE_S,
             "graceful_timeout": _GRACE_S,
@@ -77,6 +80,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "pre_fork": _pre_fork,
             "post_fork": _post_fork,
             "child_exit": _child_exit,
+            "post_worker_init": _ignore_hangup,
             "logger_class": "sts.telemetry.GunicornLogger",
         }
         if Path("/dev/shm").is_dir():  # noqa: S108 - the workers' heartbeat must not wait for a disk
@@ -85,14 +89,23 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             self.cfg.set(name, value)
 
     def load(self) -> Any:  # noqa: ANN401 - any WSGI callable
-        """Build this worker's service from what the master accepted; runs in the worker."""
-        application, swap = self.worker(self.accepted)
+        """Build this worker's service from what the master accepted; runs in the worker.
+
+        A worker that cannot start ends by itself, and the master tries again: gunicorn would stop all the others.
+        """
+        try:
+            application, swap = self.worker(self.accepted)
+        except StartError as error:
+            log.error("worker cannot start", why=str(error))
+            time.sleep(_PAUSE_S)
+            sys.exit(1)
         if self.opening is not None:
             threading.Thread(target=_listen, args=(self.opening[1], swap), name="sts-reload", daemon=True).start()
         return application
 
     def run(self) -> None:
-        """Serve until told to stop."""
+        """Serve until told to stop. Raises StartError where it cannot listen on its Unix socket."""
+        _check_socket(self.accepted.listen)
         Master(self).run()
 
     def reload_settings(self, terminate: Callable[[int], None]) -> None:
@@ -100,19 +113,18 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         try:
             settings = self.load_settings()
             fixed = changes_needing_restart(self.accepted, settings)
+            if fixed:
+                self._refuse([f"{name} cannot change without a restart" for name in fixed])
+                return
+            self.before_swap(settings)
         except SettingsError as error:
             self._refuse([str(fault) for fault in error.faults])
             return
         except StartError as error:
             self._refuse([str(error)])
             return
-        if fixed:
-            self._refuse([f"{name} cannot change without a restart" for name in fixed])
-            return
-        try:
-            self.before_swap(settings)
-        except StartError as error:
-            self._refuse([str(error)])
+        except Exception as fault:  # noqa: BLE001 - a fault of ours must not end the service that runs well
+            self._refuse([f"{type(fault).__name__} at {log.where(fault)}"])
             return
         self.accepted = settings
         late = self._hand_over(settings)
@@ -170,6 +182,37 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def handle_usr2(self) -> None:
         """Refuse to replace the running program: its secrets have left the environment."""
         log.error("SIGUSR2 is not supported: start a second service and stop this one")
+
+    def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002 - gunicorn's signature
+        """Stop the workers. A Unix socket whose file is gone is closed here: gunicorn would fail to remove the file."""
+        for listener in [one for one in self.LISTENERS if _file_is_gone(one)]:
+            self.LISTENERS.remove(listener)
+            listener.close()
+        super().stop(graceful)
+
+
+def _check_socket(listen: Listen) -> None:
+    """Refuse a path that is no socket, and one where somebody listens: gunicorn would take it from under them."""
+    if not listen.is_unix:
+        return
+    path = Path(listen.bind.removeprefix("unix:"))
+    if not path.parent.is_dir():
+        raise StartError(f"cannot listen at {path}: there is no directory {path.parent}")
+    if path.exists() and not path.is_socket():
+        raise StartError(f"cannot listen at {path}: it is there and no socket")
+    with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):  # what a crash left refuses connections
+        probe.connect(str(path))
+        raise StartError(f"cannot listen at {path}: another process does")
+
+
+def _file_is_gone(listener: Any) -> bool:  # noqa: ANN401 - gunicorn has no types
+    name = listener.getsockname()
+    return isinstance(name, str) and not Path(name).is_socket()
+
+
+def _ignore_hangup(_worker: object) -> None:
+    """In the worker: a SIGHUP for all processes of the service (`pkill -HUP sts`) is the master's to act on."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _pre_fork(arbiter: Master, _worker: object) -> None:
