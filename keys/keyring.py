@@ -84,11 +84,12 @@ class Keyring:
         seen_at = clock()
         self._snapshot = _snapshot(store.load())
         self._seen_at = seen_at
+        self._signs_until = seen_at + schedule.store_grace
 
     def signer(self, algorithm: str, now: float) -> Signer:
         """The key that signs for `algorithm` at `now`. Raises NoUsableKey."""
-        if now - self._seen_at > self._schedule.store_grace:
-            raise NoUsableKey(f"the key store has not been seen for longer than {self._schedule.store_grace:g} s")
+        if now > self._signs_until:
+            raise NoUsableKey(f"the key store has not been seen for {now - self._seen_at:.0f} s")
         for since, signer in self._snapshot.signers.get(algorithm, ()):
             if since <= now:
                 return signer
@@ -138,8 +139,13 @@ class Keyring:
                 raise
 
     def reschedule(self, schedule: Schedule) -> None:
-        """Take a new schedule, after a reload of the configuration."""
+        """Take a new schedule, after a reload of the configuration.
+
+        A longer grace counts from the next sight of the store on: a ring that is out of sight may hold a key that has
+        been retired under the shorter one.
+        """
         self._schedule = schedule
+        self._signs_until = min(self._signs_until, self._seen_at + schedule.store_grace)
 
     def start(self) -> None:
         """Poll the store every `poll` seconds in a thread of this process; to be called after the fork."""
@@ -171,6 +177,7 @@ class Keyring:
                 )
             self._snapshot = _snapshot(ring)
         self._seen_at = seen_at
+        self._signs_until = seen_at + self._schedule.store_grace
         self._fault = ""
         return changed
 

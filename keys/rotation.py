@@ -90,15 +90,16 @@ def rotated(ring: Ring, fresh: Pair, now: float, schedule: Schedule, longest_ttl
 def noted(ring: Ring, now: float, schedule: Schedule, longest_ttl: float) -> Ring:
     """Let the ring remember a configuration: tokens may from now on live for `longest_ttl`.
 
-    A longer time counts for the keys that may still sign, retired ones included that a replica may not know of. A
-    shorter one changes nothing: tokens of the longer life are out. Returns the same object where nothing changes.
+    A longer time counts for the keys that may still sign, retired ones included that a replica may not know of; a
+    longer guard for the standby, which verifiers may be about to miss for that long. A shorter one changes nothing:
+    tokens of the longer life are out. Returns the same object where nothing changes.
     """
     keep = max(ring.keep, schedule.keep(longest_ttl))
     guard = max(ring.guard, schedule.guard)
     longest_ttl = max(ring.longest_ttl, longest_ttl)
     if (longest_ttl, keep, guard) == (ring.longest_ttl, ring.keep, ring.guard):
         return ring
-    keys = tuple(_keep_longer(key, now, schedule, keep) for key in ring.keys)
+    keys = tuple(_wait_longer(_keep_longer(key, now, schedule, keep), guard) for key in ring.keys)
     return replace(ring, longest_ttl=longest_ttl, keep=keep, guard=guard, keys=keys)
 
 
@@ -189,6 +190,10 @@ def _published(pair: Pair, now: float, guard: float) -> KeyRecord:
 
 def _keep_longer(key: KeyRecord, now: float, schedule: Schedule, keep: float) -> KeyRecord:
     """A key retired so recently that a replica may still sign with it stays for the longer time, too."""
-    if key.retired_at is None or key.leaves_at is None or now >= key.retired_at + schedule.signs_on:
+    if key.retired_at is None or key.leaves_at is None or now >= min(key.retired_at + schedule.signs_on, key.leaves_at):
         return key
     return replace(key, leaves_at=max(key.leaves_at, key.retired_at + keep))
+
+
+def _wait_longer(key: KeyRecord, guard: float) -> KeyRecord:
+    return replace(key, ready_at=max(key.ready_at, key.published_at + guard)) if key.waits else key

@@ -56,8 +56,8 @@ One YAML file, `sts.yaml` unless `$STS_CONFIG` or `--config` says otherwise. `st
 - **Consent** has three parts: the client lists the audience, the source lists the audience, the client lists the
   source. From two sources on (disabled and included ones count) all of them must be written, and each source's
   `namespace`.
-- **A reload** (SIGHUP) takes everything but `issuer`, `listen`, `workers`, `threads`, `var`, `secret` and
-  `keys.store`, which need a restart. It is refused as a whole if there is any fault.
+- **A reload** (SIGHUP) is refused as a whole if there is any fault, or if it changes `issuer`, `listen`, `workers`,
+  `threads`, `var`, `secret` or `keys.store`, which need a restart.
 """
 
 SECTIONS: Final[tuple[tuple[str, type[Section], str], ...]] = (
@@ -119,7 +119,7 @@ def _by_type(written: dict[str, Any]) -> str:
 
 
 def _mapping(written: dict[str, Any]) -> str:
-    values = written.get("additionalProperties") or next(iter(written.get("patternProperties", {}).values()), {})
+    values: Any = written.get("additionalProperties") or next(iter(written.get("patternProperties", {}).values()), {})
     return f"name: {_words(values)}" if isinstance(values, dict) and values else "mapping"
 
 

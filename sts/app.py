@@ -16,7 +16,7 @@ from flask import Flask
 from keys.keyring import Keyring
 from sts.audit import AuditLog
 from sts.cache.memory import Memory
-from sts.cache.tokens import TokenCache
+from sts.cache.tokens import Entry, TokenCache
 from sts.clients.directory import Clients
 from sts.credentials.jwt import JwtKind, JwtSourceAtWork
 from sts.credentials.sources import Sources
@@ -61,9 +61,8 @@ class App:
         self.keyring = keyring
         self.audit = audit
         self.clock = clock
-        self.tokens = TokenCache(
-            secret.key(CACHE_LABEL), Memory(settings.cache.memory, metrics.cache_changed), keyring.published
-        )
+        self.memory: Memory[Entry] = Memory(settings.cache.memory, metrics.cache_changed)
+        self.tokens = TokenCache(secret.key(CACHE_LABEL), self.memory, keyring.published)
         # Waiting for one slow issuer may hold a quarter of the threads: the others' traffic goes on.
         self.issuers = Issuers(clock, max(1, settings.threads // 4), metrics_of_fetch)
         self.current = self.build(settings)
@@ -73,6 +72,7 @@ class App:
         """Take a checked configuration; requests in flight finish on the one they began with."""
         self.current = self.build(settings)
         self.keyring.reschedule(settings.keys.schedule())
+        self.memory.bound = settings.cache.memory  # a smaller one is met with the next write
 
     def build(self, settings: Settings) -> Revision:
         """Compile a whole revision; nothing is in force until it is assigned."""

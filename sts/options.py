@@ -86,6 +86,14 @@ def parse_size(value: object) -> int:
     return int(match[1]) * _SIZES[match[2]]
 
 
+def show_size(size: int) -> str:
+    """Write bytes the way a configuration would, in the largest unit that divides them."""
+    for unit, factor in sorted(_SIZES.items(), key=lambda one: -one[1]):
+        if size % factor == 0:
+            return f"{size // factor}{unit}"
+    return f"{size}B"
+
+
 def _place(info: ValidationInfo) -> Place:
     place = info.context
     if not isinstance(place, Place):
@@ -138,6 +146,7 @@ Duration = Annotated[
 ByteSize = Annotated[
     int,
     BeforeValidator(parse_size),
+    PlainSerializer(show_size, return_type=str),
     WithJsonSchema({"type": "string", "pattern": f"^{_SIZE.pattern}$", "examples": ["64MB"]}),
 ]
 """Bytes, written as "64MB"."""
@@ -168,5 +177,7 @@ ScopeToken = Annotated[str, StringConstraints(pattern=r"^[\x21\x23-\x5b\x5d-\x7e
 Rule = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 """A CEL expression. It is compiled when the configuration is checked."""
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+_NAMES_SCHEMA: Final = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), WithJsonSchema(_NAMES_SCHEMA)]
 """A list of texts; a single text may stand for a list of one."""

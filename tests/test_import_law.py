@@ -10,7 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LEVELS = [
-    {"wsgi", "cli"},
+    {"__main__"},  # `python -m sts`
+    {"cli"},
+    {"wsgi"},
     {"app"},
     {"settings"},
     {"edge"},

@@ -12,19 +12,29 @@ HERE = Path(__file__).resolve().parent
 
 @pytest.fixture
 def run(tmp_path):
-    """Run one module of tests beside the real conftest.py, with CI set or not; return (exit status, output)."""
+    """Run one module of tests with the rule in force, with CI set or not; return (exit status, output)."""
 
     def run(source, allowed="", *, ci=True):
         (tmp_path / ".ci").mkdir()
         (tmp_path / ".ci" / "allowed-skips").write_text(allowed)
         (tmp_path / "tests").mkdir()
-        (tmp_path / "tests" / "conftest.py").write_text((HERE / "conftest.py").read_text())
         (tmp_path / "tests" / "test_some.py").write_text(source)
-        environment = {name: value for name, value in os.environ.items() if name != "CI"} | (
-            {"CI": "true"} if ci else {}
-        )
+        environment = {name: value for name, value in os.environ.items() if name != "CI"}
+        environment |= {"PYTHONPATH": str(HERE / "lib")} | ({"CI": "true"} if ci else {})
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path / "tests"],
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                "-p",
+                "skips",
+                "--rootdir",
+                tmp_path,
+                "tests",
+            ],
             env=environment,
             cwd=tmp_path,
             capture_output=True,

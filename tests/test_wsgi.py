@@ -175,15 +175,17 @@ def test_a_target_in_absolute_form_reaches_the_door_as_it_stands_to_be_refused_t
     "target",
     ["/%74oken", "//token", "/token/", "/./token", "//forward-auth/e", "/forward%2Dauth/e", "/forward-auth%2Fe"],
 )
-@pytest.mark.parametrize("method", ["POST", "OPTIONS"])
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
 def test_another_spelling_of_a_door_is_no_page_at_all(send, method, target):
     status, headers, _ = send(http(method, target))
     assert status == 404
     assert headers["content-type"] == "application/problem+json"
 
 
-def test_everything_else_is_flasks(send):
+def test_everything_else_is_flasks_which_redirects_nothing(send):
     assert send(http("GET", "/healthz"))[2] == b"flask"
+    for target in ("/healthz/", "/x//healthz", "/./healthz"):
+        assert send(http("GET", target))[0] == 404
 
 
 # What a door is handed.

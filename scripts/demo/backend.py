@@ -14,7 +14,7 @@ NAME: Final = "orders"
 
 
 class Verifier:
-    """Verifies internal tokens; keeps the key set for a second, as the demo's `verifier_refresh` promises."""
+    """Verifies internal tokens; keeps the key set for a second, less than `verifier_refresh` allows."""
 
     def __init__(self, issuer: str, jwks_uri: str) -> None:
         self._issuer = issuer

@@ -27,12 +27,13 @@ _STS: Final = str(Path(sys.executable).with_name("sts"))
 
 # Like the smallest useful configuration in the documentation. The `keys:` numbers are short, so that a rotation can be
 # shown within seconds; the guard that they feed is the real one.
+GUARD_S: Final = 6.25  # what the numbers under `keys:` add up to
 CONFIGURATION: Final = """\
 issuer: {issuer}
 listen: 127.0.0.1:{port}
 workers: 2
 audit: {{file: audit.jsonl}}
-keys: {{jwks_max_age: 1s, verifier_refresh: 1s, clock_skew: 1s, poll: 250ms}}
+keys: {{jwks_max_age: 1s, verifier_refresh: 4s, clock_skew: 1s, poll: 250ms}}
 
 clients:
   edge-gateway:

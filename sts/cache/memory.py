@@ -91,7 +91,7 @@ class Memory(Generic[Value]):
         self.size += slot.size
         self._ring.append(slot)
         heapq.heappush(self._heap, slot)
-        if False:  # too many removed ones linger
+        if max(len(self._ring), len(self._heap)) > 2 * len(self._slots) + 16:  # too many removed ones linger
             self._ring = deque(slot for slot in self._ring if slot.value is not None)
             self._heap = [slot for slot in self._heap if slot.value is not None]
             heapq.heapify(self._heap)

@@ -22,6 +22,8 @@ from sts.options import ByteSize, Duration, Section
 
 PATIENCE_S: Final = 2.0
 """Seconds that a request waits for the same request of somebody else before it makes its own token."""
+MAX_WAITERS: Final = 8
+"""How many requests may wait so at once, whatever for: one slow source must not hold the threads of all others."""
 
 
 class CacheSettings(Section):
@@ -143,11 +145,13 @@ class TokenCache:
         memory: Memory[Entry],
         published: Callable[[str, float], bool],
         patience: float = PATIENCE_S,
+        max_waiters: int = MAX_WAITERS,
     ) -> None:
         self.secret = secret
         self._memory = memory
         self._published = published
         self._patience = patience
+        self._waiters = threading.BoundedSemaphore(max_waiters)
         self._flights: dict[tuple[bytes, tuple[str, ...]], _Flight] = {}
 
     def find(self, key: bytes, parts: tuple[str, ...], sources: KeysInForce, now: float) -> Issued | None:
@@ -173,9 +177,10 @@ class TokenCache:
     ) -> Issued:
         """Make the token for `key` and keep it where it may be kept. May wait, for `make` or for somebody else's.
 
-        The same request at the same time is made once: the others wait for it, `patience` at most, then make their
-        own. A refusal is theirs too: key and parts hold all that it can depend on, and sixty callers who wait must
-        not try a dead source one after the other. Whatever may not be kept is not shared with those who wait either.
+        The same request at the same time is made once: up to `max_waiters` wait for it, `patience` at most; who may
+        not wait, or has waited long enough, makes its own. A refusal is theirs too: key and parts hold all that it
+        can depend on, and many who wait must not try a dead source one after the other. Whatever may not be kept is
+        not shared with those who wait either.
         """
         own = _Flight()
         flight = self._flights.setdefault((key, parts), own)
@@ -189,7 +194,7 @@ class TokenCache:
             finally:
                 del self._flights[key, parts]
                 own.landed.set()
-        if flight.landed.wait(self._patience):
+        if self._wait(flight):
             if flight.refused is not None:
                 reason, facts = flight.refused
                 raise Refusal(reason, **facts)
@@ -197,6 +202,15 @@ class TokenCache:
             if found is not None:
                 return found
         return self._make(key, parts, clock, make)
+
+    def _wait(self, flight: _Flight) -> bool:
+        """Wait for somebody else's token; whether it is worth a look."""
+        if not self._waiters.acquire(blocking=False):
+            return False
+        try:
+            return flight.landed.wait(self._patience)
+        finally:
+            self._waiters.release()
 
     def _make(
         self,

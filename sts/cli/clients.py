@@ -53,14 +53,12 @@ def secret(*, as_json: bool, hash_given: bool) -> None:
 
 
 def _given() -> str:
-    if sys.stdin.isatty():
-        given = click.prompt("Secret", hide_input=True, err=True)
-    else:
-        given = sys.stdin.read().strip()
+    asked = sys.stdin.isatty()
+    given = str(click.prompt("Secret", hide_input=True, err=True) if asked else sys.stdin.read()).strip()
     if not _SECRET.fullmatch(given):
         fail("a client's secret is 1 to 128 characters of A-Z a-z 0-9 . _ ~ -", EXIT_REFUSED)
     if len(given) < _SHORT:
         click.echo(
             "sts: a plain hash protects only random secrets, and this one is short: prefer one made here", err=True
         )
-    return str(given)
+    return given

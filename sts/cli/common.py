@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, BinaryIO, Final, NoReturn, TypeVar
 
 import click
 from rich.console import Console
@@ -20,9 +20,20 @@ EXIT_REFUSED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_UNREACHABLE: Final = 3
 
-# On a pipe there are no colours and no lines broken at some width: what a program reads stays as it was written.
-console: Final = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
-console_err: Final = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+_LONGEST_TEXT: Final = 1_000_000
+
+_WIDE: Final = 200
+
+
+def _console(*, stderr: bool) -> Console:
+    """On a pipe there are no colours, and neither lines nor tables end at some width: a program may read them."""
+    on_a_terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    width = None if on_a_terminal else _WIDE
+    return Console(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False, width=width)
+
+
+console: Final = _console(stderr=False)
+console_err: Final = _console(stderr=True)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -46,6 +57,17 @@ def load(config: Path, environment: Mapping[str, str] | None = None) -> Settings
     except SettingsError as error:
         show_faults(error.faults, console_err)
         fail(summary(error.faults), EXIT_REFUSED)
+
+
+def read_text(file: BinaryIO, what: str) -> str:
+    """Read a credential or a secret; end the command with exit status 1 if it is no text, or longer than any can be."""
+    found = file.read(_LONGEST_TEXT + 1)
+    if len(found) > _LONGEST_TEXT:
+        fail(f"{what} is longer than {_LONGEST_TEXT} bytes", EXIT_REFUSED)
+    try:
+        return found.decode().strip()
+    except UnicodeDecodeError:
+        fail(f"{what} is no UTF-8 text", EXIT_REFUSED)
 
 
 def show_faults(faults: tuple[Fault, ...], to: Console) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import click
 
 from sts.cli import common
-from sts.cli.http import call
+from sts.cli.http import call, check_address
 from sts.model import TYPE_ACCESS_TOKEN, TYPE_PREFIX
 
 _GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -18,7 +18,9 @@ _GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
 @click.command()
 @click.option("--url", required=True, metavar="URL", help="The service, such as http://127.0.0.1:8080.")
 @click.option("--client", required=True, metavar="ID", help="The client id to call as.")
-@click.option("--secret-file", type=click.File(), help="Where the client's secret stands; default: asked for, unseen.")
+@click.option(
+    "--secret-file", type=click.File("rb"), help="Where the client's secret stands; default: asked for, unseen."
+)
 @click.option("--audience", required=True, multiple=True, metavar="NAME", help="The backend; may be repeated.")
 @click.option("--scope", metavar="SCOPES", help="Scopes to ask for, separated by spaces; default: all that is allowed.")
 @click.option(
@@ -30,17 +32,17 @@ _GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
     help="The credential's type; the last part of the URN is enough.",
 )
 @click.option("--raw", is_flag=True, help="Print nothing but the token, for a pipe.")
-@click.argument("file", type=click.File(), default="-")
+@click.argument("file", type=click.File("rb"), default="-")
 def exchange(  # noqa: PLR0913 - the options of the command line
     *,
     url: str,
     client: str,
-    secret_file: TextIO | None,
+    secret_file: BinaryIO | None,
     audience: tuple[str, ...],
     scope: str | None,
     token_type: str,
     raw: bool,
-    file: TextIO,
+    file: BinaryIO,
 ) -> None:
     r"""Exchange the credential in FILE (default: standard input) at a running service and print what came back.
 
@@ -52,26 +54,31 @@ def exchange(  # noqa: PLR0913 - the options of the command line
     \b
     Exit status: 0 a token came back, 1 the service refused, 2 usage, 3 the service cannot be reached.
     """
-    secret = secret_file.read().strip() if secret_file else click.prompt("Client secret", hide_input=True, err=True)
+    address = check_address(url)
+    if secret_file is None:
+        secret = click.prompt("Client secret", hide_input=True, err=True)
+    else:
+        secret = common.read_text(secret_file, "the secret")
     fields = [
         ("grant_type", _GRANT),
-        ("subject_token", file.read().strip()),
+        ("subject_token", common.read_text(file, "the credential")),
         ("subject_token_type", token_type if token_type.startswith("urn:") else TYPE_PREFIX + token_type),
         *(("audience", name) for name in audience),
         *([("scope", scope)] if scope else []),
     ]
-    status, body = call("POST", url.rstrip("/") + "/token", fields, basic=f"{client}:{secret}")
+    status, body = call("POST", address + "/token", fields, basic=f"{client}:{secret}")
     answer = _json(body)
     if status != 200:
-        common.console_err.print_json(json.dumps(answer))
+        common.console_err.print_json(json.dumps(answer), ensure_ascii=True)
         common.fail(f"refused with {status}: {answer.get('error_reason', 'no reason given')}", common.EXIT_REFUSED)
-    token = answer["access_token"]
+    token = answer.get("access_token")
+    if not isinstance(token, str):
+        common.fail("the answer holds no token: is this the address of the service?", common.EXIT_UNREACHABLE)
     if raw:
         click.echo(token)
         return
-    header, claims = (_decode(part) for part in token.split(".")[:2])
-    shown = {"answer": {**answer, "access_token": f"({len(token)} bytes)"}, "header": header, "claims": claims}
-    common.console.print_json(json.dumps(shown))
+    shown = {"answer": {**answer, "access_token": f"({len(token)} bytes)"}, **_decoded(token)}
+    common.console.print_json(json.dumps(shown), ensure_ascii=True)
 
 
 def _json(body: bytes) -> dict[str, Any]:
@@ -84,5 +91,10 @@ def _json(body: bytes) -> dict[str, Any]:
     return answer
 
 
-def _decode(part: str) -> Any:  # noqa: ANN401 - JSON
-    return json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+def _decoded(token: str) -> dict[str, Any]:
+    """Header and claims of a JWT; nothing of a token that is none."""
+    try:
+        header, claims = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in token.split(".")[:2])
+    except ValueError:
+        return {}
+    return {"header": header, "claims": claims}

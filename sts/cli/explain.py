@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, BinaryIO, Final
 from urllib.parse import urlencode, urlsplit
 
 import click
@@ -89,6 +89,7 @@ class _Story:
 
 
 _TITLES: Final = {
+    "caller": "edge: the request is read",
     "prove_client": "client: proven",
     "ask": "edge: what is asked",
     "target": "policy: which audiences",
@@ -99,6 +100,7 @@ _TITLES: Final = {
     "identify": "policy: identity",
     "decide": "policy: decision",
     "mint": "mint: the token would hold",
+    "allowed": "edge: the answer",
 }
 
 
@@ -117,7 +119,7 @@ _TITLES: Final = {
     help="The credential's type; the last part of the URN is enough.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the steps as JSON.")
-@click.argument("file", type=click.File(), default="-")
+@click.argument("file", type=click.File("rb"), default="-")
 def explain(  # noqa: PLR0913 - the options of the command line
     *,
     config: Path,
@@ -127,7 +129,7 @@ def explain(  # noqa: PLR0913 - the options of the command line
     scope: str | None,
     token_type: str,
     as_json: bool,
-    file: TextIO,
+    file: BinaryIO,
 ) -> None:
     r"""Walk the credential in FILE (default: standard input) through the pipeline and show what each step decides.
 
@@ -147,7 +149,7 @@ def explain(  # noqa: PLR0913 - the options of the command line
     settings = common.load(config)
     name = _client(settings, client)
     secret = secrets.token_urlsafe(32)
-    credential = file.read().strip()
+    credential = common.read_text(file, "the credential")
     if request is not None:
         incoming, door = _forward_auth(settings, name, secret, request, credential), "forward_auth"
     else:
@@ -188,7 +190,8 @@ def _token(
         *([("scope", scope)] if scope else []),
     ]
     headers = {"content-type": "application/x-www-form-urlencoded"}
-    return Incoming("POST", "/token", headers, Peer("127.0.0.1"), "explain", urlencode(form).encode())
+    body = urlencode(form, errors="surrogateescape").encode()  # what is no UTF-8 is the door's to refuse
+    return Incoming("POST", "/token", headers, Peer("127.0.0.1"), "explain", body)
 
 
 def _forward_auth(settings: Settings, name: str, secret: str, line: str, credential: str) -> Incoming:
@@ -196,14 +199,17 @@ def _forward_auth(settings: Settings, name: str, secret: str, line: str, credent
     if settings.clients[name].profile != "nginx":
         raise StartError(f"the client {name} has no profile, so no forward-auth door")
     method, _, url = line.partition(" ")
-    parts = urlsplit(url)
-    if not url or not parts.netloc:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
+    if not method or not parts.netloc:
         raise click.UsageError("--request takes a method and a URL: 'GET https://host/path'.")
     headers = {
         "x-gateway-secret": secret,
         "x-original-method": method,
         "x-original-host": parts.netloc,
-        "x-original-uri": url.split(parts.netloc, 1)[1] or "/",
+        "x-original-uri": (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
         "x-original-proto": parts.scheme,
         "authorization": f"Bearer {credential}",
     }
@@ -234,8 +240,8 @@ def _revision(settings: Settings, story: _Story) -> Revision:
     return replace(
         revision,
         exchange=exchange,
-        token_door=told(revision.token_door, "ask"),
-        forward_auth_door=told(revision.forward_auth_door, "ask"),
+        token_door=told(revision.token_door, "caller", "ask", "allowed"),
+        forward_auth_door=told(revision.forward_auth_door, "caller", "ask", "allowed"),
     )
 
 
@@ -277,6 +283,7 @@ def _decided(_part: Any, arguments: tuple[Any, ...], grant: Any) -> dict[str, ob
 
 
 _SHOWN: Final[Mapping[str, Show]] = {
+    "caller": lambda _p, _a, caller: {"door": caller.door},
     "prove_client": lambda _p, _a, client: _facts(client, "id", "audiences", "sources", "profile"),
     "ask": lambda _p, _a, ask: _facts(ask, "audiences", "resources", "scopes", "route", "request"),
     "target": lambda _p, _a, target: {one.name: f"aud {one.aud}" for one in target.audiences},
@@ -293,6 +300,10 @@ _SHOWN: Final[Mapping[str, Show]] = {
     "identify": _mapped,
     "decide": _decided,
     "mint": lambda _p, _a, issued: _claims(issued.token),
+    "allowed": lambda _p, arguments, reply: {
+        "status": reply.status,
+        **({"token": "none, the route is open"} if arguments[2] is None else {}),
+    },
 }
 
 

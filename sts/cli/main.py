@@ -37,6 +37,7 @@ class Commands(click.Group):
             return None
         module, _, name = _COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
+        _keep_lines(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
@@ -52,6 +53,13 @@ class Commands(click.Group):
             from sts.cli.common import fail  # noqa: PLC0415 - `sts --help` must not wait for it
 
             fail(str(error))
+
+
+def _keep_lines(command: click.Command) -> None:
+    """Docstrings are raw texts; click's mark for "leave these lines as they are" is a backspace."""
+    command.help = (command.help or "").replace("\\b\n", "\b\n")
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        _keep_lines(below)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -75,9 +83,14 @@ def version() -> None:
 
     \b
     Example:  sts version
-    Exit status: 0.
+
+    \b
+    Exit status: 0 done, 2 usage.
     """
     click.echo(f"sts {metadata.version('sts')}")
+
+
+_keep_lines(cli)
 
 
 def main() -> None:

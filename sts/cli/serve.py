@@ -70,7 +70,11 @@ def serve(config: Path, listen: str | None) -> None:
 
 
 def _prepare(settings: Settings) -> tuple[DeploymentSecret, Store]:
-    """Open secret and ring, and make them on the very first start; the master does so once, before it forks."""
+    """Open secret and ring, and make them on the very first start; the master does so once, before it forks.
+
+    What else a worker opens is tried here too. Raises StartError.
+    """
+    AuditFile(settings.audit.file).close()
     try:
         secret, store, ring, made = prepare(
             settings.keys, settings.var, settings.secret, time.time, settings.longest_ttl()

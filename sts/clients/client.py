@@ -15,10 +15,12 @@ Network = IPv4Network | IPv6Network
 
 
 def _parse_network(value: object) -> object:
-    if value == UNIX:
+    if value == UNIX or isinstance(value, IPv4Network | IPv6Network):
         return value
     try:
-        return ip_network(value) if isinstance(value, str) else value
+        if isinstance(value, str):
+            return ip_network(value)
+        raise ValueError  # noqa: TRY004, TRY301 - a number would be read as an address
     except ValueError:
         raise ValueError('a network is an address range such as "10.0.0.0/8" (no host bits), or "unix"') from None
 

@@ -6,7 +6,7 @@ itself, and at the names of those that are not, so that one fault does not hide 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -45,10 +45,6 @@ class Parts:
         entries = found if isinstance(found, dict) else {}
         return {name: entry if isinstance(entry, dict) else {} for name, entry in entries.items()}
 
-    def absent(self, section: str, name: str, key: str) -> bool:
-        """Whether an entry leaves `key` out."""
-        return self.entries(section)[name].get(key) is None
-
 
 Check = Callable[[Parts], Iterator[Finding]]
 
@@ -72,10 +68,10 @@ def names(parts: Parts) -> Iterator[Finding]:
             yield from _known(("routes", name, "audience"), route.audience, audiences, "audience")
 
 
-def _known(path: Trail, wanted: str | Iterable[str], known: Iterable[str], what: str) -> Iterator[Finding]:
+def _known(path: Trail, wanted: str | tuple[str, ...], known: Mapping[str, object], what: str) -> Iterator[Finding]:
     single = isinstance(wanted, str)
     for index, name in enumerate((wanted,) if isinstance(wanted, str) else wanted):
-        if name not in {*known, *(() if single else (ALL,))}:
+        if name not in known and (single or name != ALL):
             yield Finding(path if single else (*path, index), f"there is no {what} {quote(name)}", near(name, known))
 
 
@@ -85,15 +81,15 @@ def consent(parts: Parts) -> Iterator[Finding]:
     if len(sources) < 2:
         return
     why = "must be written, since there are several sources"
-    for name in parts.entries("clients"):
-        if parts.absent("clients", name, "sources"):
+    for name, client in parts.entries("clients").items():
+        if client.get("sources") is None:
             hint = 'name the sources whose credentials this client may hand in; ["*"] for all'
             yield Finding(("clients", name, "sources"), why, hint)
-    for name in sources:
-        if parts.absent("sources", name, "audiences"):
+    for name, source in sources.items():
+        if source.get("audiences") is None:
             hint = 'name the audiences that may be reached from here; ["*"] for all'
             yield Finding(("sources", name, "audiences"), why, hint)
-        if parts.absent("sources", name, "namespace"):
+        if source.get("namespace") is None:
             hint = 'a prefix that keeps its subjects apart from other sources\'; "" for none'
             yield Finding(("sources", name, "namespace"), why, hint)
 

@@ -26,6 +26,7 @@ Later = Mapping[tuple[type[BaseModel], str], frozenset[str]]
 LATER: Final = "not supported yet"
 _LATER_HINT: Final = "a later release builds it; leave it out until then"
 _SHOWN: Final = 80
+_WORDS: Final = 24
 _SUBJECT: Final = re.compile(r"^(Input|String|Tuple|List|Dictionary|Value) should")
 _KINDS: Final = {
     "model_type": "must be a mapping of settings",
@@ -103,7 +104,8 @@ def near(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word.lower(), words, n=1, cutoff=0.6)
     if close:
         return f"did you mean `{close[0]}`?"
-    return f"known here: {', '.join(words)}" if words else "nothing is known here"
+    shown = ", ".join(words[:_WORDS]) + (", …" if len(words) > _WORDS else "")
+    return f"known here: {shown}" if words else "nothing is known here"
 
 
 def not_yet(name: str) -> tuple[str, str]:

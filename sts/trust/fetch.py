@@ -116,7 +116,7 @@ class Fetcher:
         end = time.monotonic() + self._bounds.total
         connection.connect()
         peer: socket.socket = connection.sock
-        peer.settimeout(self._bounds.read)
+        connection.timeout = self._bounds.read  # the connection sets it on the socket before it reads
         # A time-out per read does not bound a peer that sends a byte a second: at the end, hang up.
         watch = threading.Timer(end - time.monotonic(), _hang_up, [peer])
         watch.daemon = True

@@ -71,7 +71,7 @@ def world():
     """The cache and all that it asks; `now` is the clock."""
     world = SimpleNamespace(now=NOW, keys=Keys(), memory=Memory(1_000_000), parts=("client", "source", "audience"))
     world.clock = lambda: world.now
-    world.cache = TokenCache(b"s" * 32, world.memory, world.keys.published)
+    world.cache = TokenCache(b"s" * 32, world.memory, world.keys.published, max_waiters=100)
 
     def find(key=b"k" * 32):
         return world.cache.find(key, world.parts, world.keys, world.now)

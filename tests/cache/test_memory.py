@@ -49,6 +49,22 @@ def test_the_oldest_goes_first_unless_it_was_used():
     assert memory.evictions == 1
 
 
+def test_having_been_used_once_spares_a_value_once():
+    memory = Memory(3 * SIZE)
+    for key in (b"a", b"b", b"c"):
+        put(memory, key)
+    memory.get(b"a", 0.0)
+    for key in (b"d", b"e", b"f"):
+        put(memory, key)
+    assert memory.get(b"a", 0.0) is None
+
+
+def test_what_has_ended_already_takes_no_room():
+    memory = Memory(3 * SIZE)
+    put(memory, b"a", ends=10.0, now=10.0)
+    assert (len(memory), memory.size) == (0, 0)
+
+
 def test_values_that_nobody_uses_cannot_flush_one_that_is_used():
     memory = Memory(10 * SIZE)
     put(memory, b"used")

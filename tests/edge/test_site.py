@@ -161,7 +161,8 @@ def test_metrics_are_for_operators_and_for_nobody_else_there(http):
 
 
 @pytest.mark.parametrize(
-    "path", ["/no-such-page", "/", "//", "//healthz", "/healthz/", "/token", "/forward-auth/x", "/static/x"]
+    "path",
+    ["/no-such-page", "/", "//", "/.well-known//jwks.json", "/healthz/", "/token", "/forward-auth/x", "/static/x"],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "HEAD"])
 def test_an_unknown_path_is_404_whatever_the_method(http, path, method):

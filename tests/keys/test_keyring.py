@@ -234,6 +234,17 @@ def test_a_new_schedule_counts_at_once(keyring, store, other_schedule, clock):
         keyring.signer("ES256", clock())
 
 
+def test_a_longer_grace_does_not_revive_a_ring_that_is_out_of_sight(keyring, store, other_schedule, clock):
+    store.fault = StoreUnavailable("down")
+    clock.sleep(3601)
+    keyring.reschedule(other_schedule(store_grace=9000.0))
+    with pytest.raises(NoUsableKey):
+        keyring.signer("ES256", clock())
+    store.fault = None
+    keyring.refresh()
+    assert keyring.signer("ES256", clock() + 8999)
+
+
 def test_the_poller_swaps_a_new_ring_in_and_stops_when_told(store, other_schedule, clock, rotate):
     keyring = Keyring(store, other_schedule(poll=0.01), clock)
     keyring.start()

@@ -90,17 +90,21 @@ class Month:
     def replica(self, skew):
         view = self.store.view()
         keyring = Keyring(view, self.schedule, lambda: self.now + skew)
-        return SimpleNamespace(view=view, keyring=keyring, skew=skew, cut_at=None)
+        return SimpleNamespace(view=view, keyring=keyring, skew=skew, seen_at=self.now, grace=FIRST.store_grace)
 
     def wait(self, seconds):
         """Time passes; a replica that sees the store has looked at it within the last `poll` seconds."""
         self.now += seconds
         for replica in self.replicas:
             if not replica.view.cut:
-                replica.keyring.refresh()
+                self.look(replica)
+
+    def look(self, replica):
+        replica.keyring.refresh()
+        replica.seen_at, replica.grace = self.now, self.schedule.store_grace
 
     def rotate(self, in_time):
-        """Rotate now, or at the first moment at which it is allowed; the replicas have not seen it until the next wait."""
+        """Rotate now, or as soon as it is allowed; the replicas do not see it before the next wait."""
         self.fetch()
         if in_time:
             self.wait(rotation.plan(self.store.ring, "ES256", self.now, self.schedule).guard_missing)
@@ -124,8 +128,8 @@ class Month:
         try:
             signer = replica.keyring.signer("ES256", here)
         except NoUsableKey:
-            assert replica.cut_at is not None, "a replica that sees the store must be able to sign"
-            assert self.now - replica.cut_at > self.schedule.store_grace
+            assert replica.view.cut, "a replica that sees the store must be able to sign"
+            assert self.now - replica.seen_at > replica.grace
             return
         self.tokens.append((signer.kid, here + self.ttl))
         if signer.kid != self.first:
@@ -137,14 +141,11 @@ class Month:
                 assert until < self.now or signer.kid in kids, "a verifier meets an unknown kid"
 
     def cut(self, number):
-        replica = self.replicas[number]
-        if not replica.view.cut:
-            replica.view.cut, replica.cut_at = True, self.now
+        self.replicas[number].view.cut = True
 
     def mend(self, number):
-        replica = self.replicas[number]
-        replica.view.cut, replica.cut_at = False, None
-        replica.keyring.refresh()
+        self.replicas[number].view.cut = False
+        self.look(self.replicas[number])
 
     def configure(self, **changed):
         """A new configuration: it is written into the ring before anybody works by it."""
@@ -154,6 +155,7 @@ class Month:
         rotation.note_longest_ttl(self.store, self.clock, self.schedule, self.ttl)
         for replica in self.replicas:
             replica.keyring.reschedule(self.schedule)
+            replica.grace = min(replica.grace, self.schedule.store_grace)
 
     def judge(self):
         """The laws that hold at every moment."""

@@ -76,6 +76,8 @@ def test_what_is_wrong_in_an_entry_is_told_with_what_would_be_right(  # noqa: PL
         ("keys", {"rotate_evry": "30d"}, "keys.rotate_evry", "unknown key"),
         ("forward_auth", {"token_header": "X-Request-ID"}, "forward_auth.token_header", "another meaning"),
         ("ops_networks", ["0.0.0.0/33"], "ops_networks[0]", "address range"),
+        ("ops_networks", [12], "ops_networks[0]", "address range"),
+        ("ops_networks", [False], "ops_networks[0]", "address range"),
         ("clients", ["edge"], "clients", "a mapping of names to settings"),
         ("clients", {"edge gateway": {}}, "clients.edge gateway", "cannot be a name"),
         ("audiences", {"*": {}}, "audiences.*", "cannot be a name"),
@@ -141,3 +143,8 @@ def test_a_section_left_empty_is_an_empty_section(base, loaded):
     settings = loaded(base)
     assert settings.routes == {}
     assert settings.cache.memory == 64_000_000
+
+
+def test_a_value_that_fits_none_of_several_forms_is_told_once(base, only_fault):
+    base["clients"]["edge"]["networks"] = [{}]
+    assert only_fault(base).path == "clients.edge.networks[0]"

@@ -220,6 +220,14 @@ def test_a_fault_in_a_default_is_told_once_and_where_it_is_written(base, faults)
     ]
 
 
+def test_a_fault_in_an_entry_stands_at_the_entry_even_where_there_is_a_default(base, only_fault):
+    base["defaults"] = {"audience": {"ttl": "1m"}}
+    base["audiences"]["orders"]["ttl"] = "soon"
+    fault = only_fault(base)
+    text = yaml.safe_dump(base, sort_keys=False).splitlines()
+    assert (fault.path, text[fault.line - 1].strip()) == ("audiences.orders.ttl", "ttl: soon")
+
+
 def test_a_default_is_judged_even_where_no_entry_takes_it(base, only_fault):
     base["defaults"] = {"audience": {"ttl": "soon"}}
     assert only_fault(base).path == "defaults.audience.ttl"
@@ -376,7 +384,6 @@ def test_whatever_stands_anywhere_gives_settings_or_faults_that_can_be_printed(d
         "include": ["x/*.yaml"],
         "defaults": {"audience": {"ttl": "1m"}},
         "audit": {"file": "a"},
-        "ops_networks": ["unix"],
     }
     config["audiences"]["orders"].update(allow="true", claims={"a": "identity.roles"}, headers={"X-A": "client.id"})
     path = draws.draw(st.sampled_from(list(leaves(config))[1:]))

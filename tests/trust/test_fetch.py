@@ -199,6 +199,14 @@ def test_a_hostile_peer_costs_bounded_time_and_one_kind_of_error(behave, fetcher
     assert time.monotonic() - began < QUICK.total + 0.5
 
 
+def test_a_peer_that_falls_silent_is_given_up_before_the_total_is_over(peer):
+    peer.behave = silent(OK)
+    began = time.monotonic()
+    with pytest.raises(UnreachableError, match=r"[Tt]imed? ?out"):
+        Fetcher(bounds=Bounds(connect=5.0, read=0.2, total=5.0)).fetch(peer.url)
+    assert time.monotonic() - began < 2
+
+
 def test_the_largest_body_is_read_whole(fetcher, peer):
     peer.answers(b"x" * 10_000)
     assert len(fetcher.fetch(peer.url).body) == 10_000

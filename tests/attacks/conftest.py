@@ -1,0 +1,302 @@
+"""One way to send a credential to both doors, and what must hold of every refusal there, whatever was sent."""
+
+import json
+import re
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+from harness import ACCESS_TOKEN, CLIENT, GRANT, JWT, SECRET, Idp, Key, Service, b64
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "errors.md"
+ROW = re.compile(r"^\| `(\w+)` \| (?:(\d+) `(\w+)`|-) \| (?:(\d+)[^|]*|-) \| (.*) \|$", re.MULTILINE)
+DOCUMENTED = {
+    name: (int(status or 0), error, int(forward or 0), sentence)
+    for name, status, error, forward, sentence in ROW.findall(DOCUMENT.read_text(encoding="utf-8"))
+}
+TOLD_AT_401 = {"missing_credential", "expired"}
+HEADER_LIMIT = 8190  # gunicorn's, for a whole field
+MARKS = ("alice", "agency-7", "accountant")  # values of the provider's claims
+BODY_TEXT = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 §5.2
+
+
+class Trap:
+    """A listener to which nobody may ever connect."""
+
+    def __init__(self):
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        self.connections = 0
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self):
+        while True:
+            try:
+                connection, _ = self.socket.accept()
+            except OSError:
+                return
+            self.connections += 1
+            connection.close()
+
+
+class Doors:
+    """Both doors of one service. `refuse` asserts all that every refusal has in common, `accept` the opposite."""
+
+    def __init__(self, service, trap):
+        self.service, self.trap = service, trap
+        self.audit_read, self.events, self.log_read = 0, {}, 0
+
+    def at_token(self, token, token_type=ACCESS_TOKEN, *, audience="orders", client=CLIENT, secret=SECRET, **form):
+        form = {
+            "grant_type": GRANT,
+            "subject_token": token,
+            "subject_token_type": token_type,
+            "audience": audience,
+            **form,
+        }
+        form = {name: value for name, value in form.items() if value is not None}
+        return self.service.post(form, client=client, secret=secret)
+
+    def at_forward(self, token, uri="/orders/7", *, client=CLIENT, secret=SECRET, method="GET", headers=()):
+        pairs = [
+            ("X-Gateway-Secret", secret),
+            ("X-Original-Method", method),
+            ("X-Original-URI", uri),
+            ("X-Original-Host", "api.example.com"),
+            *([] if token is None else [("Authorization", f"Bearer {token}".encode())]),
+            *headers,
+        ]
+        return self.service.request("GET", f"/forward-auth/{client}", pairs)
+
+    def event(self, answer):
+        """The audit event of one answer, and its line."""
+        with self.service.audit_file.open("rb") as file:
+            file.seek(self.audit_read)
+            lines = file.read()
+        self.audit_read += len(lines)
+        for line in lines.decode().splitlines():
+            event = json.loads(line)
+            self.events[event["request_id"]] = (event, line)
+        return self.events[answer.headers["x-request-id"]]
+
+    def refuse(self, token, reason, *, as_jwt=None, at_forward=None):
+        """A token is refused for `reason`; `as_jwt` where it is declared a JWT, `at_forward` at the other door."""
+        answers = [
+            self.refused(self.at_token(token), reason, token),
+            self.refused(self.at_token(token, JWT), as_jwt or reason, token),
+        ]
+        answer = self.at_forward(token)
+        if len(token) + len("Authorization: Bearer ") > HEADER_LIMIT:
+            assert answer.status == 431
+        else:
+            answers.append(self.refused(answer, at_forward or reason, token))
+        return answers
+
+    def refused(self, answer, reason, token=""):
+        """This answer is the documented refusal for `reason`, and holds nothing of the token. Returns the event."""
+        event, line = self.event(answer)
+        assert (event["outcome"], event["reason"]) == ("refused", reason), (answer, event.get("facts"))
+        assert event["duration_us"] < 1_000_000
+        assert event["jti"] is event["subject_hash"] is None
+        assert answer.headers["cache-control"] == "no-store"
+        if event["door"] == "token":
+            _is_oauth_error(answer, reason)
+        else:
+            _is_problem(answer, reason)
+        with self.service.log_file.open("rb") as file:
+            file.seek(self.log_read)
+            log = file.read()
+        self.log_read += len(log)
+        told = f"{answer.headers} {answer.body.decode('ascii')} {line} {log.decode()}"
+        for part in (*MARKS, *(part for part in token.split(".") if len(part) > 11)):
+            assert part not in told
+        assert self.trap.connections == 0
+        return event
+
+    def accept(self, token, **ask):
+        """A token passes both doors; returns the claims that each hands out."""
+        found = []
+        for answer in (self.at_token(token, **ask), self.at_token(token, JWT, **ask), self.at_forward(token)):
+            assert answer.status == 200, (answer, self.event(answer))
+            found.append(self.service.verified(answer.token))
+        assert self.trap.connections == 0
+        return found
+
+
+def _is_oauth_error(answer, reason):
+    status, error, _, sentence = DOCUMENTED[reason]
+    assert answer.status == status
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json == {"error": error, "error_reason": reason, "error_description": sentence}
+    assert BODY_TEXT.fullmatch(sentence)
+    assert ("www-authenticate" in answer.headers) == (status == 401)
+    assert ("retry-after" in answer.headers) == (status == 503)
+
+
+def _is_problem(answer, reason):
+    _, _, status, sentence = DOCUMENTED[reason]
+    assert answer.status == status
+    if status == 401 and reason not in TOLD_AT_401:
+        reason, sentence = "invalid_credential", "The credential is not valid."
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-auth-reason"] == reason
+    problem = answer.json
+    assert problem.pop("title")
+    assert problem == {
+        "type": f"urn:sts:error:{reason}",
+        "status": status,
+        "detail": sentence,
+        "error_reason": reason,
+        "instance": f"urn:sts:request:{answer.headers['x-request-id']}",
+    }
+    if status == 401:
+        challenge = 'Bearer realm="sts"'
+        if reason != "missing_credential":
+            challenge += f', error="invalid_token", error_description="{sentence}"'
+        assert answer.headers["www-authenticate"] == challenge
+    assert "authorization" not in answer.headers
+    assert "x-user-id" not in answer.headers
+
+
+@pytest.fixture(scope="session")
+def trap():
+    """A listener whose address hostile tokens name."""
+    listener = Trap()
+    yield listener
+    listener.socket.close()
+
+
+@pytest.fixture(scope="session")
+def doors(service, trap):
+    """Both doors of a service on contract/minimal.yaml."""
+    return Doors(service, trap)
+
+
+@pytest.fixture(scope="session")
+def thief():
+    """Somebody else's keys, with the key ids of the provider."""
+    return {"RS256": Key("rsa-1", "RS256"), "ES256": Key("ec-1", "ES256")}
+
+
+@pytest.fixture(scope="session")
+def sign():
+    """Sign claims with header and payload given as text, bytes or data, so that a test can put anything into them."""
+
+    def part(value):
+        return b64(value.encode() if isinstance(value, str) else value)
+
+    def signed(key, header=None, claims=None):
+        return key.sign_raw(part({"alg": key.alg, "kid": key.kid} if header is None else header), part(claims))
+
+    return signed
+
+
+# Two issuers whose keys have the same ids, one whose JWK set is a cabinet of curiosities, one whose set is a file.
+WORLD = """
+issuer: https://sts.example.internal
+listen: 127.0.0.1:8080
+workers: 1
+clients:
+  edge-gateway: &client
+    auth: secret
+    secrets: ["sha256:346166fccc2baaf9c0e989c00ad085a5c32aefc1e2a61d97d4058388450240ad"]
+    audiences: [orders, billing, open, asleep]
+    sources: [first, second, odd, file]
+    profile: nginx
+  twin: *client
+  narrow: {<<: *client, audiences: [billing], sources: [second]}
+  token-only: {<<: *client, profile: null}
+  asleep: {<<: *client, enabled: false}
+  other-secret: {<<: *client, secrets: ["sha256:0000000000000000000000000000000000000000000000000000000000000000"]}
+defaults:
+  source:
+    type: jwt
+    audience: [api-gateway]
+    audiences: [orders, billing, open, asleep]
+    identity: {subject: claims.sub, scopes: claims.scope, tenant: claims.agency_id, note: claims.note}
+sources:
+  first:
+    issuer: https://first.example
+    jwks_uri: FIRST
+    algorithms: [RS256, PS256, ES256, ES384, ES512, Ed25519]
+    namespace: first
+  second: {issuer: https://second.example, jwks_uri: SECOND, algorithms: [RS256, ES256], namespace: second}
+  odd: {issuer: https://odd.example, jwks_uri: ODD, algorithms: [RS256, ES256], namespace: odd}
+  file:
+    issuer: https://file.example
+    jwks_file: file.jwks.json
+    algorithms: [RS256, ES256]
+    namespace: file
+    audiences: [orders]
+audiences:
+  orders:
+    scopes: [orders:read, orders:write]
+    claims: {tenant: identity.tenant}
+    headers: {X-User-ID: identity.subject, X-Note: identity.note}
+  billing: {scopes: [billing:read]}
+  open: {claims: {tenant: identity.tenant}}
+  hidden: {}
+  asleep: {enabled: false}
+routes:
+  orders: {path: "/orders/**", methods: [GET], audience: orders, scopes: ["orders:read"]}
+  orders-write: {path: "/orders/**", methods: [POST], audience: orders, scopes: ["orders:write"]}
+  billing: {path: "/billing/**", audience: billing, scopes: ["billing:read"]}
+  open: {path: "/open/**", audience: open}
+  hidden: {path: "/hidden/**", audience: hidden}
+  asleep: {path: "/asleep/**", audience: asleep}
+"""
+
+
+class World:
+    """The issuers of WORLD, and a service that believes them."""
+
+    def __init__(self, directory):
+        self.first, self.second, self.odd = (Idp(f"https://{name}.example") for name in ("first", "second", "odd"))
+        self.file = Idp("https://file.example")
+        self.more = {alg: Key(alg.lower(), alg) for alg in ("PS256", "ES384", "ES512", "Ed25519")}
+        self.first.keys += [key.jwk for key in self.more.values()]
+        self.directory = Path(directory)
+        self.configuration = WORLD
+        for name, provider in (("FIRST", self.first), ("SECOND", self.second), ("ODD", self.odd)):
+            self.configuration = self.configuration.replace(name, provider.url)
+        self.write_file(self.file.keys)
+
+    def write_file(self, keys):
+        self.directory.mkdir(parents=True, exist_ok=True)
+        (self.directory / "file.jwks.json").write_text(json.dumps({"keys": keys}))
+
+    def close(self):
+        for provider in (self.first, self.second, self.odd, self.file):
+            provider.close()
+
+
+@pytest.fixture
+def make_world(tmp_path, trap):
+    """Make a world that a test may bend before and while it runs: `bend` gets it before the service starts."""
+    made = []
+
+    def make(bend=lambda world: None):
+        world = World(tmp_path / f"world-{len(made)}")
+        made.append(world)
+        bend(world)
+        world.service = Service(world.directory, world.configuration)
+        world.doors = Doors(world.service, trap)
+        return world
+
+    yield make
+    for world in made:
+        if hasattr(world, "service"):
+            world.service.stop()
+        world.close()
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory, trap):
+    """One world for all tests that do not change it."""
+    made = World(tmp_path_factory.mktemp("world"))
+    made.service = Service(made.directory, made.configuration)
+    made.doors = Doors(made.service, trap)
+    yield made
+    assert made.service.stop() == 0, made.service.log()
+    made.close()

@@ -1,0 +1,140 @@
+"""Several workers seen as one service, and who may look: /metrics, /readyz, /healthz."""
+
+import contextlib
+import os
+import re
+import signal
+
+import pytest
+from harness import Service, minimal, wait_for
+from prometheus_client.parser import text_string_to_metric_families
+
+
+@pytest.fixture(scope="module")
+def service(idp, tmp_path_factory, configured):
+    running = Service(tmp_path_factory.mktemp("workers"), configured(minimal(idp), {"workers": 2}))
+    yield running
+    assert running.stop() == 0, running.log()
+
+
+@pytest.fixture
+def only(service, workers):
+    """Let one worker alone serve: the others are stopped, and go on afterwards."""
+
+    @contextlib.contextmanager
+    def only(worker):
+        others = workers(service) - {worker}
+        for pid in others:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in others:
+                os.kill(pid, signal.SIGCONT)
+
+    return only
+
+
+def number(service, sample, **labels):
+    """The sum of a sample's series with these labels."""
+    text = service.get("/metrics").body.decode()
+    return sum(
+        one.value
+        for family in text_string_to_metric_families(text)
+        for one in family.samples
+        if one.name == sample and labels.items() <= one.labels.items()
+    )
+
+
+def test_metrics_are_the_sum_over_all_workers_whichever_answers(service, idp, workers, only):
+    first, second = workers(service)
+    token = idp.token()
+    before = number(service, "sts_decisions_total")
+    with only(first):
+        assert [service.exchange(token).status for _ in range(3)] == [200] * 3
+        assert service.exchange(idp.token(exp=1)).status == 400
+    with only(second):
+        assert [service.forward(token).status for _ in range(2)] == [200] * 2
+        assert number(service, "sts_decisions_total") == before + 6
+        assert number(service, "sts_decisions_total", door="token", outcome="allowed", cached="true") == 2
+        assert number(service, "sts_decisions_total", reason="expired") == 1
+        assert number(service, "sts_decision_seconds_count") == number(service, "sts_decisions_total")
+        assert number(service, "sts_cache_entries") == 2
+    with only(first):
+        assert number(service, "sts_decisions_total") == before + 6
+
+
+def test_what_a_killed_worker_counted_stays_and_its_cache_does_not(service, idp, workers, only, replaced):
+    survivor, killed = max(workers(service)), min(workers(service))
+    with only(killed):
+        assert service.exchange(idp.token()).status == 200
+    decisions, entries = number(service, "sts_decisions_total"), number(service, "sts_cache_entries")
+    with only(survivor):
+        assert service.exchange(idp.token()).status == 200
+    assert replaced(service, signal.SIGKILL) == killed
+    assert number(service, "sts_decisions_total") == decisions + 1
+    wait_for(lambda: number(service, "sts_cache_entries") <= entries)
+    for _ in range(2):
+        assert service.exchange(idp.token()).status == 200
+    assert number(service, "sts_decisions_total") == decisions + 3
+
+
+def test_the_keys_and_the_fetches_are_there_for_an_alarm(service):
+    assert number(service, "sts_keys_published") == 2
+    assert number(service, "sts_key_due_seconds", algorithm="ES256") > 29 * 86400
+    assert number(service, "sts_jwks_fetches_total", source="corporate-idp", outcome="fetched") >= 1
+    assert number(service, "sts_audit_failures_total") == 0
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "X-Original-URI"],
+)
+def test_through_a_proxy_nobody_sees_metrics_or_detail(service, header):
+    through = {header: "127.0.0.1"}
+    assert service.get("/metrics", through).status == 404
+    assert service.get("/metrics", through).body == service.get("/nothing-there", through).body
+    assert service.get("/readyz", through).json == {"status": "ready"}
+    assert service.get("/healthz", through).json == {"status": "ok"}
+
+
+def test_an_operator_sees_what_readiness_hangs_on(service):
+    answer = service.get("/readyz")
+    assert answer.headers["cache-control"] == "no-store"
+    detail = answer.json
+    assert set(detail) == {"status", "revision", "ring_version", "ring_unseen_s", "keys", "degraded"}
+    assert re.fullmatch("[0-9a-f]{12}", detail["revision"])
+    assert detail["keys"]["ES256"]["kid"] in {key["kid"] for key in service.jwks()["keys"]}
+
+
+def test_who_is_an_operator_is_configured_and_reloaded(service, idp, configured):
+    text = configured(minimal(idp), {"workers": 2})
+    try:
+        service.write(configured(text, {"ops_networks": ["10.0.0.0/8", "unix"]}))
+        assert service.reload()["event"] == "reloaded"
+        assert service.get("/metrics").status == 404
+        assert service.get("/readyz").json == {"status": "ready"}
+    finally:
+        service.write(text)
+        assert service.reload()["event"] == "reloaded"
+    assert service.get("/metrics").status == 200
+
+
+def test_an_issuer_that_is_down_is_told_and_takes_nothing_down(make_service, make_idp):
+    down = make_idp()
+    service = make_service(minimal(down) + "workers: 1\n")
+    down.answer = lambda handler: handler.reply(b"gone", 500)
+    refused = service.exchange(down.token())
+    assert (refused.status, refused.reason) == (503, "source_unreachable")
+    assert refused.headers["retry-after"]
+    answer = service.get("/readyz")
+    assert answer.status == 200
+    assert list(answer.json["degraded"]) == ["corporate-idp"]
+    assert service.get("/healthz").status == 200
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+def test_operators_pages_are_only_read(service, path):
+    assert service.request("HEAD", path).status == 200
+    assert service.request("POST", path, body=b"").status == 405
+    assert service.request("OPTIONS", path).status == 405

@@ -1,0 +1,545 @@
+"""The audit: one line for each decision, the fields of the contract, no secret in any of them, and writes that fail."""
+
+import hashlib
+import hmac
+import io
+import json
+import re
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from datetime import datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from sts import audit
+from sts.audit import LINE_BYTES, AuditLog, AuditSettings, subject_hash
+from sts.audit_file import AuditFile
+from sts.errors import CLIENT_REFUSED, EXPIRED, REASONS, UNSAFE_HEADER_VALUE, StartError
+from sts.model import TYPE_ACCESS_TOKEN, Ask, Caller, Credential, Issued, Peer, Presented
+from sts.options import Place
+from sts.telemetry import Log, Metrics
+
+SECRET = b"s" * 32
+NOW = 1_800_000_000.25
+JWT = "eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiJtYXJrZWQtdXNlciJ9.c2lnbmF0dXJl"
+FIELDS = [
+    *("time", "event", "outcome", "reason", "request_id", "correlation_id", "door", "client", "source", "kind"),
+    *("audiences", "scopes", "route", "subject_hash", "credential_hash", "jti", "kid", "exp", "cached"),
+    *("duration_us", "revision"),
+]
+CREDENTIAL = Credential(TYPE_ACCESS_TOKEN, JWT)
+PRESENTED = Presented("jwt", "corporate-idp", TYPE_ACCESS_TOKEN, {"sub": "marked-user"})
+ISSUED = Issued(
+    subject="marked-user",
+    token="minted-token",
+    token_type="Bearer",
+    expires_at=1_800_000_300,
+    jti="jti-1",
+    kid="kid-1",
+    scopes=("orders:read",),
+    headers={"X-User-ID": "marked-user"},
+)
+
+
+def caller(client_id="edge-gateway"):
+    return Caller("forward_auth", client_id, "gateway-secret", Peer("127.0.0.1"))
+
+
+def ask(**fields):
+    usual = {"audiences": ("orders",), "scopes": ("orders:read",), "route": "orders-read", "correlation_id": "trace-1"}
+    return Ask(door="forward_auth", credential=CREDENTIAL, **(usual | fields))
+
+
+class Steady:
+    """A monotonic clock that a test moves."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def steady():
+    return Steady()
+
+
+@pytest.fixture
+def lines():
+    return []
+
+
+@pytest.fixture
+def log(lines, steady):
+    return AuditLog(SECRET, lines.append, lambda: NOW, steady)
+
+
+@pytest.fixture
+def told(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(audit, "log", Log(stream))
+    return lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def whole_way(log, outcome=None, **facts):
+    """Record a decision that went all the way, and was refused at the end if `outcome` is a reason."""
+    trail = log.begin("forward_auth", "request-1", "revision-1")
+    trail.called(caller())
+    trail.asked(ask())
+    trail.aimed(["orders"])
+    trail.presented(PRESENTED, CREDENTIAL)
+    trail.issued(ISSUED)
+    if outcome is not None:
+        trail.refused(outcome, facts)
+    log.record(trail)
+
+
+def hmac_of(text):
+    return "hmac:" + hmac.new(SECRET, text, hashlib.sha256).hexdigest()[:32]
+
+
+def test_an_allowed_request_leaves_one_line_with_the_fields_of_the_contract(log, lines, steady):
+    trail = log.begin("forward_auth", "request-1", "revision-1")
+    trail.called(caller())
+    trail.asked(ask())
+    trail.aimed(["orders"])
+    trail.presented(PRESENTED, CREDENTIAL)
+    trail.issued(ISSUED)
+    steady.now += 0.0625
+    log.record(trail)
+    (line,) = lines
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    event = json.loads(line)
+    assert list(event) == FIELDS
+    assert event == {
+        "time": "2027-01-15T08:00:00.250Z",
+        "event": "decision",
+        "outcome": "allowed",
+        "reason": None,
+        "request_id": "request-1",
+        "correlation_id": "trace-1",
+        "door": "forward_auth",
+        "client": "edge-gateway",
+        "source": "corporate-idp",
+        "kind": "jwt",
+        "audiences": ["orders"],
+        "scopes": ["orders:read"],
+        "route": "orders-read",
+        "subject_hash": hmac_of(b"subject\0marked-user"),
+        "credential_hash": hmac_of(b"credential\0" + JWT.encode()),
+        "jti": "jti-1",
+        "kid": "kid-1",
+        "exp": 1_800_000_300,
+        "cached": False,
+        "duration_us": 62_500,
+        "revision": "revision-1",
+    }
+    assert datetime.fromisoformat(event["time"]).timestamp() == NOW
+
+
+def test_a_refusal_tells_its_reason_and_private_facts_and_no_token(log, lines):
+    whole_way(log, EXPIRED, why="exp is in the past", exp=1_700_000_000)
+    event = json.loads(lines[0])
+    assert list(event) == [*FIELDS, "facts"]
+    assert (event["outcome"], event["reason"]) == ("refused", "expired")
+    assert event["facts"] == {"why": "exp is in the past", "exp": 1_700_000_000}
+    assert (event["jti"], event["kid"], event["exp"], event["subject_hash"]) == (None, None, None, None)
+    assert event["credential_hash"] == hmac_of(b"credential\0" + JWT.encode())
+
+
+def test_a_token_that_was_at_hand_when_the_door_refused_was_not_handed_out(log, lines):
+    whole_way(log, UNSAFE_HEADER_VALUE, header="X-User-ID")
+    assert json.loads(lines[0])["jti"] is None
+
+
+def test_an_unknown_caller_leaves_a_line_too(log, lines):
+    log.record(log.begin("token", "request-1", "revision-1"))
+    event = json.loads(lines[0])
+    assert [event[name] for name in ("client", "source", "kind", "audiences", "scopes", "route")] == [None] * 6
+
+
+def test_a_public_route_is_allowed_without_a_token(log, lines):
+    trail = log.begin("forward_auth", "request-1", "revision-1")
+    trail.called(caller())
+    trail.asked(Ask(door="forward_auth", credential=None, route="health"))
+    log.record(trail)
+    event = json.loads(lines[0])
+    assert (event["outcome"], event["route"], event["jti"], event["cached"]) == ("allowed", "health", None, False)
+
+
+def test_a_token_from_the_cache_says_so(log, lines):
+    trail = log.begin("token", "request-1", "revision-1")
+    trail.issued(replace(ISSUED, cached=True))
+    log.record(trail)
+    assert json.loads(lines[0])["cached"] is True
+
+
+@pytest.mark.parametrize("fraction", ["000", "001", "999"])
+def test_the_time_has_milliseconds(lines, steady, fraction):
+    log = AuditLog(SECRET, lines.append, lambda: 1_800_000_000 + int(fraction) / 1000 + 0.0001, steady)
+    log.record(log.begin("token", "r", "v"))
+    assert json.loads(lines[0])["time"] == f"2027-01-15T08:00:00.{fraction}Z"
+
+
+def test_the_time_goes_on_with_the_clock(lines, steady):
+    times = iter([NOW, NOW + 60, NOW])
+    log = AuditLog(SECRET, lines.append, lambda: next(times), steady)
+    for _ in range(3):
+        log.record(log.begin("token", "r", "v"))
+    assert [json.loads(line)["time"][14:19] for line in lines] == ["00:00", "01:00", "00:00"]
+
+
+# --- what must not stand in it -----------------------------------------------------------------------------------
+
+
+def test_no_token_claim_or_secret_stands_in_an_event(log, lines):
+    whole_way(log)
+    whole_way(log, EXPIRED, why="exp is in the past")
+    text = b"".join(lines).decode()
+    for secret in ("marked-user", JWT, *JWT.split("."), "minted-token", "gateway-secret", SECRET.decode()):
+        assert secret not in text
+
+
+def test_the_same_subject_and_the_same_credential_do_not_have_the_same_hash():
+    assert subject_hash(SECRET, "x") != audit._hash(SECRET, b"credential\0", "x")
+    assert subject_hash(SECRET, "x") != subject_hash(b"t" * 32, "x")
+    assert re.fullmatch("hmac:[0-9a-f]{32}", subject_hash(SECRET, "é\ud800"))
+
+
+@pytest.mark.parametrize("client_id", ["", "a b", "a\nb", "x" * 129, "gateway\u00e9", "a%20b", '{"a":1}'])
+def test_what_is_no_client_id_is_not_written_down(log, lines, client_id):
+    trail = log.begin("token", "r", "v")
+    trail.called(caller(client_id))
+    trail.refused(CLIENT_REFUSED, {"why": "unknown client"})
+    log.record(trail)
+    assert json.loads(lines[0])["client"] is None
+
+
+@pytest.mark.parametrize("correlation_id", ["", "a b", "x" * 129, "a\u00e9", JWT])
+def test_what_is_no_correlation_id_is_not_written_down(log, lines, correlation_id):
+    trail = log.begin("token", "r", "v")
+    trail.asked(ask(correlation_id=correlation_id))
+    log.record(trail)
+    written = json.loads(lines[0])["correlation_id"]
+    assert written is None or len(correlation_id) <= 128
+
+
+def test_a_token_that_a_caller_sent_in_the_wrong_place_is_masked(log, lines):
+    trail = log.begin("token", "r", "v")
+    short = JWT[:128]
+    trail.called(caller(short))
+    trail.refused(CLIENT_REFUSED, {"why": "unknown client", "sent": JWT, "name": f"Bearer {JWT}"})
+    log.record(trail)
+    trail = log.begin("token", "r", "v")
+    trail.called(caller())
+    trail.asked(ask(audiences=(JWT,), resources=(f"https://a/?token={JWT}",), scopes=(JWT,)))
+    trail.refused(EXPIRED, {})
+    log.record(trail)
+    first, second = map(json.loads, lines)
+    assert (first["client"], first["facts"]["sent"], first["facts"]["name"]) == ("***", "***", "Bearer ***")
+    assert (second["audiences"], second["scopes"]) == (["***", "https://a/?***"], ["***"])
+
+
+def test_what_was_asked_stands_until_it_is_known_what_was_meant(log, lines):
+    trail = log.begin("token", "r", "v")
+    trail.asked(ask(audiences=("ordres",), resources=("https://x",)))
+    trail.refused(EXPIRED, {})
+    log.record(trail)
+    trail.aimed(["orders"])
+    log.record(trail)
+    assert [json.loads(line)["audiences"] for line in lines] == [["ordres", "https://x"], ["orders"]]
+
+
+def test_facts_are_scalars_and_of_other_things_only_the_type_is_told(log, lines):
+    facts = {
+        "text": "plain",
+        "flag": True,
+        "nothing": None,
+        "number": 3,
+        "share": 0.5,
+        "huge": 2**64,
+        "infinite": float("inf"),
+        "undefined": float("nan"),
+        "names": ["b", "a"],
+        "set": {"b", "a"},
+        "mapping": {"sub": "marked-user"},
+        "bytes": b"marked-user",
+        "mixed": [1, "marked-user"],
+        "error": ValueError("marked-user"),
+    }
+    whole_way(log, EXPIRED, **facts)
+    assert json.loads(lines[0])["facts"] == {
+        "text": "plain",
+        "flag": True,
+        "nothing": None,
+        "number": 3,
+        "share": 0.5,
+        "huge": "<int>",
+        "infinite": "inf",
+        "undefined": "nan",
+        "names": "b a",
+        "set": "a b",
+        "mapping": "<dict>",
+        "bytes": "<bytes>",
+        "mixed": "<list>",
+        "error": "<ValueError>",
+    }
+
+
+def test_texts_and_the_number_of_facts_are_bounded_and_what_is_not_ascii_is_escaped(log, lines):
+    facts = {"why": "x" * 10_000, "place": "Zürich\u2028\ud800"} | dict.fromkeys(map("fact_{}".format, range(50)))
+    whole_way(log, EXPIRED, **facts)
+    written = json.loads(lines[0])["facts"]
+    assert written["why"] == "x" * 256 + "..."
+    assert written["place"] == r"Z\xfcrich \ud800"
+    assert len(written) == 16
+
+
+wild = st.text(max_size=400) | st.integers() | st.floats() | st.none() | st.lists(st.text(max_size=50), max_size=40)
+
+
+@given(
+    st.dictionaries(st.from_regex("[a-z_]{1,20}", fullmatch=True), wild, max_size=30),
+    st.lists(st.text(max_size=600), max_size=40),
+    st.none() | st.lists(st.text(max_size=600), max_size=40),
+    st.booleans(),
+)
+def test_whatever_a_caller_sends_the_event_is_one_short_line_of_strict_ascii_json(facts, audiences, scopes, refused):
+    lines = []
+    log = AuditLog(SECRET, lines.append, lambda: NOW, lambda: 0.0)
+    trail = log.begin("token", "r" * 32, "v" * 64)
+    trail.called(caller("c" * 128))
+    trail.asked(ask(audiences=tuple(audiences), scopes=None if scopes is None else tuple(scopes), route="r" * 128))
+    trail.presented(Presented("jwt", "s" * 128, TYPE_ACCESS_TOKEN, None), CREDENTIAL)
+    if refused:
+        trail.refused(EXPIRED, facts)
+    log.record(trail)
+    (line,) = lines
+    assert len(line) < LINE_BYTES
+    assert line.count(b"\n") == 1
+
+    def no_constants(name):
+        raise AssertionError(name)
+
+    event = json.loads(line.decode("ascii"), parse_constant=no_constants)
+    assert event["client"] == "c" * 128
+    assert log.failures == 0
+
+
+def test_a_line_that_would_be_too_long_loses_what_a_caller_can_blow_up_and_says_so(log, lines):
+    trail = log.begin("token", "r", "v")
+    trail.asked(ask())
+    trail.aimed(["audience-" + "x" * 110] * 40)
+    trail.issued(replace(ISSUED, scopes=("s" * 250,) * 40))
+    log.record(trail)
+    event = json.loads(lines[0])
+    assert len(lines[0]) < LINE_BYTES
+    assert (event["truncated"], event["jti"], event["scopes"]) == (True, "jti-1", None)
+    assert event["audiences"] == [("audience-" + "x" * 110)[:64]] * 8
+
+
+def test_a_line_that_would_be_too_long_keeps_why(log, lines):
+    whole_way(log, EXPIRED, why="exp is in the past", **{f"fact_{n}": "x" * 1000 for n in range(20)})
+    event = json.loads(lines[0])
+    assert event["facts"] == {"why": "exp is in the past"}
+
+
+# --- counting ----------------------------------------------------------------------------------------------------
+
+
+def test_each_decision_is_counted_by_door_outcome_and_reason(lines, steady):
+    metrics = Metrics()
+    log = AuditLog(SECRET, lines.append, lambda: NOW, steady, metrics)
+    whole_way(log)
+    for reason in REASONS.values():
+        whole_way(log, reason)
+    trail = log.begin("token", "r", "v")
+    trail.issued(replace(ISSUED, cached=True))
+    log.record(trail)
+    text = metrics.render()[1].decode()
+    assert 'sts_decisions_total{cached="false",door="forward_auth",outcome="allowed",reason=""} 1.0' in text
+    assert 'sts_decisions_total{cached="true",door="token",outcome="allowed",reason=""} 1.0' in text
+    for name in REASONS:
+        assert (
+            f'sts_decisions_total{{cached="false",door="forward_auth",outcome="refused",reason="{name}"}} 1.0' in text
+        )
+    assert f'sts_decision_seconds_count{{cached="false",door="forward_auth"}} {len(REASONS) + 1}.0' in text
+
+
+# --- writing -----------------------------------------------------------------------------------------------------
+
+
+def test_a_write_that_fails_is_counted_and_told_once_in_a_while_and_never_raised(steady, told):
+    def full(_line):
+        raise OSError(28, "No space left on device")
+
+    metrics = Metrics()
+    log = AuditLog(SECRET, full, lambda: NOW, steady, metrics)
+    for _ in range(5):
+        whole_way(log)
+    assert [(event["event"], event["why"], event["lost"]) for event in told()] == [
+        ("audit event lost", "No space left on device", 1)
+    ]
+    steady.now += 61
+    whole_way(log)
+    assert told()[-1]["lost"] == log.failures == 6
+    text = metrics.render()[1].decode()
+    assert "sts_audit_failures_total 6.0" in text
+    assert 'outcome="allowed",reason=""} 6.0' in text  # the decisions were made all the same
+
+
+def test_a_fault_of_ours_in_the_writing_is_not_raised_either(log, lines, told):
+    trail = log.begin("token", "r", "v")
+    trail.issued(object())
+    log.record(trail)
+    assert (lines, log.failures) == ([], 1)
+    assert told()[0]["why"] == "AttributeError"
+
+
+def test_after_a_broken_line_the_next_one_stands_on_its_own(steady, told):
+    taken = bytearray()
+    room = [300]
+
+    def disk(line):
+        written = line[: room[0]]
+        room[0] -= len(written)
+        taken.extend(written)
+        return len(written)
+
+    log = AuditLog(SECRET, disk, lambda: NOW, steady)
+    whole_way(log)
+    room[0] = 10_000
+    whole_way(log)
+    whole_way(log)
+    broken, second, third = bytes(taken).splitlines()
+    assert log.failures == 1
+    assert [json.loads(line)["event"] for line in (second, third)] == ["decision"] * 2
+    assert len(broken) == 300
+    assert told()[0]["why"] == "only part of the line was written"
+
+
+def test_a_file_is_appended_to_and_only_its_owner_and_group_may_read_it(tmp_path, steady):
+    path = tmp_path / "audit.jsonl"
+    path.write_text("before\n")
+    file = AuditFile(path)
+    log = AuditLog(SECRET, file.write, lambda: NOW, steady)
+    whole_way(log)
+    file.close()
+    assert len(path.read_text().splitlines()) == 2
+    fresh = AuditFile(tmp_path / "fresh.jsonl")
+    fresh.close()
+    assert (tmp_path / "fresh.jsonl").stat().st_mode & 0o137 == 0
+
+
+def test_without_a_file_it_is_standard_output(capfd, steady):
+    file = AuditFile(None)
+    whole_way(AuditLog(SECRET, file.write, lambda: NOW, steady))
+    file.close()
+    assert json.loads(capfd.readouterr().out)["event"] == "decision"
+
+
+def test_a_file_that_cannot_be_opened_is_told_before_the_service_starts(tmp_path):
+    with pytest.raises(StartError, match=re.escape(str(tmp_path / "no" / "audit.jsonl"))):
+        AuditFile(tmp_path / "no" / "audit.jsonl")
+
+
+def test_a_rotated_file_is_opened_anew_and_a_failed_one_changes_nothing(tmp_path, steady):
+    path = tmp_path / "audit.jsonl"
+    file = AuditFile(path)
+    log = AuditLog(SECRET, file.write, lambda: NOW, steady)
+    whole_way(log)
+    path.rename(tmp_path / "audit.jsonl.1")
+    whole_way(log)  # until it is told, it goes on in the file it has
+    file.reopen(path)
+    whole_way(log)
+    with pytest.raises(StartError):
+        file.reopen(tmp_path / "no" / "audit.jsonl")
+    whole_way(log)
+    file.close()
+    counts = [len(name.read_text().splitlines()) for name in (tmp_path / "audit.jsonl.1", path)]
+    assert (counts, log.failures) == ([2, 2], 0)
+
+
+def test_nothing_is_lost_while_the_file_is_opened_anew(tmp_path, steady):
+    path = tmp_path / "audit.jsonl"
+    file = AuditFile(path)
+    log = AuditLog(SECRET, file.write, lambda: NOW, steady)
+    stop = threading.Event()
+
+    def reopen():
+        while not stop.is_set():
+            file.reopen(path)
+
+    thread = threading.Thread(target=reopen)
+    thread.start()
+    for _ in range(500):
+        whole_way(log)
+    stop.set()
+    thread.join()
+    file.close()
+    assert (len(path.read_text().splitlines()), log.failures) == (500, 0)
+
+
+WORKERS = """
+import os, sys, time
+from pathlib import Path
+from sts.audit import AuditLog
+from sts.audit_file import AuditFile
+from sts.errors import EXPIRED
+
+
+def work(name):
+    file = AuditFile(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+    log = AuditLog(b"s" * 32, file.write, time.time, time.monotonic)
+    for number in range(400):
+        trail = log.begin("token", f"{name}-{number}", "v")
+        trail.refused(EXPIRED, {f"fact_{n}": name * 250 for n in range(number % 14)})
+        log.record(trail)
+    os._exit(log.failures)
+
+
+workers = []
+for name in "abcd":
+    pid = os.fork()
+    if pid == 0:
+        work(name)
+    workers.append(pid)
+sys.exit(any(os.waitpid(pid, 0)[1] for pid in workers))
+"""
+
+
+def check_lines(data):
+    events = [json.loads(line) for line in data.splitlines()]
+    assert len(events) == 4 * 400
+    assert {event["request_id"] for event in events} == {f"{name}-{n}" for name in "abcd" for n in range(400)}
+    for event in events:
+        assert set("".join(event["facts"].values())) <= {event["request_id"][0]}
+
+
+def test_the_lines_of_several_workers_do_not_mix_in_a_file(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    subprocess.run([sys.executable, "-c", WORKERS, str(path)], check=True, timeout=60)
+    check_lines(path.read_bytes())
+
+
+def test_the_lines_of_several_workers_do_not_mix_in_a_pipe():
+    done = subprocess.run([sys.executable, "-c", WORKERS], check=True, timeout=60, stdout=subprocess.PIPE)
+    check_lines(done.stdout)
+
+
+# --- settings ----------------------------------------------------------------------------------------------------
+
+
+def test_the_settings_have_the_contracts_default_and_a_relative_file_stands_beside_the_configuration(tmp_path):
+    assert AuditSettings().file is None
+    place = Place(directory=tmp_path, environment={})
+    assert AuditSettings.model_validate({"file": "var/audit.jsonl"}, context=place).file == tmp_path / "var/audit.jsonl"
+    with pytest.raises(ValidationError):
+        AuditSettings.model_validate({"files": "x"}, context=place)

@@ -1,0 +1,336 @@
+import itertools
+import os
+import threading
+import time
+
+import pytest
+
+from sts.errors import BAD_ALGORITHM, SOURCE_UNREACHABLE, UNKNOWN_KEY, Refusal
+from sts.jose import UnfitError, import_jwks
+from sts.trust.fetch import UnreachableError
+from sts.trust.remote_jwks import DEFAULT_LIFE, FAILURE_IS_NEWS, Loaded, RemoteJwks
+
+HOUR = 3600.0
+
+
+class Issuer:
+    """What `load` does: answers with a set, fails, or holds until it is let go."""
+
+    def __init__(self, document, max_age=300.0):
+        self.document, self.max_age = document, max_age
+        self.fault = None
+        self.fetches = 0
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def load(self):
+        self.fetches += 1
+        assert self.gate.wait(5)
+        if self.fault is not None:
+            raise self.fault
+        return Loaded(import_jwks(self.document, ["ES256"]), self.max_age)
+
+
+@pytest.fixture
+def issuer(jwks_of):
+    return Issuer(jwks_of("one", "two"))
+
+
+@pytest.fixture
+def jwks(issuer, clock):
+    return RemoteJwks(issuer.load, clock, stale_jwks=HOUR, max_waiters=2, patience=2.0)
+
+
+@pytest.fixture
+def landed(until):
+    """Wait until nothing is being fetched."""
+    return lambda jwks: until(lambda: jwks._flight is None)
+
+
+@pytest.fixture
+def ask(clock):
+    """Ask for a key now; the kid of what was found, or the reason of the refusal."""
+
+    def find(jwks, kid="one", algorithm="ES256"):
+        try:
+            return jwks.keys_for(kid, algorithm, clock.now)[0].kid
+        except Refusal as refusal:
+            return refusal.reason
+
+    return find
+
+
+def asking(ask, jwks, kid, count):
+    """Many threads that ask at once; their answers when they have them."""
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(ask(jwks, kid)), daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    return threads, answers
+
+
+def test_nothing_is_fetched_or_started_before_the_first_use(issuer, clock):
+    running = set(threading.enumerate())
+    jwks = RemoteJwks(issuer.load, clock, stale_jwks=HOUR, max_waiters=2)
+    assert not jwks.current("any")
+    assert issuer.fetches == 0
+    assert set(threading.enumerate()) <= running
+
+
+def test_the_first_use_fetches_and_the_next_ones_do_not(issuer, jwks, ask, clock):
+    assert ask(jwks) == "one"
+    clock.now += 100
+    assert [ask(jwks, kid) for kid in ("one", "two", "one")] == ["one", "two", "one"]
+    assert issuer.fetches == 1
+
+
+def test_a_token_without_kid_is_answered_too(jwks, clock):
+    assert len(jwks.keys_for(None, "ES256", clock.now)) == 2
+
+
+def test_a_set_is_refreshed_in_the_background_before_its_time_is_over(issuer, jwks, ask, clock, landed, jwks_of):
+    ask(jwks)
+    clock.now += 0.9 * 300
+    issuer.document = jwks_of("one", "new")
+    issuer.gate.clear()
+    assert ask(jwks) == "one"  # no wait, although the issuer does not answer
+    issuer.gate.set()
+    landed(jwks)
+    assert issuer.fetches == 2
+    assert ask(jwks, "new") == "new"
+
+
+def test_cached_answers_alone_keep_the_set_fresh(issuer, jwks, clock, landed, jwks_of):
+    (key,) = jwks.keys_for("one", "ES256", clock.now)
+    clock.now += 0.9 * 300
+    issuer.document = jwks_of("other")
+    issuer.gate.clear()
+    assert jwks.current(key.thumbprint)
+    issuer.gate.set()
+    landed(jwks)
+    assert issuer.fetches == 2
+    assert not jwks.current(key.thumbprint)
+
+
+@pytest.mark.parametrize(
+    ("max_age", "life"), [(0, 60), (59, 60), (600, 600), (3600, 3600), (86400, 3600), (None, DEFAULT_LIFE)]
+)
+def test_max_age_is_honoured_within_a_minute_and_an_hour(max_age, life, issuer, jwks, ask, clock, landed):
+    issuer.max_age = max_age
+    ask(jwks)
+    clock.now += 0.74 * life
+    ask(jwks)
+    landed(jwks)
+    assert issuer.fetches == 1
+    clock.now += 0.12 * life
+    ask(jwks)
+    landed(jwks)
+    assert issuer.fetches == 2
+
+
+def test_a_known_kid_is_not_trusted_beyond_its_time(issuer, jwks, ask, clock, jwks_of):
+    """Lessons part 2, no. 15: a key that the issuer has withdrawn must not live on because its kid is known."""
+    (key,) = jwks.keys_for("one", "ES256", clock.now)
+    issuer.document = jwks_of("two")
+    clock.now += 301
+    assert not jwks.current(key.thumbprint)
+    assert ask(jwks) is UNKNOWN_KEY
+
+
+def test_a_new_kid_is_found_by_one_fetch_after_the_cool_down(issuer, jwks, ask, clock, jwks_of):
+    ask(jwks)
+    issuer.document = jwks_of("one", "new")
+    clock.now += 29
+    assert ask(jwks, "new") is UNKNOWN_KEY
+    assert issuer.fetches == 1
+    clock.now += 17
+    assert ask(jwks, "new") == "new"
+    assert issuer.fetches == 2
+
+
+def test_a_flood_of_random_kids_is_one_fetch(issuer, jwks, ask, clock):
+    """Lesson 3.7; lessons part 2, no. 10."""
+    ask(jwks)
+    clock.now += 50
+    assert {ask(jwks, f"random-{number}") for number in range(200)} == {UNKNOWN_KEY}
+    threads, answers = asking(ask, jwks, "random", 20)
+    for thread in threads:
+        thread.join(5)
+    assert answers == [UNKNOWN_KEY] * 20
+    assert issuer.fetches == 2
+    assert ask(jwks) == "one"
+
+
+def test_a_known_kid_with_another_algorithm_causes_no_fetch(issuer, jwks, ask, clock):
+    ask(jwks)
+    clock.now += 50
+    assert ask(jwks, "one", "RS256") is BAD_ALGORITHM
+    assert issuer.fetches == 1
+
+
+FAULTS = [
+    UnreachableError("it answered 500"),
+    UnfitError("it is not JSON in UTF-8"),
+    ZeroDivisionError(),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+def test_a_failed_refresh_never_replaces_good_keys(fault, issuer, jwks, ask, clock, landed):
+    """CVE-2026-48524 (lessons part 2, no. 10)."""
+    (key,) = jwks.keys_for("one", "ES256", clock.now)
+    issuer.fault = fault
+    for _ in range(20):
+        clock.now += 100
+        assert ask(jwks) == "one"
+        landed(jwks)
+        assert jwks.current(key.thumbprint)
+    assert jwks.trouble in {str(fault), f"fault: {type(fault).__name__}"}
+    assert 5 < issuer.fetches <= 21
+
+
+def test_the_last_good_set_ends_when_stale_jwks_is_over(issuer, jwks, ask, clock, landed):
+    (key,) = jwks.keys_for("one", "ES256", clock.now)
+    issuer.fault = UnreachableError("it took too long")
+    clock.now += 300 + HOUR - 1
+    assert ask(jwks) == "one"
+    landed(jwks)
+    clock.now += 2
+    assert ask(jwks) is SOURCE_UNREACHABLE
+    assert not jwks.current(key.thumbprint)
+    issuer.fault = None
+    clock.now += 60
+    assert ask(jwks) == "one"
+    assert jwks.trouble == ""
+
+
+def test_while_the_issuer_is_down_nobody_waits_for_it(issuer, jwks, ask, clock, landed):
+    ask(jwks)
+    issuer.fault = UnreachableError("it took too long")
+    clock.now += 290
+    ask(jwks)
+    landed(jwks)
+    clock.now += 20  # stale, and the issuer is known to be down
+    issuer.gate.clear()
+    assert ask(jwks) == "one"
+    assert ask(jwks) == "one"
+    issuer.gate.set()
+    landed(jwks)
+
+
+def test_after_an_idle_time_the_issuer_is_asked_before_a_stale_set_is_used(issuer, jwks, ask, clock, landed, jwks_of):
+    ask(jwks)
+    issuer.fault = UnreachableError("it answered 503")
+    clock.now += 290
+    ask(jwks)
+    landed(jwks)
+    issuer.fault, issuer.document = None, jwks_of("two")
+    clock.now += 10 + FAILURE_IS_NEWS
+    assert ask(jwks) is UNKNOWN_KEY
+
+
+def test_an_unknown_kid_while_the_issuer_is_down_is_no_fault_of_the_token(issuer, jwks, ask, clock, landed):
+    ask(jwks)
+    issuer.fault = UnreachableError("it answered 503")
+    clock.now += 50
+    assert ask(jwks, "new") is SOURCE_UNREACHABLE
+    assert ask(jwks, "new") is SOURCE_UNREACHABLE
+    landed(jwks)
+    assert issuer.fetches == 2
+    assert ask(jwks) == "one"
+
+
+def test_without_any_set_failures_are_retried_soon_but_ever_more_rarely(issuer, jwks, ask, clock, landed):
+    issuer.fault = UnreachableError("ConnectionRefusedError: Connection refused")
+    fetched = []
+    for second in range(300):
+        assert ask(jwks) is SOURCE_UNREACHABLE
+        landed(jwks)
+        fetched.append(second) if issuer.fetches > len(fetched) else None
+        clock.now += 1
+    assert fetched[:5] == [0, 1, 3, 7, 15]
+    assert all(later - earlier <= 46 for earlier, later in itertools.pairwise(fetched))
+    issuer.fault = None
+    clock.now += 46
+    assert ask(jwks) == "one"
+
+
+def test_only_some_may_wait_for_a_slow_issuer(issuer, jwks, ask, clock, until):
+    issuer.gate.clear()
+    waiting, answers = asking(ask, jwks, "one", 2)
+    until(lambda: jwks._waiters._value == 0)
+    assert [ask(jwks) for _ in range(10)] == [SOURCE_UNREACHABLE] * 10  # at once
+    issuer.gate.set()
+    for thread in waiting:
+        thread.join(5)
+    assert answers == ["one", "one"]
+    assert issuer.fetches == 1
+    clock.now += 301
+    assert ask(jwks) == "one"  # the places are free again
+
+
+def test_nobody_waits_longer_than_its_patience(issuer, clock, ask):
+    impatient = RemoteJwks(issuer.load, clock, stale_jwks=HOUR, max_waiters=2, patience=0.05)
+    issuer.gate.clear()
+    began = time.monotonic()
+    assert ask(impatient) is SOURCE_UNREACHABLE
+    assert time.monotonic() - began < 2
+    issuer.gate.set()
+
+
+def test_those_who_may_not_wait_use_the_last_good_set(issuer, clock, ask, landed):
+    jwks = RemoteJwks(issuer.load, clock, stale_jwks=HOUR, max_waiters=1, patience=0.05)
+    ask(jwks)
+    landed(jwks)
+    clock.now += 301
+    issuer.gate.clear()
+    assert ask(jwks) == "one"
+    issuer.gate.set()
+    landed(jwks)
+
+
+def test_current_does_not_wait_for_the_lock(jwks, clock):
+    (key,) = jwks.keys_for("one", "ES256", clock.now)
+    clock.now += 290
+    with jwks._lock:
+        assert jwks.current(key.thumbprint)
+
+
+def test_every_fetch_is_noticed(issuer, clock, ask, landed, until):
+    heard = []
+    jwks = RemoteJwks(issuer.load, clock, stale_jwks=HOUR, max_waiters=2, notice=heard.append)
+    ask(jwks)
+    issuer.fault = UnreachableError("it answered 500")
+    clock.now += 290
+    ask(jwks)
+    landed(jwks)
+    until(lambda: heard == ["", "it answered 500"])
+
+
+def test_without_a_thread_the_request_is_refused_and_the_next_one_tries_again(jwks, ask, monkeypatch):
+    def cannot(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", cannot)
+        assert ask(jwks) is SOURCE_UNREACHABLE
+    assert ask(jwks) == "one"
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_it_works_in_a_process_that_was_forked_after_it_was_made(jwks, ask):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if ask(jwks) == "one" else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert ask(jwks) == "one"
+
+
+def test_threads_that_ask_at_once_cause_one_fetch(issuer, clock, ask):
+    jwks = RemoteJwks(issuer.load, clock, stale_jwks=HOUR, max_waiters=50)
+    threads, answers = asking(ask, jwks, "one", 30)
+    for thread in threads:
+        thread.join(5)
+    assert answers == ["one"] * 30
+    assert issuer.fetches == 1
