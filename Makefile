@@ -23,9 +23,7 @@ test: $(VENV)/.dev ## install what it needs, real servers too, then run the test
 	@$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.dev ## ruff's rules and format, mypy in strict mode
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	@status=0; $(BIN)/ruff check . || status=1; $(BIN)/ruff format --check . || status=1; $(BIN)/mypy || status=1; exit $$status
 
 format: $(VENV)/.dev ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix .

@@ -190,7 +190,10 @@ def _published(pair: Pair, now: float, guard: float) -> KeyRecord:
 
 def _keep_longer(key: KeyRecord, now: float, schedule: Schedule, keep: float) -> KeyRecord:
     """A key retired so recently that a replica may still sign with it stays for the longer time, too."""
-    if key.retired_at is None or key.leaves_at is None or now >= min(key.retired_at + schedule.signs_on, key.leaves_at):
+    if key.retired_at is None or key.leaves_at is None:
+        return key
+    signs_until = key.retired_at + schedule.signs_on + schedule.clock_skew
+    if now > signs_until or now >= key.leaves_at:
         return key
     return replace(key, leaves_at=max(key.leaves_at, key.retired_at + keep))
 

@@ -61,10 +61,11 @@ class App:
         self.keyring = keyring
         self.audit = audit
         self.clock = clock
+        waiters = max(1, settings.threads // 8)
         self.memory: Memory[Entry] = Memory(settings.cache.memory, metrics.cache_changed)
-        self.tokens = TokenCache(secret.key(CACHE_LABEL), self.memory, keyring.published)
-        # Waiting for one slow issuer may hold a quarter of the threads: the others' traffic goes on.
-        self.issuers = Issuers(clock, max(1, settings.threads // 4), metrics_of_fetch)
+        self.tokens = TokenCache(secret.key(CACHE_LABEL), self.memory, keyring.published, max_waiters=waiters)
+        # Waiting for one slow issuer may hold a quarter of the threads, here and there together: the rest go on.
+        self.issuers = Issuers(clock, waiters, metrics_of_fetch)
         self.current = self.build(settings)
         self.flask = self._flask()
 
@@ -133,7 +134,7 @@ class App:
                 lambda: self.keyring.jwks(self.clock()),
                 lambda: self.current.settings.keys.jwks_max_age,
             ),
-            health(self.readiness, lambda: metrics.render()[1], lambda: self.current.settings.ops_networks),
+            health(self.readiness, metrics.render, lambda: self.current.settings.ops_networks),
         )
 
 

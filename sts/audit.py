@@ -69,6 +69,7 @@ class Trail:
         "_issued",
         "_presented",
         "_reason",
+        "_subject",
         "door",
         "request_id",
         "revision",
@@ -85,6 +86,7 @@ class Trail:
         self._audiences: tuple[str, ...] | None = None
         self._presented: Presented | None = None
         self._credential: Credential | None = None
+        self._subject: str | None = None
         self._issued: Issued | None = None
         self._reason: Reason | None = None
         self._facts: Mapping[str, object] = {}
@@ -117,6 +119,10 @@ class Trail:
         self._presented = presented
         self._credential = credential
 
+    def identified(self, subject: str) -> None:
+        """The proven credential maps to this subject."""
+        self._subject = subject
+
     def issued(self, issued: Issued) -> None:
         """This token is to be handed out."""
         self._issued = issued
@@ -130,6 +136,7 @@ class Trail:
     def event(self, secret: bytes, time: str, duration_us: int) -> dict[str, Any]:
         """The event's fields; what does not apply is None. Texts that nobody has proven are masked and bounded."""
         ask, presented, credential, issued = self._ask, self._presented, self._credential, self._issued
+        subject = self._subject if issued is None else issued.subject
         event: dict[str, Any] = {
             "time": time,
             "event": "decision",
@@ -144,7 +151,7 @@ class Trail:
             "audiences": self._audiences,
             "scopes": None if issued is None else issued.scopes,
             "route": None if ask is None else ask.route,
-            "subject_hash": None if issued is None else subject_hash(secret, issued.subject),
+            "subject_hash": None if subject is None else subject_hash(secret, subject),
             "credential_hash": None if credential is None else _hash(secret, b"credential\0", credential.value),
             "jti": None if issued is None else issued.jti,
             "kid": None if issued is None else issued.kid,

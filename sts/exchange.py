@@ -87,17 +87,20 @@ class Exchange:
         issued = self.tokens.find(key, parts, self.sources, self.clock())
         if issued is None:  # from here on it may wait
             issued = self.tokens.fill(
-                key, parts, self.sources, self.clock, lambda: self.mint(client, ask, presented, target)
+                key, parts, self.sources, self.clock, lambda: self.mint(client, ask, presented, target, trail)
             )
         trail.issued(issued)
         return issued
 
-    def mint(self, client: Client, ask: Ask, presented: Presented, target: Target) -> tuple[Issued, Causes]:
+    def mint(
+        self, client: Client, ask: Ask, presented: Presented, target: Target, trail: Trail
+    ) -> tuple[Issued, Causes]:
         """Prove the credential, judge it, decide, and mint."""
         principal = self.sources.prove(presented, self.clock())
         now = self.clock()  # proving may have waited
         admitted = self.policy.admit(principal, self.sources.limits(presented.source), now)
         identity = self.policy.identify(admitted)
+        trail.identified(identity.subject)
         grant = self.policy.decide(client, identity, admitted, target, ask, now)
         issued = self.minter.mint(grant, now)
         return issued, Causes.of(presented.source, principal, grant, issued)

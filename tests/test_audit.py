@@ -10,6 +10,7 @@ import sys
 import threading
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -532,6 +533,15 @@ def test_the_lines_of_several_workers_do_not_mix_in_a_file(tmp_path):
 def test_the_lines_of_several_workers_do_not_mix_in_a_pipe():
     done = subprocess.run([sys.executable, "-c", WORKERS], check=True, timeout=60, stdout=subprocess.PIPE)
     check_lines(done.stdout)
+
+
+# --- documentation -----------------------------------------------------------------------------------------------
+
+
+def test_every_field_is_documented_and_no_other():
+    page = (Path(__file__).parent.parent / "docs" / "audit.md").read_text().partition("## Metrics")[0]
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert re.findall("`([a-z_]+)`", "".join(rows)) == [*FIELDS, "facts", "truncated"]
 
 
 # --- settings ----------------------------------------------------------------------------------------------------

@@ -5,11 +5,13 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -383,6 +385,13 @@ def test_readings_are_asked_at_each_scrape_and_one_that_fails_hides_no_other(tol
         assert found["sts_key_age_seconds", ("kid", "b")] == 5.0
     assert [event["fault"] for event in told()] == ["LookupError"] * 2
     assert "marked-user" not in json.dumps(told())
+
+
+def test_every_metric_is_documented_and_no_other():
+    page = (Path(__file__).parent.parent / "docs" / "audit.md").read_text().partition("## Metrics")[2]
+    documented = set(re.findall("`(sts_[a-z_]+)`", "".join(line for line in page.splitlines() if line.startswith("|"))))
+    lines = Metrics().render()[1].decode().splitlines()
+    assert documented == {line.split()[2] for line in lines if line.startswith("# TYPE")}
 
 
 def test_counting_from_many_threads_loses_nothing():

@@ -57,7 +57,7 @@ def serve(config: Path, listen: str | None) -> None:
         common.fail(common.summary(error.faults))
     environment.take_out_secrets()
     take_over_logging()
-    metrics_directory = Path(tempfile.mkdtemp(prefix="sts-metrics-"))
+    metrics_directory = Path(tempfile.mkdtemp(prefix="sts-metrics-", dir=_memory()))
     master = os.getpid()
     try:
         prepare_metrics(metrics_directory)
@@ -67,6 +67,12 @@ def serve(config: Path, listen: str | None) -> None:
     finally:
         if os.getpid() == master:  # a worker is a fork of us, and leaves by the same way
             shutil.rmtree(metrics_directory, ignore_errors=True)
+
+
+def _memory() -> Path | None:
+    """Where files need no disk, if there is such a place: the workers count into them with each decision."""
+    shared = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
+    return shared if os.access(shared, os.W_OK) else None
 
 
 def _prepare(settings: Settings) -> tuple[DeploymentSecret, Store]:

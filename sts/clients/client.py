@@ -20,7 +20,7 @@ def _parse_network(value: object) -> object:
     try:
         if isinstance(value, str):
             return ip_network(value)
-        raise ValueError  # noqa: TRY004, TRY301 - a number would be read as an address
+        raise ValueError  # noqa: TRY301 - a number would be read as an address
     except ValueError:
         raise ValueError('a network is an address range such as "10.0.0.0/8" (no host bits), or "unix"') from None
 

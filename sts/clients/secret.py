@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import re
 from typing import Annotated, Final, Literal
 
@@ -13,7 +14,9 @@ from sts.clients.client import ClientSettings
 from sts.options import SecretText
 
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
-_NOBODY: Final = bytes(32)
+
+NOBODY: Final = (os.urandom(32), os.urandom(32))
+"""What an unknown client's secret is compared with; nobody knows a secret that fits."""
 
 
 def _check_digest(value: SecretStr) -> SecretStr:
@@ -43,10 +46,14 @@ def digest(secret: str) -> str:
     return "sha256:" + hashlib.sha256(secret.encode()).hexdigest()
 
 
-def matches(secret: str, settings: SecretClient | None) -> bool:
-    """Compare in constant time with every live secret; an unknown client (None) costs the same (RFC 6749 §2.3.1)."""
+def live(settings: SecretClient) -> tuple[bytes, bytes]:
+    """The digests of a client's secrets, always two: a single one stands twice, so that every client costs the same."""
+    digests = [bytes.fromhex(written.get_secret_value()[7:]) for written in settings.secrets]
+    return digests[0], digests[-1]
+
+
+def matches(secret: str, expected: tuple[bytes, bytes]) -> bool:
+    """Compare with both digests in constant time, even if the first one fits."""
     presented = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
-    live = [bytes.fromhex(written.get_secret_value()[7:]) for written in settings.secrets] if settings else []
-    padded = [*live, _NOBODY, _NOBODY][:2]
-    found = [hmac.compare_digest(presented, expected) for expected in padded]
-    return any(found[: len(live)])
+    first, second = expected
+    return hmac.compare_digest(presented, first) | hmac.compare_digest(presented, second)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from flask import Blueprint, Response, abort, request
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from sts.clients.client import Network
 from sts.edge.peer import is_operator
@@ -28,7 +27,7 @@ class Readiness:
 
 
 def health(
-    readiness: Callable[[], Readiness], metrics: Callable[[], bytes], ops_networks: Callable[[], Networks]
+    readiness: Callable[[], Readiness], metrics: Callable[[], tuple[str, bytes]], ops_networks: Callable[[], Networks]
 ) -> Blueprint:
     """`/healthz` and `/readyz` for everybody; detail and `/metrics` (Prometheus text) only to `ops_networks`."""
     pages = Blueprint("health", __name__)
@@ -49,7 +48,8 @@ def health(
     def show_metrics() -> Response:
         if not is_operator(request.environ, ops_networks()):
             abort(404)  # like a path that is not there
-        response = Response(metrics(), content_type=CONTENT_TYPE_LATEST)
+        content_type, text = metrics()
+        response = Response(text, content_type=content_type)
         response.headers["Cache-Control"] = "no-store"
         return response
 

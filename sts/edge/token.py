@@ -25,11 +25,18 @@ from sts.model import (
     Issued,
     Reply,
 )
+from sts.telemetry import metrics
 
 PATH: Final = "/token"
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 REQUESTED_TYPES: Final = frozenset({TYPE_ACCESS_TOKEN, TYPE_JWT})
 REPEATABLE: Final = frozenset({"audience", "resource"})
+KNOWN: Final = frozenset(
+    {"grant_type", "subject_token", "subject_token_type", "actor_token", "actor_token_type", "requested_token_type"}
+    | {"audience", "resource", "scope", "client_id", "client_secret", "client_assertion", "client_assertion_type"}
+    | {"authorization_details"}
+)
+"""Every other parameter is ignored (RFC 6749 §3.2), and counted."""
 
 # Malformed as ever, where OAuth has a code of its own for it (RFC 6749 §5.2, RFC 8707 §2).
 UNSUPPORTED_GRANT_TYPE: Final = replace(MALFORMED, error="unsupported_grant_type")
@@ -71,6 +78,8 @@ class TokenDoor:
             raise Refusal(MALFORMED, why="DPoP is not supported")
         if (form.one("actor_token") is None) != (form.one("actor_token_type") is None):
             raise Refusal(MALFORMED, why="actor_token and actor_token_type go together")
+        if not form.values.keys() <= KNOWN:
+            metrics.unknown_parameter()
         requested_type = form.one("requested_token_type") or TYPE_ACCESS_TOKEN
         if requested_type not in REQUESTED_TYPES:
             raise Refusal(MALFORMED, why="an unknown requested_token_type")

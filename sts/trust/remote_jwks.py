@@ -1,6 +1,6 @@
 """The keys of one issuer over HTTP: fresh enough, never waited for without need, never replaced by a failure.
 
-What goes wrong elsewhere, and is ruled out here: a failed refresh that empties the set (CVE-2026-48524); a fetch for
+What goes wrong elsewhere, and is ruled out here: a failed refresh that empties the set (PyJWT #1162); a fetch for
 every random `kid` (hydra #2535); a revoked key that stays since its `kid` is known (svelte-langgraph #284); a slow
 issuer that takes all threads with it.
 """
@@ -129,8 +129,9 @@ class RemoteJwks:
 
     def _in_force(self, held: _Held, now: float) -> bool:
         """Whether to use the set without waiting: it is fresh, or stale while the issuer is known to be down."""
-        failing = now - self._failed_at < FAILURE_IS_NEWS
-        return now < held.fresh_until or (failing and now < held.stale_until)
+        if now < held.fresh_until:
+            return held.fresh_until - now <= MAX_LIFE  # else the clock was set back, and says nothing of the set's age
+        return now - self._failed_at < FAILURE_IS_NEWS and now < held.stale_until
 
     def _wait(self, flight: _Flight) -> None:
         if self._waiters.acquire(blocking=False):
@@ -141,12 +142,12 @@ class RemoteJwks:
 
     def _fly(self, now: float, *, block: bool = True) -> _Flight | None:
         """Join the fetch under way, or begin one; None while it is too soon after the last."""
-        if self._flight is None and now < self._not_before:
+        if self._flight is None and self._resting(now):
             return None
         if not self._lock.acquire(blocking=block):
             return None
         try:
-            if self._flight is None and now >= self._not_before:
+            if self._flight is None and not self._resting(now):
                 self._flight = _Flight()
                 threading.Thread(target=self._fetch, args=[self._flight], name="jwks", daemon=True).start()
         except RuntimeError:  # no thread is to be had: the next request tries again
@@ -154,6 +155,10 @@ class RemoteJwks:
         finally:
             self._lock.release()
         return self._flight
+
+    def _resting(self, now: float) -> bool:
+        # A pause that is longer than any pause is none: the clock was set back.
+        return now < self._not_before <= now + COOL_DOWN[1]
 
     def _fetch(self, flight: _Flight) -> None:
         loaded, why = None, ""

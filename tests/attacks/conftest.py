@@ -1,5 +1,6 @@
 """One way to send a credential to both doors, and what must hold of every refusal there, whatever was sent."""
 
+import hashlib
 import json
 import re
 import socket
@@ -19,6 +20,11 @@ TOLD_AT_401 = {"missing_credential", "expired"}
 HEADER_LIMIT = 8190  # gunicorn's, for a whole field
 MARKS = ("alice", "agency-7", "accountant")  # values of the provider's claims
 BODY_TEXT = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 §5.2
+
+
+def secret_of(client):
+    """The secret of a client of `World` (and of contract/minimal.yaml)."""
+    return SECRET if client == CLIENT else f"{client}-secret-for-tests-only"
 
 
 class Trap:
@@ -47,7 +53,7 @@ class Doors:
         self.service, self.trap = service, trap
         self.audit_read, self.events, self.log_read = 0, {}, 0
 
-    def at_token(self, token, token_type=ACCESS_TOKEN, *, audience="orders", client=CLIENT, secret=SECRET, **form):
+    def at_token(self, token, token_type=ACCESS_TOKEN, *, audience="orders", client=CLIENT, secret=None, **form):
         form = {
             "grant_type": GRANT,
             "subject_token": token,
@@ -56,11 +62,11 @@ class Doors:
             **form,
         }
         form = {name: value for name, value in form.items() if value is not None}
-        return self.service.post(form, client=client, secret=secret)
+        return self.service.post(form, client=client, secret=secret or secret_of(client))
 
-    def at_forward(self, token, uri="/orders/7", *, client=CLIENT, secret=SECRET, method="GET", headers=()):
+    def at_forward(self, token, uri="/orders/7", *, client=CLIENT, secret=None, method="GET", headers=()):
         pairs = [
-            ("X-Gateway-Secret", secret),
+            ("X-Gateway-Secret", secret or secret_of(client)),
             ("X-Original-Method", method),
             ("X-Original-URI", uri),
             ("X-Original-Host", "api.example.com"),
@@ -192,111 +198,130 @@ def sign():
     return signed
 
 
-# Two issuers whose keys have the same ids, one whose JWK set is a cabinet of curiosities, one whose set is a file.
-WORLD = """
-issuer: https://sts.example.internal
-listen: 127.0.0.1:8080
-workers: 1
-clients:
-  edge-gateway: &client
-    auth: secret
-    secrets: ["sha256:346166fccc2baaf9c0e989c00ad085a5c32aefc1e2a61d97d4058388450240ad"]
-    audiences: [orders, billing, open, asleep]
-    sources: [first, second, odd, file]
-    profile: nginx
-  twin: *client
-  narrow: {<<: *client, audiences: [billing], sources: [second]}
-  token-only: {<<: *client, profile: null}
-  asleep: {<<: *client, enabled: false}
-  other-secret: {<<: *client, secrets: ["sha256:0000000000000000000000000000000000000000000000000000000000000000"]}
-defaults:
-  source:
-    type: jwt
-    audience: [api-gateway]
-    audiences: [orders, billing, open, asleep]
-    identity: {subject: claims.sub, scopes: claims.scope, tenant: claims.agency_id, note: claims.note}
-sources:
-  first:
-    issuer: https://first.example
-    jwks_uri: FIRST
-    algorithms: [RS256, PS256, ES256, ES384, ES512, Ed25519]
-    namespace: first
-  second: {issuer: https://second.example, jwks_uri: SECOND, algorithms: [RS256, ES256], namespace: second}
-  odd: {issuer: https://odd.example, jwks_uri: ODD, algorithms: [RS256, ES256], namespace: odd}
-  file:
-    issuer: https://file.example
-    jwks_file: file.jwks.json
-    algorithms: [RS256, ES256]
-    namespace: file
-    audiences: [orders]
-audiences:
-  orders:
-    scopes: [orders:read, orders:write]
-    claims: {tenant: identity.tenant}
-    headers: {X-User-ID: identity.subject, X-Note: identity.note}
-  billing: {scopes: [billing:read]}
-  open: {claims: {tenant: identity.tenant}}
-  hidden: {}
-  asleep: {enabled: false}
-routes:
-  orders: {path: "/orders/**", methods: [GET], audience: orders, scopes: ["orders:read"]}
-  orders-write: {path: "/orders/**", methods: [POST], audience: orders, scopes: ["orders:write"]}
-  billing: {path: "/billing/**", audience: billing, scopes: ["billing:read"]}
-  open: {path: "/open/**", audience: open}
-  hidden: {path: "/hidden/**", audience: hidden}
-  asleep: {path: "/asleep/**", audience: asleep}
-"""
+ALL = ["orders", "billing", "open", "asleep"]
+
+
+def client(name, **changes):
+    good = {
+        "auth": "secret",
+        "secrets": [f"sha256:{hashlib.sha256(secret_of(name).encode()).hexdigest()}"],
+        "audiences": ALL,
+        "sources": ["first", "second", "odd", "file"],
+        "profile": "nginx",
+    }
+    return {name: value for name, value in {**good, **changes}.items() if value is not None}
+
+
+def source(name, **changes):
+    return {
+        "type": "jwt",
+        "issuer": f"https://{name}.example",
+        "algorithms": ["RS256", "ES256"],
+        "audience": ["api-gateway"],
+        "audiences": ALL,
+        "namespace": name,
+        "identity": {
+            "subject": "claims.sub",
+            "scopes": "claims.scope",
+            "tenant": "claims.agency_id",
+            "note": "claims.note",
+        },
+        **changes,
+    }
+
+
+def world_of(first, second, odd):
+    """Two issuers whose keys have the same ids, one with a cabinet of odd keys, one whose keys stand in a file."""
+    return {
+        "issuer": "https://sts.example.internal",
+        "workers": 1,
+        "clients": {
+            CLIENT: client(CLIENT),
+            "twin": client("twin"),
+            "narrow": client("narrow", audiences=["billing"], sources=["second"]),
+            "token-only": client("token-only", profile=None),
+            "asleep": client("asleep", enabled=False),
+        },
+        "sources": {
+            "first": source(
+                "first", jwks_uri=first, algorithms=["RS256", "PS256", "ES256", "ES384", "ES512", "Ed25519"]
+            ),
+            "second": source("second", jwks_uri=second),
+            "odd": source("odd", jwks_uri=odd),
+            "file": source("file", jwks_file="file.jwks.json", audiences=["orders"]),
+        },
+        "audiences": {
+            "orders": {
+                "scopes": ["orders:read", "orders:write"],
+                "claims": {"tenant": "identity.tenant"},
+                "headers": {"X-User-ID": "identity.subject", "X-Note": "identity.note"},
+            },
+            "billing": {"scopes": ["billing:read"]},
+            "open": {"claims": {"tenant": "identity.tenant"}},
+            "hidden": {},
+            "asleep": {"enabled": False},
+        },
+        "routes": {
+            "orders": {"path": "/orders/**", "methods": ["GET"], "audience": "orders", "scopes": ["orders:read"]},
+            "write": {"path": "/orders/**", "methods": ["POST"], "audience": "orders", "scopes": ["orders:write"]},
+            "billing": {"path": "/billing/**", "audience": "billing", "scopes": ["billing:read"]},
+            "open": {"path": "/open/**", "audience": "open"},
+            "hidden": {"path": "/hidden/**", "audience": "hidden"},
+            "asleep": {"path": "/asleep/**", "audience": "asleep"},
+        },
+    }
 
 
 class World:
-    """The issuers of WORLD, and a service that believes them."""
+    """The four issuers, the configuration that believes them, and once started the service and its doors."""
 
-    def __init__(self, directory):
-        self.first, self.second, self.odd = (Idp(f"https://{name}.example") for name in ("first", "second", "odd"))
-        self.file = Idp("https://file.example")
+    def __init__(self, directory, trap):
+        self.directory, self.trap, self.service = Path(directory), trap, None
+        self.first, self.second, self.odd, self.file = (
+            Idp(f"https://{name}.example") for name in ("first", "second", "odd", "file")
+        )
         self.more = {alg: Key(alg.lower(), alg) for alg in ("PS256", "ES384", "ES512", "Ed25519")}
         self.first.keys += [key.jwk for key in self.more.values()]
-        self.directory = Path(directory)
-        self.configuration = WORLD
-        for name, provider in (("FIRST", self.first), ("SECOND", self.second), ("ODD", self.odd)):
-            self.configuration = self.configuration.replace(name, provider.url)
+        self.configuration = world_of(self.first.url, self.second.url, self.odd.url)
         self.write_file(self.file.keys)
 
+    @property
+    def text(self):
+        """The configuration as a file: JSON is YAML."""
+        return json.dumps(self.configuration, indent=1)
+
     def write_file(self, keys):
+        """Write the JWK set that the source `file` reads."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        (self.directory / "file.jwks.json").write_text(json.dumps({"keys": keys}))
+        (self.directory / "file.jwks.json").write_text(json.dumps({"keys": keys}), encoding="utf-8")
+
+    def start(self):
+        self.service = Service(self.directory, self.text)
+        self.doors = Doors(self.service, self.trap)
+        return self
+
+    def reload(self):
+        self.service.write(self.text)
+        assert self.service.reload()["event"] == "reloaded"
 
     def close(self):
+        status = 0 if self.service is None else self.service.stop()
         for provider in (self.first, self.second, self.odd, self.file):
             provider.close()
-
-
-@pytest.fixture
-def make_world(tmp_path, trap):
-    """Make a world that a test may bend before and while it runs: `bend` gets it before the service starts."""
-    made = []
-
-    def make(bend=lambda world: None):
-        world = World(tmp_path / f"world-{len(made)}")
-        made.append(world)
-        bend(world)
-        world.service = Service(world.directory, world.configuration)
-        world.doors = Doors(world.service, trap)
-        return world
-
-    yield make
-    for world in made:
-        if hasattr(world, "service"):
-            world.service.stop()
-        world.close()
+        assert status == 0, self.service.log()
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory, trap):
     """One world for all tests that do not change it."""
-    made = World(tmp_path_factory.mktemp("world"))
-    made.service = Service(made.directory, made.configuration)
-    made.doors = Doors(made.service, trap)
+    made = World(tmp_path_factory.mktemp("world"), trap)
+    yield made.start()
+    made.close()
+
+
+@pytest.fixture
+def own_world(tmp_path, trap):
+    """A world to bend: before `start`, or while it runs, with `reload`."""
+    made = World(tmp_path / "world", trap)
     yield made
-    assert made.service.stop() == 0, made.service.log()
     made.close()

@@ -177,7 +177,7 @@ def test_a_longer_ttl_reaches_a_key_that_a_replica_may_still_sign_with(store, cl
     clock.sleep(READY)
     retired_at = clock()
     rotate()
-    clock.sleep(3599)
+    clock.sleep(3600 + 30)  # by a clock that is ahead
     rotation.note_longest_ttl(store, clock, schedule, 1000.0)
     assert store.ring.keys[0].leaves_at == retired_at + 3600 + 1000 + 30
 
@@ -186,7 +186,7 @@ def test_a_longer_ttl_leaves_alone_a_key_that_nobody_signs_with_any_more(store, 
     clock.sleep(READY)
     rotate()
     leaves_at = store.ring.keys[0].leaves_at
-    clock.sleep(3601)
+    clock.sleep(3631)
     rotation.note_longest_ttl(store, clock, schedule, 1000.0)
     assert store.ring.keys[0].leaves_at == leaves_at
 

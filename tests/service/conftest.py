@@ -1,5 +1,6 @@
 """What tests of a running service share: its processes, and configurations with a change."""
 
+import json
 import os
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def configured():
                 del place[last]
             else:
                 place[last] = value
-        return yaml.safe_dump(document, sort_keys=False)
+        return json.dumps(document, indent=1)  # which is YAML too
 
     return configured
 

@@ -6,13 +6,33 @@ import re
 import signal
 
 import pytest
-from harness import Service, minimal, wait_for
+from harness import Service, free_port, minimal, wait_for
 from prometheus_client.parser import text_string_to_metric_families
+
+DOWN = "https://down.example.com"
 
 
 @pytest.fixture(scope="module")
-def service(idp, tmp_path_factory, configured):
-    running = Service(tmp_path_factory.mktemp("workers"), configured(minimal(idp), {"workers": 2}))
+def text(idp, configured):
+    """Two workers, and beside the provider one whose keys nobody serves."""
+    down = {
+        "type": "jwt",
+        "issuer": DOWN,
+        "jwks_uri": f"http://127.0.0.1:{free_port()}/jwks.json",
+        "algorithms": ["RS256"],
+        "audience": "api-gateway",
+        "audiences": ["*"],
+        "namespace": "down",
+        "identity": {"subject": "claims.sub"},
+    }
+    known = {"clients/edge-gateway/sources": ["*"], "sources/corporate-idp/audiences": ["*"]}
+    changes = {"workers": 2, "sources/corporate-idp/namespace": "", "sources/down-idp": down}
+    return configured(minimal(idp), known | changes)
+
+
+@pytest.fixture(scope="module")
+def service(text, tmp_path_factory):
+    running = Service(tmp_path_factory.mktemp("workers"), text)
     yield running
     assert running.stop() == 0, running.log()
 
@@ -107,8 +127,7 @@ def test_an_operator_sees_what_readiness_hangs_on(service):
     assert detail["keys"]["ES256"]["kid"] in {key["kid"] for key in service.jwks()["keys"]}
 
 
-def test_who_is_an_operator_is_configured_and_reloaded(service, idp, configured):
-    text = configured(minimal(idp), {"workers": 2})
+def test_who_is_an_operator_is_configured_and_reloaded(service, text, configured):
     try:
         service.write(configured(text, {"ops_networks": ["10.0.0.0/8", "unix"]}))
         assert service.reload()["event"] == "reloaded"
@@ -120,17 +139,16 @@ def test_who_is_an_operator_is_configured_and_reloaded(service, idp, configured)
     assert service.get("/metrics").status == 200
 
 
-def test_an_issuer_that_is_down_is_told_and_takes_nothing_down(make_service, make_idp):
-    down = make_idp()
-    service = make_service(minimal(down) + "workers: 1\n")
-    down.answer = lambda handler: handler.reply(b"gone", 500)
-    refused = service.exchange(down.token())
-    assert (refused.status, refused.reason) == (503, "source_unreachable")
-    assert refused.headers["retry-after"]
-    answer = service.get("/readyz")
-    assert answer.status == 200
-    assert list(answer.json["degraded"]) == ["corporate-idp"]
-    assert service.get("/healthz").status == 200
+def test_an_issuer_that_is_down_is_told_and_takes_nothing_down(service, idp, workers, only):
+    with only(min(workers(service))):
+        refused = service.exchange(idp.token(iss=DOWN))
+        assert (refused.status, refused.reason) == (503, "source_unreachable")
+        assert refused.headers["retry-after"]
+        answer = service.get("/readyz")
+        assert answer.status == 200
+        assert list(answer.json["degraded"]) == ["down-idp"]
+        assert service.get("/healthz").status == 200
+        assert service.exchange(idp.token()).status == 200
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])

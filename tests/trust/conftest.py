@@ -20,17 +20,15 @@ class Peer:
         self.requests = []
         self.behave = lambda _: None
         self._tls = tls
-        self._done = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(0.1)
         self.port = self._listener.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     def _serve(self):
-        while not self._done.is_set():
-            with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(OSError):  # shutdown wakes it
+            while True:
                 connection, _ = self._listener.accept()
                 threading.Thread(target=self._talk, args=[connection], daemon=True).start()
 
@@ -66,7 +64,8 @@ class Peer:
         return [request.split()[1] for request in self.requests]
 
     def close(self):
-        self._done.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._listener.close()
 

@@ -178,7 +178,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
 def test_a_failed_refresh_never_replaces_good_keys(fault, issuer, jwks, ask, clock, landed):
-    """CVE-2026-48524 (lessons part 2, no. 10)."""
+    """PyJWT #1162; lessons part 2, no. 10."""
     (key,) = jwks.keys_for("one", "ES256", clock.now)
     issuer.fault = fault
     for _ in range(20):
@@ -288,6 +288,15 @@ def test_those_who_may_not_wait_use_the_last_good_set(issuer, clock, ask, landed
     assert ask(jwks) == "one"
     issuer.gate.set()
     landed(jwks)
+
+
+def test_a_clock_that_is_set_back_makes_no_set_immortal(issuer, jwks, ask, clock, jwks_of):
+    ask(jwks)
+    issuer.document = jwks_of("two")
+    clock.now -= 10 * HOUR
+    assert ask(jwks) is UNKNOWN_KEY
+    assert ask(jwks, "two") == "two"
+    assert issuer.fetches == 2
 
 
 def test_current_does_not_wait_for_the_lock(jwks, clock):
