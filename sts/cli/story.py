@@ -1,0 +1,172 @@
+"""The steps of one request, told: what `sts explain` shows of each."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import click
+from rich.text import Text
+
+from sts.cli import common
+from sts.errors import Refusal
+from sts.model import NOT_APPLICABLE
+from sts.options import show_duration
+from sts.settings import printable
+
+Show = Callable[[Any, tuple[Any, ...], Any], Mapping[str, object]]
+"""What to tell of a step, from the part it belongs to, its arguments and its result."""
+
+
+@dataclass(slots=True)
+class Told:
+    """A part of the pipeline whose steps are told: what each came to, or why it refused."""
+
+    part: Any
+    steps: Mapping[str, Show]
+    tell: Callable[[str, Mapping[str, object] | Refusal], None]
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the part has
+        found = getattr(self.part, name)
+        show = self.steps.get(name)
+        if show is None:
+            return found
+
+        def told(*arguments: Any) -> Any:  # noqa: ANN401
+            try:
+                result = found(*arguments)
+            except Refusal as refusal:
+                self.tell(name, refusal)
+                raise
+            self.tell(name, show(self.part, arguments, result))
+            return result
+
+        return told
+
+
+@dataclass(slots=True)
+class Story:
+    """What was told, in order."""
+
+    steps: list[tuple[str, Mapping[str, object] | Refusal]] = field(default_factory=list)
+
+    def tell(self, step: str, what: Mapping[str, object] | Refusal) -> None:
+        """Add a step: what it came to, or why it refused."""
+        self.steps.append((_TITLES[step], what))
+
+
+_TITLES: Final = {
+    "caller": "edge: the request is read",
+    "prove_client": "client: proven",
+    "ask": "edge: what is asked",
+    "target": "policy: which audiences",
+    "present": "credential: which source",
+    "consent": "policy: consent",
+    "prove": "credential: proven",
+    "admit": "pipeline: admitted",
+    "identify": "policy: identity",
+    "decide": "policy: decision",
+    "mint": "mint: the token would hold",
+    "allowed": "edge: the answer",
+}
+
+
+def _facts(value: object, *names: str) -> dict[str, object]:
+    found = {name: getattr(value, name) for name in names}
+    return {name: one for name, one in found.items() if one not in (None, NOT_APPLICABLE, (), "")}
+
+
+def _claims(token: str) -> dict[str, object]:
+    header, claims = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in token.split(".")[:2])
+    return {"header": header, "claims": claims, "bytes": f"{len(token)} and the signature"}
+
+
+def _mapped(part: Any, arguments: tuple[Any, ...], identity: Any) -> dict[str, object]:  # noqa: ANN401 - see Show
+    """Each attribute with the expression that it came from."""
+    rules = dict(part.sources[arguments[0].principal.source].identity)
+    return {
+        name: f"{_text(value)}   ← {rules[name].text}" if name in rules else value
+        for name, value in identity.attributes.items()
+    }
+
+
+def _decided(_part: Any, arguments: tuple[Any, ...], grant: Any) -> dict[str, object]:  # noqa: ANN401 - see Show
+    rules = {f"allow of {audience.name}": audience.allow.text for audience in arguments[3].audiences if audience.allow}
+    return {
+        **rules,
+        "subject": grant.subject,
+        "scopes": "none" if grant.scopes is None else " ".join(grant.scopes),
+        "ttl": show_duration(grant.ttl),
+        "ends at the latest": _time(grant.not_after),
+        "may be cached": grant.keep,
+        **{f"header {name}": value for name, value in grant.headers.items()},
+    }
+
+
+SHOWN: Final[Mapping[str, Show]] = {
+    "caller": lambda _p, _a, caller: {"door": caller.door},
+    "prove_client": lambda _p, _a, client: _facts(client, "id", "audiences", "sources", "profile"),
+    "ask": lambda _p, _a, ask: _facts(ask, "audiences", "resources", "scopes", "route", "request"),
+    "target": lambda _p, _a, target: {one.name: f"aud {one.aud}" for one in target.audiences},
+    "present": lambda _p, _a, presented: _facts(presented, "kind", "source", "token_type"),
+    "consent": lambda _p, arguments, _: {"client, source and audience": f"agree ({arguments[1]})"},
+    "prove": lambda _p, _a, proven: {
+        **_facts(proven, "issuer", "subject", "audience", "proof_key"),
+        **{name: _time(value) for name, value in _facts(proven, "issued_at", "auth_time", "expires_at").items()},
+    },
+    "admit": lambda _p, _a, admitted: {
+        "ends": _time(admitted.not_after),
+        "fresh until": _time(admitted.fresh_until),
+    },
+    "identify": _mapped,
+    "decide": _decided,
+    "mint": lambda _p, _a, issued: _claims(issued.token),
+    "allowed": lambda _p, arguments, reply: {
+        "status": reply.status,
+        **({"token": "none, the route is open"} if arguments[2] is None else {}),
+    },
+}
+
+
+def _time(seconds: Any) -> str:  # noqa: ANN401 - a number
+    if seconds == float("inf"):
+        return "without end"
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def show(story: Story, *, as_json: bool) -> None:
+    """Print the steps for a person, or as JSON."""
+    if as_json:
+        steps = [
+            {"step": title, "refused": what.reason.name, "facts": what.facts}
+            if isinstance(what, Refusal)
+            else {"step": title, **what}
+            for title, what in story.steps
+        ]
+        click.echo(json.dumps(steps, indent=2, default=_plain))
+        return
+    for title, what in story.steps:
+        if isinstance(what, Refusal):
+            said = f" {title}: {what.reason.name}. {what.reason.sentence}"
+            common.console.print(Text.assemble(("✗", "bold red"), said))
+        else:
+            common.console.print(Text.assemble(("✓", "green"), f" {title}"))
+        facts = what.facts if isinstance(what, Refusal) else what
+        for name, value in facts.items():
+            common.console.print(Text(f"    {name}: {printable(_text(value))}"))
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=_plain)
+
+
+def _plain(value: Any) -> object:  # noqa: ANN401 - whatever a step came to
+    if isinstance(value, frozenset | set):
+        return sorted(value)
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: getattr(value, name) for name in value.__dataclass_fields__}
+    return str(value)
