@@ -1,7 +1,7 @@
 # The service as an image: built from the hash-locked requirements, run without root on a read-only root file system.
 #
 #   docker build -t sts .
-#   docker run --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges \
+#   docker run --read-only --cap-drop ALL --security-opt no-new-privileges \
 #     -v sts-var:/var/lib/sts -v ./sts.yaml:/etc/sts/sts.yaml:ro -p 127.0.0.1:8080:8080 sts
 #
 # A container must listen beyond loopback, so its sts.yaml says who keeps the wire safe:
@@ -25,13 +25,15 @@ RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels 
 
 FROM python:${PYTHON}-slim
 COPY --from=build /opt/sts /opt/sts
+# What workers share for a while (heartbeats, metrics) is in /dev/shm: memory, and writable in a read-only container.
 # A number, not a name, so that a cluster can check "not root" without reading /etc/passwd.
 RUN install -d -m 0700 -o 65532 -g 65532 /var/lib/sts
 ENV PATH=/opt/sts/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     STS_CONFIG=/etc/sts/sts.yaml \
-    STS_VAR=/var/lib/sts
+    STS_VAR=/var/lib/sts \
+    TMPDIR=/dev/shm
 USER 65532:65532
 WORKDIR /var/lib/sts
 VOLUME /var/lib/sts

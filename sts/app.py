@@ -18,6 +18,7 @@ from sts.audit import AuditLog
 from sts.cache.memory import Memory
 from sts.cache.tokens import Entry, TokenCache
 from sts.clients.directory import Clients
+from sts.clients.failures import Failures
 from sts.credentials.jwt import JwtKind, JwtSourceAtWork
 from sts.credentials.sources import Sources
 from sts.edge.discovery import discovery
@@ -66,6 +67,7 @@ class App:
         self.tokens = TokenCache(secret.key(CACHE_LABEL), self.memory, keyring.published, max_waiters=waiters)
         # Waiting for one slow issuer may hold a quarter of the threads, here and there together: the rest go on.
         self.issuers = Issuers(clock, waiters, metrics_of_fetch)
+        self.failures = Failures(time.monotonic, metrics.client_limited)
         self.current = self.build(settings)
         self.flask = self._flask()
 
@@ -84,7 +86,7 @@ class App:
         }
         exchange = Exchange(
             revision=settings.revision,
-            clients=Clients(settings.clients),
+            clients=Clients(settings.clients, self.failures),
             sources=Sources((JwtKind(at_work.values()),), at_work),
             policy=policy(settings),
             minter=Minter(settings.issuer, self.keyring),

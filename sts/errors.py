@@ -37,8 +37,8 @@ class Reason:
 
     @property
     def retry(self) -> bool:
-        """Whether the fault is ours or a source's, so that the same request may pass later (503 `Retry-After`)."""
-        return self.token_status == 503
+        """Whether the same request may be answered otherwise later, so that the answer says `Retry-After`."""
+        return self.token_status in {429, 503}
 
 
 class Refusal(StsError):  # noqa: N818 - it is the product's word, and no fault

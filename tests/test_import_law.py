@@ -36,6 +36,7 @@ SEAMS = {
     "http.client": ("sts.cli.",),  # the commands that call a running service
     "urllib.request": (),
     "gunicorn": ("sts.cli.", "sts.wsgi"),
+    "pyrate_limiter": ("sts.clients.failures",),
     "jwt": (),
     "authlib": (),
 }

@@ -11,11 +11,9 @@ import contextlib
 import itertools
 import os
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +21,12 @@ from typing import Final
 from urllib.parse import urlencode
 
 import urllib3
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from scripts.bench.load import Measured, load
+from scripts.bench.raw import Raw
 from scripts.demo.provider import Provider
 from scripts.demo.service import CLIENT, CONFIGURATION, GRANT_TYPE, ISSUER, JWT_TYPE, SECRET, Service
 from scripts.nginx import await_port, free_port, stop
@@ -67,11 +64,10 @@ def main(effort: Effort) -> int:
         service = running.enter_context(Service(directory, provider.jwks_uri, BENCHED, server_cpu))
         constant = running.enter_context(_constant(directory, server_cpu))
         tokens = [provider.token() for _ in range(effort.misses * effort.rounds + 1)]
-        os.sched_setaffinity(0, server_cpu)
-        raw = _raw_seconds(provider)
         os.sched_setaffinity(0, load_cpu)
-        measured = _measure((service.port, service.pid), constant, tokens, effort)
-    _print(measured, raw, shared=server_cpu == load_cpu)
+        raw = Raw(provider, server_cpu)
+        measured = _measure((service.port, service.pid), constant, raw, tokens, effort)
+    _print(measured, raw.seconds, shared=server_cpu == load_cpu)
     return 0
 
 
@@ -94,7 +90,7 @@ def _forward_auth_request(token: str) -> bytes:
     ).encode()
 
 
-def _measure(service: Server, constant: Server, tokens: list[str], effort: Effort) -> dict[str, Measured]:
+def _measure(service: Server, constant: Server, raw: Raw, tokens: list[str], effort: Effort) -> dict[str, Measured]:
     """Each case in turns, after a short round that is thrown away: connections, caches and code get warm."""
     doors: dict[str, Callable[[str], bytes]] = {"/token": _token_request, "/forward-auth": _forward_auth_request}
     measured: dict[str, Measured] = {}
@@ -111,32 +107,11 @@ def _measure(service: Server, constant: Server, tokens: list[str], effort: Effor
             load(*server, itertools.repeat(request(known)), connections=CONNECTIONS, seconds=0.3)
     for _ in range(effort.rounds):
         for door, request in doors.items():
+            raw.run()
             run(f"constant {door}", constant, itertools.repeat(request(known)))
             run(f"hit {door}", service, itertools.repeat(request(known)))
             run(f"miss {door}", service, itertools.islice(fresh[door], effort.misses))
     return measured
-
-
-def _raw_seconds(provider: Provider) -> dict[str, float]:
-    """Seconds for one RS256 verification and one ES256 signature: the median of several hundred."""
-    data = b"x" * 600
-    rsa_key, ec_key = provider.keys["idp-rsa"][1], provider.keys["idp-ec"][1]
-    if not (isinstance(rsa_key, rsa.RSAPrivateKey) and isinstance(ec_key, ec.EllipticCurvePrivateKey)):
-        raise TypeError("the demo provider changed its keys")
-    signature, public = rsa_key.sign(data, padding.PKCS1v15(), hashes.SHA256()), rsa_key.public_key()
-    return {
-        "verify RS256": _median(lambda: public.verify(signature, data, padding.PKCS1v15(), hashes.SHA256())),
-        "sign ES256": _median(lambda: ec_key.sign(data, ec.ECDSA(hashes.SHA256()))),
-    }
-
-
-def _median(operation: Callable[[], object]) -> float:
-    times = []
-    for _ in range(1500):
-        started = time.perf_counter()
-        operation()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
 
 
 @contextlib.contextmanager

@@ -104,7 +104,7 @@ def explain(  # noqa: PLR0913 - the options of the command line
 def _client(settings: Settings, name: str | None) -> str:
     if name is None:
         if len(settings.clients) != 1:
-            raise click.UsageError("There are several clients: say which with --client.")
+            raise click.UsageError(f"There are {len(settings.clients)} clients: say which with --client.")
         return next(iter(settings.clients))
     if name not in settings.clients:
         raise click.UsageError(f"There is no client {name}.")
@@ -152,7 +152,7 @@ def _forward_auth(settings: Settings, name: str, secret: str, line: str, credent
         "x-original-host": parts.netloc,
         "x-original-uri": (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
         "x-original-proto": parts.scheme,
-        "authorization": f"Bearer {credential}",
+        **({"authorization": f"Bearer {credential}"} if credential else {}),
     }
     return Incoming("GET", f"/forward-auth/{name}", headers, Peer("127.0.0.1"), "explain")
 

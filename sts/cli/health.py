@@ -40,16 +40,17 @@ def health(config: Path, ready: bool) -> None:  # noqa: FBT001 - a flag of the c
 def _ask(settings: Settings, path: str) -> int:
     """Ask by the standard library: a health check must not cost the start of a pooling client every few seconds."""
     bind = settings.listen.bind
-    if bind.startswith("unix:"):
+    if settings.listen.is_unix:
         connection = http.client.HTTPConnection("localhost", timeout=_TIMEOUT_S)
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(_TIMEOUT_S)
-        connection.sock.connect(bind.removeprefix("unix:"))
     else:
         host, _, port = bind.rpartition(":")
         host = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))  # noqa: S104 - not bound here
         connection = http.client.HTTPConnection(host, int(port), timeout=_TIMEOUT_S)
     try:
+        if settings.listen.is_unix:
+            connection.sock.connect(bind.removeprefix("unix:"))
         connection.request("GET", path)
         return connection.getresponse().status
     finally:

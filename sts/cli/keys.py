@@ -50,7 +50,7 @@ def keys() -> None:
 @common.config_option
 @json_option
 def init(*, config: Path, as_json: bool) -> None:
-    """Make the deployment secret and the key ring, unless they are there.
+    r"""Make the deployment secret and the key ring, unless they are there.
 
     `sts serve` does so itself on the first start. A ring whose secret is gone is a fault: a new secret could not open
     it.
@@ -62,7 +62,7 @@ def init(*, config: Path, as_json: bool) -> None:
 
     \b
     Exit status: 0 the ring is there, made now or before, 1 refused, 2 usage, 3 the store cannot be used.
-    """  # noqa: D301 - \b is click\'s mark for "do not wrap"
+    """
     settings = common.load(config)
     with spoken():
         _, store, ring, made = keystore.prepare(
@@ -80,7 +80,7 @@ def init(*, config: Path, as_json: bool) -> None:
 @common.config_option
 @json_option
 def list_keys(*, config: Path, as_json: bool) -> None:
-    """Show the time line: what signs, what waits, what may go and when.
+    r"""Show the time line: what signs, what waits, what may go and when.
 
     \b
     Examples:
@@ -89,7 +89,7 @@ def list_keys(*, config: Path, as_json: bool) -> None:
 
     \b
     Exit status: 0 done, 1 there is no ring or it is not authentic, 2 usage, 3 the store cannot be read.
-    """  # noqa: D301 - \b is click\'s mark for "do not wrap"
+    """
     settings = common.load(config)
     with spoken():
         store = open_ring(settings)
@@ -109,7 +109,7 @@ def list_keys(*, config: Path, as_json: bool) -> None:
 @dry_run_option
 @json_option
 def rotate(*, config: Path, if_due: bool, dry_run: bool, as_json: bool) -> None:
-    """Let the standby sign, and publish the next one.
+    r"""Let the standby sign, and publish the next one.
 
     Refused, with the seconds missing, while some verifier may still lack the standby. Running services notice by
     themselves within `poll`; nothing is restarted, and tokens of the former key stay good. Safe to run twice, and on
@@ -123,7 +123,7 @@ def rotate(*, config: Path, if_due: bool, dry_run: bool, as_json: bool) -> None:
 
     \b
     Exit status: 0 rotated, or not due with --if-due, 1 refused, 2 usage, 3 the store cannot be used.
-    """  # noqa: D301 - \b is click\'s mark for "do not wrap"
+    """
     settings = common.load(config)
     algorithm, schedule = settings.keys.algorithm, settings.keys.schedule()
     with spoken(as_json=as_json):

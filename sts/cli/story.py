@@ -144,7 +144,7 @@ def show(story: Story, *, as_json: bool) -> None:
         steps = [
             {"step": title, "refused": what.reason.name, "facts": what.facts}
             if isinstance(what, Refusal)
-            else {"step": title, **what}
+            else {"step": title, "facts": what}
             for title, what in story.steps
         ]
         click.echo(json.dumps(steps, indent=2, default=_plain))

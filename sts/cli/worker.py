@@ -120,6 +120,11 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
             if not self._hand_on(conn):
                 self._gather(conn)
 
+    def handle_error(self, req: object, client: socket.socket, addr: object, exc: Exception) -> None:
+        """Answer with gunicorn's status and no word of the request: it would repeat what it could not read."""
+        silent = type(type(exc).__name__, (type(exc),), {"__init__": lambda _: None, "__str__": lambda _: ""})
+        super().handle_error(req, client, addr, silent())
+
     def murder_pending(self) -> None:
         """Drop what did not arrive in time, and on the way out what has not begun to arrive."""
         now = time.monotonic()

@@ -31,7 +31,7 @@ class Clients:
         """
         client_id = caller.unverified_client_id
         # An unknown client costs the same comparisons: the time of the answer must not tell it (RFC 6749 §2.3.1).
-        proven = matches(caller.secret or "", self._live.get(client_id, NOBODY))
+        proven = matches(caller.secret or "", self._live.get(client_id, NOBODY)) and bool(caller.secret)
         settings = self._settings.get(client_id)
         if not proven or settings is None:
             raise self._unproven(caller)
@@ -51,4 +51,6 @@ class Clients:
 
     def _unproven(self, caller: Caller) -> Refusal:
         why = "wrong secret" if caller.secret else "no secret"
-        return self._failures.refusal(caller, why if caller.unverified_client_id in self._settings else "unknown client")
+        return self._failures.refusal(
+            caller, why if caller.unverified_client_id in self._settings else "unknown client"
+        )

@@ -34,8 +34,9 @@ class Failures:
     """The failures of the last minute by peer and client id, one for each worker and as long as it.
 
     Known and unknown ids are treated alike: a bucket of its own for each configured client, and one for all others,
-    would say which ids exist. So every id falls into a lane by its hash, which nobody outside can foretell. Two
-    callers in one bucket only share the status of their refusals. `notice` hears of every limited failure.
+    would say which ids exist. So every id falls into a lane by its hash, which nobody outside can foretell, and so
+    does every peer's lane into a bucket. Callers who share one only share the status of their refusals. `clock` is
+    any steady one, in seconds; `notice` hears of every limited failure.
     """
 
     def __init__(self, clock: Callable[[], float], notice: Callable[[], None] = lambda: None) -> None:

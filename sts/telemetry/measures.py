@@ -98,6 +98,9 @@ class Metrics:
         self._reloads = Counter("sts_reloads", "Reloads of the configuration.", ["outcome"], registry=own)
         self._audit_failures = Counter("sts_audit_failures", "Audit events that were not written.", registry=own)
         self._unknown = Counter("sts_unknown_parameters", "Unknown parameters, ignored at /token.", registry=own)
+        self._limited = Counter(
+            "sts_clients_limited", "Failures of client authentication over the limit.", registry=own
+        )
         self._count = {
             (door, reason, cached): self._decisions.labels(
                 door, "refused" if reason else "allowed", reason, str(cached).lower()
@@ -132,6 +135,10 @@ class Metrics:
     def reloaded(self, outcome: str) -> None:
         """Count a reload: "accepted" or "refused"."""
         self._reloads.labels(outcome).inc()
+
+    def client_limited(self) -> None:
+        """Count a failure of client authentication that was over the limit."""
+        self._limited.inc()
 
     def audit_failed(self) -> None:
         """Count an audit event that was not written."""

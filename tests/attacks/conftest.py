@@ -104,7 +104,7 @@ class Doors:
         event, line = self.event(answer)
         assert (event["outcome"], event["reason"]) == ("refused", reason), (answer, event.get("facts"))
         assert event["duration_us"] < 1_000_000
-        assert event["jti"] is event["subject_hash"] is None
+        assert event["jti"] is event["kid"] is event["exp"] is None
         assert answer.headers["cache-control"] == "no-store"
         if event["door"] == "token":
             _is_oauth_error(answer, reason)
@@ -183,6 +183,12 @@ def doors(service, trap):
 def thief():
     """Somebody else's keys, with the key ids of the provider."""
     return {"RS256": Key("rsa-1", "RS256"), "ES256": Key("ec-1", "ES256")}
+
+
+@pytest.fixture(scope="session")
+def make_source():
+    """A source's settings, good for all tokens of `Idp`: `make_source(name, **changes)`."""
+    return source
 
 
 @pytest.fixture(scope="session")
@@ -272,18 +278,47 @@ def world_of(first, second, odd):
     }
 
 
-class World:
-    """The four issuers, the configuration that believes them, and once started the service and its doors."""
+class Providers:
+    """The four issuers of a world; making their keys costs more than starting a service."""
 
-    def __init__(self, directory, trap):
-        self.directory, self.trap, self.service = Path(directory), trap, None
+    def __init__(self):
         self.first, self.second, self.odd, self.file = (
             Idp(f"https://{name}.example") for name in ("first", "second", "odd", "file")
         )
-        self.more = {alg: Key(alg.lower(), alg) for alg in ("PS256", "ES384", "ES512", "Ed25519")}
+        # PyJWT knows the algorithm by its older name only.
+        self.more = {alg: Key(alg.lower(), alg) for alg in ("PS256", "ES384", "ES512")}
+        self.more["Ed25519"] = Key("ed25519", "EdDSA")
+        self.more["Ed25519"].jwk["alg"] = "Ed25519"
         self.first.keys += [key.jwk for key in self.more.values()]
+        self.good = {provider: [dict(jwk) for jwk in provider.keys] for provider in self.all()}
+
+    def all(self):
+        return (self.first, self.second, self.odd, self.file)
+
+    def mend(self):
+        """Undo what a test has bent."""
+        for provider in self.all():
+            provider.keys, provider.answer, provider.fetches = [dict(jwk) for jwk in self.good[provider]], None, 0
+
+    def close(self):
+        for provider in self.all():
+            provider.close()
+
+
+class World:
+    """The four issuers, the configuration that believes them, and once started the service and its doors."""
+
+    def __init__(self, directory, trap, providers):
+        self.directory, self.trap, self.service = Path(directory), trap, None
+        self.first, self.second, self.odd, self.file = providers.all()
+        self.more = providers.more
         self.configuration = world_of(self.first.url, self.second.url, self.odd.url)
         self.write_file(self.file.keys)
+
+    def token(self, alg, **changes):
+        """A good token of the first issuer under one of its algorithms."""
+        key = {"RS256": self.first.rsa, "ES256": self.first.ec}.get(alg) or self.more[alg]
+        return self.first.token(key, {"alg": alg}, **changes)
 
     @property
     def text(self):
@@ -304,24 +339,32 @@ class World:
         self.service.write(self.text)
         assert self.service.reload()["event"] == "reloaded"
 
-    def close(self):
-        status = 0 if self.service is None else self.service.stop()
-        for provider in (self.first, self.second, self.odd, self.file):
-            provider.close()
-        assert status == 0, self.service.log()
+    def stop(self):
+        assert self.service is None or self.service.stop() == 0, self.service.log()
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory, trap):
     """One world for all tests that do not change it."""
-    made = World(tmp_path_factory.mktemp("world"), trap)
+    providers = Providers()
+    made = World(tmp_path_factory.mktemp("world"), trap, providers)
     yield made.start()
-    made.close()
+    made.stop()
+    providers.close()
+
+
+@pytest.fixture(scope="session")
+def spare_providers():
+    """Issuers for the worlds that are bent, one after the other."""
+    providers = Providers()
+    yield providers
+    providers.close()
 
 
 @pytest.fixture
-def own_world(tmp_path, trap):
+def own_world(tmp_path, trap, spare_providers):
     """A world to bend: before `start`, or while it runs, with `reload`."""
-    made = World(tmp_path / "world", trap)
+    made = World(tmp_path / "world", trap, spare_providers)
     yield made
-    made.close()
+    made.stop()
+    spare_providers.mend()

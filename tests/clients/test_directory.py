@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from sts.clients.client import within
 from sts.clients.directory import Clients
+from sts.clients.failures import Failures
 from sts.clients.secret import SecretClient, digest
 from sts.errors import Refusal
 from sts.model import Caller, Peer
@@ -20,7 +21,7 @@ def client(**settings):
 
 
 def prove(settings, secret="first", client_id="gateway", peer=LOCAL, door="token"):
-    return Clients({"gateway": settings}).prove(Caller(door, client_id, secret, peer))
+    return Clients({"gateway": settings}, Failures(lambda: 0.0)).prove(Caller(door, client_id, secret, peer))
 
 
 def refused(settings, **call):
@@ -72,6 +73,11 @@ def test_an_all_zero_digest_is_no_open_door():
     zeros = client(secrets=["sha256:" + "0" * 64])
     for secret in ("", "\0" * 32, "0" * 64):
         assert refused(zeros, secret=secret).reason.name == "client_refused"
+
+
+def test_no_secret_is_no_secret_even_where_the_configuration_has_the_digest_of_an_empty_one():
+    for secret in (None, ""):
+        assert refused(client(secrets=[digest("")]), secret=secret).reason.name == "client_refused"
 
 
 @pytest.mark.parametrize("written", ["plain-text", "sha256:XYZ", "sha1:" + "0" * 64, "sha256:" + "A" * 64])

@@ -7,6 +7,7 @@ import hashlib
 import pytest
 
 from sts.clients.directory import Clients
+from sts.clients.failures import Failures
 from sts.clients.secret import SecretClient
 from sts.errors import Refusal
 from sts.model import Incoming, Issued, Peer
@@ -61,7 +62,7 @@ def clients():
     digest = "sha256:" + hashlib.sha256(SECRET.encode()).hexdigest()
     settings = SecretClient(auth="secret", secrets=(digest,), audiences=("orders",), profile="nginx")
     bare = SecretClient(auth="secret", secrets=(digest,), audiences=("orders",))
-    return Clients({CLIENT: settings, "no-profile": bare})
+    return Clients({CLIENT: settings, "no-profile": bare}, Failures(lambda: NOW))
 
 
 @pytest.fixture

@@ -2,8 +2,15 @@
 
 from pathlib import Path
 
+from gunicorn.config import LimitRequestFields, LimitRequestFieldSize, LimitRequestLine
+
+from sts.cache import tokens
+from sts.cli import server, worker
+from sts.clients import failures
 from sts.edge import form, token
 from sts.errors import REASONS, Reason
+from sts.trust import remote_jwks
+from sts.trust.fetch import Bounds
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
 FORWARD_AUTH_ONLY = {"no_route", "ambiguous_path", "unsafe_header_value", "profile_header_missing"}
@@ -24,7 +31,9 @@ def test_the_page_lists_every_reason_and_no_other():
 
 def test_the_page_lists_every_other_code_of_the_token_door():
     section = PAGE.split("## ")[1]
-    derived = [value for module in (form, token) for value in vars(module).values() if isinstance(value, Reason)]
+    derived = [
+        value for module in (form, token, failures) for value in vars(module).values() if isinstance(value, Reason)
+    ]
     wanted = {
         (str(reason.token_status), f"`{reason.error}`", f"`{reason.name}`")
         for reason in derived
@@ -39,3 +48,41 @@ def test_what_callers_read_stays_within_the_characters_of_an_error_description()
         assert all(
             character in " !" or "#" <= character <= "[" or "]" <= character <= "~" for character in reason.sentence
         )
+
+
+FIGURES = {
+    "request line": f"{LimitRequestLine.default} bytes",
+    "one header field": f"{LimitRequestFieldSize.default} bytes",
+    "header fields": f"{LimitRequestFields.default}",
+    "the whole head, while it arrives": f"{worker.MAX_HEAD_BYTES // 1024} KiB",
+    "body at `/token`": f"{form.MAX_BODY_BYTES // 1024} KiB",
+    "framing and content of a chunked body": f"{worker.MAX_CHUNKED_BYTES // 1024} KiB",
+    "parameters of a form": f"{form.MAX_PARAMETERS}",
+    "arrival of a request, head and body": f"{worker.ARRIVAL_S:g} s",
+    "one write of an answer": f"{worker.WRITE_S} s",
+    "idle kept-alive connection": f"{server._KEEPALIVE_S} s",
+    "connections of a worker": "1000, or 4 × `threads` if more",
+    "failures of client authentication, per peer and lane of ids": (
+        f"{failures.BURST}, then {failures.PER_MINUTE} a minute"
+    ),
+    "lanes of client ids per peer": f"{failures.LANES}",
+    "requests that wait for one issuer's keys": "an eighth of `threads`",
+    "requests that wait for the same request of somebody else": "an eighth of `threads`",
+    "wait for an issuer's keys": f"{remote_jwks.PATIENCE:g} s",
+    "fetch of an issuer's document": (
+        f"{Bounds().connect:g} s to connect, {Bounds().read:g} s for the next bytes, {Bounds().total:g} s in all"
+    ),
+    "an issuer's document": f"{Bounds().body // 1024} KiB",
+    "pause after a failed fetch": f"{remote_jwks.BACK_OFF:g} s, doubled each time, up to {remote_jwks.COOL_DOWN[1]:g} s",
+    "requests in flight when the service stops": f"{server._GRACE_S} s",
+}
+
+
+def rows_below(heading):
+    section = PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
+    return cells[2:]
+
+
+def test_the_page_says_each_limit_and_time_out_as_it_is():
+    assert {what: figure for what, figure, _ in rows_below("Limits and time-outs")} == FIGURES

@@ -2,13 +2,15 @@
 
 There is no container engine where these tests run, so the Dockerfile itself is not built here. Its steps are: build the
 wheel, install the lock with hashes, install the wheel, start as another user with nothing but /var/lib/sts to write to.
-The first three are done here for real, the start from a place that is not the checkout.
+All but the other user and the read-only file system are done here for real, away from the checkout.
 """
 
 import os
 import re
+import socket
 import subprocess
 import sys
+import time
 import venv
 from pathlib import Path
 
@@ -75,6 +77,34 @@ def test_a_first_configuration_passes_the_installed_check(sts, tmp_path):
     sts("init")
     assert sts("check") is not None
     assert (tmp_path / "sts.yaml").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_installed_service_runs_in_the_images_surroundings(installed, tmp_path):
+    """The environment that the Dockerfile sets, no home, and a configuration that cannot be written."""
+    (tmp_path / "var").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    configuration = tmp_path / "sts.yaml"
+    configuration.write_text(f"issuer: https://sts.example.internal\nlisten: 127.0.0.1:{port}\nworkers: 1\n")
+    configuration.chmod(0o444)
+    image = dict(part.split("=") for name, value in dockerfile() if name == "ENV" for part in value.split())
+    image |= {"PATH": f"{installed / 'bin'}:{os.defpath}", "HOME": "/nowhere"}
+    image |= {"STS_CONFIG": str(configuration), "STS_VAR": str(tmp_path / "var")}
+    with (tmp_path / "log").open("wb") as log:
+        service = subprocess.Popen(["sts", "serve"], cwd=tmp_path / "var", env=image, stdout=log, stderr=log)
+    try:
+        end = time.monotonic() + 60
+        health = ["sts", "health", "--ready"]
+        while subprocess.run(health, env=image, capture_output=True, check=False).returncode != 0:
+            assert service.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < end, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        service.terminate()
+        assert service.wait(60) == 0
+    finally:
+        service.kill()
+        service.wait()
+    assert {path.name for path in tmp_path.iterdir()} == {"sts.yaml", "var", "log"}
 
 
 def test_every_module_is_in_the_wheel(installed):

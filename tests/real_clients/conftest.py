@@ -25,7 +25,9 @@ clients:
 @pytest.fixture(scope="session")
 def snippets():
     """What each Python snippet of the page defines, by the name in its first line."""
-    blocks = re.findall(r'^```python\n("""(\w+)\.py: .*?)^```', PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(
+        r'^```python\n("""(\w+)\.py: .*?)^```', PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
     assert len(blocks) == 4
     found = {}
     for source, name in blocks:

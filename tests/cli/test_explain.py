@@ -1,0 +1,233 @@
+"""`sts explain`: the pipeline itself walks, and says what each step made of the credential."""
+
+import json
+import socket
+import subprocess
+import sys
+
+import pytest
+from harness import IDP, Key, decoded, free_port
+
+STEPS = [
+    "edge: the request is read",
+    "client: proven",
+    "edge: what is asked",
+    "policy: which audiences",
+    "credential: which source",
+    "policy: consent",
+    "credential: proven",
+    "pipeline: admitted",
+    "policy: identity",
+    "policy: decision",
+    "mint: the token would hold",
+    "edge: the answer",
+]
+REQUEST = "GET https://api.example.com/orders/7"
+
+
+@pytest.fixture
+def explain(sts, offline, monkeypatch):
+    """Explain a token with nothing but the configuration and the issuer's keys in a file: no network."""
+
+    def refused(*_):
+        raise AssertionError("something was to be fetched")
+
+    def explain(token, *arguments, status=0):
+        with monkeypatch.context() as patch:
+            patch.setattr(socket.socket, "connect", refused)
+            result = sts("explain", "-c", offline, *arguments, input=token)
+        assert result.exit_code == status, result.output
+        return result.stdout
+
+    return explain
+
+
+def titles(text):
+    return [line[2:].partition(":")[0] + ":" + line.split(":")[1] for line in text.splitlines() if line[0] in "✓✗"]
+
+
+def test_every_step_is_told_in_order(explain, idp):
+    text = explain(idp.token(), "--audience", "orders")
+    assert titles(text) == STEPS
+    assert "✗" not in text
+    for told in ("tenant: agency-7   ← claims.agency_id", "scopes: orders:read orders:write", "ttl: 5m"):
+        assert told in text
+
+
+@pytest.mark.parametrize("arguments", [["--audience", "orders"], ["--audience", "orders", "--scope", "orders:read"]])
+def test_the_token_would_hold_what_the_service_mints(explain, service, idp, arguments):
+    token = idp.token()
+    steps = {step["step"]: step["facts"] for step in json.loads(explain(token, *arguments, "--json"))}
+    header, claims = decoded(service.exchange(token, scope=arguments[3] if len(arguments) > 2 else None).token)
+    explained = steps["mint: the token would hold"]
+    for one in (claims, explained["claims"]):
+        assert {one.pop(name) and name for name in ("jti", "iat", "exp")} == {"jti", "iat", "exp"}
+    assert explained["claims"] == claims
+    assert {**explained["header"], "kid": header["kid"]} == header
+
+
+def test_a_request_line_is_walked_like_the_gateways_question(explain, service, idp):
+    token = idp.token()
+    steps = {step["step"]: step["facts"] for step in json.loads(explain(token, "--request", REQUEST, "--json"))}
+    assert list(steps) == STEPS
+    assert steps["edge: what is asked"]["route"] == "orders-read"
+    answer = service.forward(token)
+    assert steps["mint: the token would hold"]["claims"]["scope"] == decoded(answer.token)[1]["scope"]
+    assert steps["policy: decision"]["header X-User-ID"] == answer.headers["x-user-id"]
+
+
+def test_a_file_and_standard_input_are_the_same(explain, sts, offline, idp, tmp_path):
+    file = tmp_path / "inbound.jwt"
+    file.write_text(idp.token() + "\n")
+    of_file = sts("explain", "-c", offline, "--audience", "orders", file).stdout
+    of_input = explain(file.read_text(), "--audience", "orders", "-")
+    assert titles(of_file) == titles(of_input) == STEPS
+
+
+def test_an_open_route_needs_no_credential(explain):
+    text = explain("", "--request", "GET https://api.example.com/health?x=1#part")
+    assert titles(text) == ["edge: the request is read", "client: proven", "edge: what is asked", "edge: the answer"]
+    assert "token: none, the route is open" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "step", "reason"),
+    [
+        ({}, ["--audience", "nowhere"], "policy: which audiences", "no_consent"),
+        ({}, ["--audience", "orders", "--type", "id_token"], "credential: which source", "bad_type"),
+        ({}, ["--audience", "orders", "--type", "urn:x:saml"], "credential: which source", "bad_type"),
+        ({}, ["--audience", "orders", "--scope", "a b c"], "policy: decision", "insufficient_scope"),
+        ({"iss": "https://evil.example"}, ["--audience", "orders"], "credential: which source", "unknown_issuer"),
+        ({"exp": 1}, ["--audience", "orders"], "pipeline: admitted", "expired"),
+        ({"aud": "other"}, ["--audience", "orders"], "pipeline: admitted", "audience_mismatch"),
+        ({"sub": None}, ["--audience", "orders"], "policy: identity", "no_mapping"),
+        ({"sub": "edge-gateway"}, ["--audience", "orders"], "policy: decision", "subject_collision"),
+        ({"roles": ["clerk"]}, ["--audience", "billing"], "policy: decision", "not_allowed"),
+        ({"agency_id": "x" * 4000}, ["--audience", "orders"], "mint: the token would hold", "token_too_large"),
+        ({"agency_id": "ü"}, ["--request", REQUEST], "policy: decision", "unsafe_header_value"),
+        ({}, ["--request", "DELETE https://api.example.com/health/x"], "edge: what is asked", "no_route"),
+        ({}, ["--request", "GET https://api.example.com/orders/%2e%2e/x"], "edge: what is asked", "ambiguous_path"),
+    ],
+)
+def test_a_refusal_names_its_step_and_its_reason_and_ends_with_1(explain, idp, changes, arguments, step, reason):
+    token = idp.token(**changes)
+    text = explain(token, *arguments, status=1)
+    assert titles(text) == STEPS[: STEPS.index(step) + 1]
+    (refused,) = (line for line in text.splitlines() if line.startswith("✗"))
+    assert refused.startswith(f"✗ {step}: {reason}. ")
+    *_, last = json.loads(explain(token, *arguments, "--json", status=1))
+    assert (last["step"], last["refused"]) == (step, reason)
+    assert token not in text
+
+
+def test_a_forged_token_is_refused_where_it_is_proven(explain, idp):
+    text = explain(idp.token(Key("rsa-1")), "--audience", "orders", status=1)
+    assert "✗ credential: proven: bad_signature" in text
+
+
+@pytest.mark.parametrize(
+    ("token", "arguments", "told"),
+    [
+        ("", ["--audience", "orders"], "✗ edge: what is asked: missing_credential"),
+        ("", ["--request", REQUEST], "✗ edge: what is asked: missing_credential"),
+        ("two words", ["--request", REQUEST], "✗ edge: what is asked: malformed"),
+        ("x" * 70_000, ["--audience", "orders"], "✗ edge: the request is read: too_large"),
+        ("x.y.z", ["--audience", "\udcff"], "✗ edge: the request is read: malformed"),
+    ],
+)
+def test_what_is_no_credential_is_refused_as_the_door_would(explain, token, arguments, told):
+    assert told in explain(token, *arguments, status=1)
+
+
+@pytest.mark.parametrize("given", [b"\xff\xfe\x00", b"x" * 1_100_000])
+def test_what_cannot_be_read_at_all_is_one_line(sts, offline, given):
+    result = sts("explain", "-c", offline, "--audience", "orders", input=given)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("sts: the credential is ")
+
+
+def test_nothing_is_needed_in_var_and_nothing_is_stored(explain, idp, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    explain(idp.token(), "--audience", "orders")
+    explain(idp.token(exp=1), "--request", REQUEST, status=1)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_the_issuers_keys_are_fetched_where_they_are_published(sts, configure, idp):
+    config = configure(lambda document: document["sources"]["corporate-idp"].update(jwks_uri=idp.url))
+    result = sts("explain", "-c", config, "--audience", "orders", input=idp.token())
+    assert (result.exit_code, titles(result.stdout)) == (0, STEPS)
+
+
+def test_an_issuer_that_cannot_be_reached_is_told_so(sts, configure, idp):
+    nobody = f"http://127.0.0.1:{free_port()}/jwks"
+    config = configure(lambda document: document["sources"]["corporate-idp"].update(jwks_uri=nobody))
+    result = sts("explain", "-c", config, "--audience", "orders", input=idp.token())
+    assert result.exit_code == 1
+    assert "✗ credential: proven: source_unreachable" in result.stdout
+
+
+def test_the_client_is_named_where_there_are_several(sts, configure):
+    def another(document):
+        other = {**document["clients"]["edge-gateway"], "secrets": ["sha256:" + "ab" * 32]}
+        document["clients"]["other"] = {**other, "enabled": False, "networks": ["10.0.0.0/8"]}
+        del document["clients"]["other"]["profile"]
+
+    config = configure(another)
+    asked = ("explain", "-c", config, "--audience", "orders")
+    assert (sts(*asked, input="x").exit_code, "There are 2 clients" in sts(*asked, input="x").stderr) == (2, True)
+    disabled = sts(*asked, "--client", "other", input="x")
+    assert disabled.exit_code == 1
+    assert "✗ client: proven: client_refused" in disabled.stdout
+    assert "client is disabled" in disabled.stdout
+    no_door = sts("explain", "-c", config, "--request", REQUEST, "--client", "other", input="x")
+    assert (no_door.exit_code, no_door.stdout) == (1, "")
+    assert "no profile" in no_door.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--audience", "orders", "--request", REQUEST],
+        ["--audience", "orders", "--client", "nobody"],
+        ["--request", "GET"],
+        ["--request", "GET /orders/7"],
+        ["--request", " https://api.example.com/"],
+        ["--request", "GET https://[/"],
+        ["--audience", "orders", "no-such-file"],
+    ],
+)
+def test_a_faulty_command_line_is_told_with_status_2(sts, offline, arguments):
+    result = sts("explain", "-c", offline, *arguments, input="x")
+    assert (result.exit_code, result.stdout) == (2, "")
+
+
+def test_a_faulty_configuration_is_listed(sts, configure):
+    config = configure(lambda document: document["audiences"]["orders"].update(tttl="5m"))
+    result = sts("explain", "-c", config, "--audience", "orders", input="x")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "audiences.orders.tttl" in result.stderr
+
+
+def test_no_claim_can_speak_to_the_terminal(explain, idp):
+    text = explain(idp.token(sub="a\x1b[31m\u202eb", roles=["\x07"]), "--audience", "orders")
+    assert {"\x1b", "\u202e", "\x07"}.isdisjoint(text)
+
+
+def test_a_host_that_looks_like_the_scheme_is_read_rightly(explain, idp):
+    text = explain(idp.token(), "--request", "GET https://s/orders/7", status=1)
+    assert "no_route" in text
+
+
+def test_as_a_process_it_speaks_on_standard_output_alone(offline, idp):
+    done = subprocess.run(
+        [sys.executable, "-m", "sts", "explain", "-c", offline, "--audience", "orders"],
+        input=idp.token(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert titles(done.stdout) == STEPS
+    assert IDP in done.stdout

@@ -1,0 +1,100 @@
+"""`sts health`: what a container's health check asks."""
+
+import contextlib
+import http.server
+import socket
+import threading
+
+import pytest
+from harness import free_port
+
+from sts.cli import health
+
+
+@pytest.fixture
+def ask(sts, configure):
+    """Ask the service that a configuration says is listening there."""
+
+    def ask(listen, *arguments):
+        config = configure(lambda document: document.update(listen=listen))
+        return sts("health", "-c", config, *arguments)
+
+    return ask
+
+
+@pytest.fixture
+def unwell():
+    """A service that answers, and says that it is not ready; `seen` are the paths it was asked for."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.server.seen.append(self.path)
+            self.send_response(503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.seen = []
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_service_that_is_well_ends_with_0(ask, service):
+    listen = f"127.0.0.1:{service.port}"
+    alive, ready = ask(listen), ask(listen, "--ready")
+    assert (alive.exit_code, alive.stdout, alive.stderr) == (0, "alive\n", "")
+    assert (ready.exit_code, ready.stdout, ready.stderr) == (0, "ready\n", "")
+
+
+def test_one_that_answers_and_is_not_well_ends_with_1(ask, unwell):
+    listen = f"127.0.0.1:{unwell.server_port}"
+    result = ask(listen, "--ready")
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "sts: /readyz answered 503\n")
+    assert ask(listen).exit_code == 1
+    assert unwell.seen == ["/readyz", "/healthz"]
+
+
+def test_where_it_listens_everywhere_it_is_asked_on_loopback(ask, service):
+    assert ask({"address": f"0.0.0.0:{service.port}", "transport": "terminated"}).exit_code == 0
+
+
+def test_one_that_is_not_there_ends_with_3(ask, tmp_path):
+    for listen in (f"127.0.0.1:{free_port()}", f"[::1]:{free_port()}", f"unix:{tmp_path}/no.sock"):
+        result = ask(listen)
+        assert (result.exit_code, result.stdout) == (3, "")
+        assert "does not answer" in result.stderr
+
+
+@pytest.mark.parametrize("says", [b"", b"SSH-2.0-OpenSSH_9.2\r\n"])
+def test_one_that_does_not_speak_http_or_not_at_all_ends_with_3(ask, monkeypatch, says):
+    monkeypatch.setattr(health, "_TIMEOUT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer():
+            with contextlib.suppress(OSError):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.sendall(says)
+                    connection.recv(4096)
+                    connection.recv(4096)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        result = ask(f"127.0.0.1:{listener.getsockname()[1]}")
+        thread.join(10)
+    assert (result.exit_code, result.stdout) == (3, "")
+
+
+def test_a_faulty_configuration_ends_with_1(ask):
+    result = ask("0.0.0.0:80")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "listen" in result.stderr
+
+
+def test_an_unknown_option_ends_with_2(sts):
+    assert sts("health", "--now").exit_code == 2

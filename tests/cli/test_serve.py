@@ -1,0 +1,230 @@
+"""`sts serve` as a process: what it refuses to start from, how it says so, and the Unix socket."""
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from harness import MINIMAL, SECRET, Answer, free_port, wait_for
+
+SERVE = [sys.executable, "-m", "sts", "serve"]
+
+
+def start(folder, changes, *arguments, **more):
+    """Start `sts serve` on minimal.yaml with changes; its log is a file, as its end is waited for elsewhere."""
+    folder.mkdir(exist_ok=True)
+    config = folder / "sts.yaml"
+    config.write_text(json.dumps(yaml.safe_load(MINIMAL.read_text()) | {"workers": 1} | changes))
+    with (folder / "log").open("wb") as log, (folder / "out").open("wb") as out:
+        return subprocess.Popen(
+            [*SERVE, "-c", config, *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=log, **more
+        )
+
+
+@pytest.fixture(scope="module")
+def unstartable(tmp_path_factory):
+    """Services that cannot start, all started at once: by name, the process and its folder."""
+    root = tmp_path_factory.mktemp("unstartable")
+    ring = root / "ring without secret"
+    ring.mkdir()
+    (ring / "sts.yaml").write_text(MINIMAL.read_text())
+    subprocess.run([sys.executable, "-m", "sts", "keys", "init", "-c", ring / "sts.yaml"], check=True)
+    (ring / "var" / "secret").unlink()
+    foreign = root / "secret of another ring"
+    shutil.copytree(ring, foreign)
+    (foreign / "var" / "secret").write_text("A" * 43)
+    (foreign / "var" / "secret").chmod(0o600)
+    (root / "plain").touch()
+    (root / "var is a file").mkdir()
+    (root / "var is a file" / "var").touch()
+    busy, living = socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_UNIX)
+    living.bind(str(root / "living"))
+    living.listen()
+    port = busy.getsockname()[1]
+    free = f"127.0.0.1:{free_port()}"
+    with busy, living:
+        started = {
+            name: (start(root / name, {"listen": free} | changes, *arguments), root / name)
+            for name, changes, *arguments in (
+                ("faulty", {"audiences": {"orders": {"tttl": "5m"}}, "treads": 8}),
+                ("ring without secret", {}),
+                ("secret of another ring", {}),
+                ("var is a file", {}),
+                ("no audit", {"audit": {"file": "no/such/folder/audit.jsonl"}}),
+                ("beyond loopback", {"listen": "0.0.0.0:8080"}),
+                ("beyond loopback by option", {}, "--listen", "0.0.0.0:8080"),
+                ("no address", {}, "--listen", "8080"),
+                ("no socket", {}, "--listen", f"unix:{root}/plain"),
+                ("no folder", {}, "--listen", f"unix:{root}/nowhere/sts.sock"),
+                ("taken socket", {}, "--listen", f"unix:{root}/living"),
+                ("taken port", {"listen": f"127.0.0.1:{port}"}),
+                ("no secret", {"secret": {"env": "NO_SUCH_VARIABLE"}}),
+            )
+        }
+        for process, _ in started.values():
+            process.wait(60)
+        living.settimeout(0)
+        yield started
+
+
+EXPECTED = {
+    "faulty": ["audiences.orders.tttl", "treads", "sts: ", " faults"],
+    "ring without secret": ["there is a key ring at", "var/keyring.json", "var/secret is gone"],
+    "secret of another ring": ["keyring.json"],
+    "var is a file": ["var/secret"],
+    "no audit": ["the audit file", "no/such/folder/audit.jsonl cannot be opened"],
+    "beyond loopback": ["sts.yaml:", "listen", "beyond loopback needs"],
+    "beyond loopback by option": ["--listen  0.0.0.0:8080", "beyond loopback needs"],
+    "no address": ["--listen  8080", "an address is"],
+    "no socket": ["/plain: it is there and no socket"],
+    "no folder": ["there is no directory"],
+    "taken socket": ["/living: another process does"],
+    "taken port": ["Connection in use"],
+    "no secret": ["the environment variable NO_SUCH_VARIABLE is not set"],
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_what_cannot_start_says_why_in_words_and_ends_with_1(unstartable, name):
+    process, folder = unstartable[name]
+    log = (folder / "log").read_text()
+    assert process.returncode == 1, log
+    assert [text for text in EXPECTED[name] if text not in log] == [], log
+    assert "Traceback" not in log
+    assert (folder / "out").read_text() == ""
+
+
+def test_all_that_cannot_start_is_expected(unstartable):
+    assert set(unstartable) == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", ["faulty", "no audit", "beyond loopback", "no secret"])
+def test_nothing_is_made_before_the_configuration_is_right(unstartable, name):
+    assert not (unstartable[name][1] / "var").exists()
+
+
+def test_no_second_secret_is_made_for_a_ring(unstartable):
+    _, folder = unstartable["ring without secret"]
+    assert not (folder / "var" / "secret").exists()
+
+
+@pytest.fixture(scope="module")
+def at_socket(tmp_path_factory):
+    """A service on a Unix socket, whose client may call from there alone."""
+    folder = tmp_path_factory.mktemp("socket")
+    document = yaml.safe_load(MINIMAL.read_text())
+    document["clients"]["edge-gateway"]["networks"] = ["unix"]
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    process = start(
+        folder,
+        {"listen": "unix:sts.sock", "clients": document["clients"]},
+        env={**os.environ, "TMPDIR": str(temporary)},
+    )
+    wait_for(lambda: (folder / "sts.sock").exists() and _ask(folder / "sts.sock", "/readyz").status == 200, 30)
+    yield process, folder
+    process.terminate()
+    process.wait(40)
+
+
+def _ask(path, target, headers=None):
+    with contextlib.closing(http.client.HTTPConnection("localhost", timeout=20)) as connection:
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(str(path))
+        connection.request("GET", target, headers=headers or {})
+        answer = connection.getresponse()
+        return Answer(answer.status, answer.getheaders(), answer.read())
+
+
+def test_only_owner_and_group_may_open_the_socket(at_socket):
+    assert stat.S_IMODE((at_socket[1] / "sts.sock").stat().st_mode) == 0o660
+
+
+def test_a_request_through_the_socket_is_from_the_network_unix(at_socket):
+    _, folder = at_socket
+    asked = {"X-Gateway-Secret": SECRET, "X-Original-Method": "GET", "X-Original-URI": "/health"}
+    answer = _ask(folder / "sts.sock", "/forward-auth/edge-gateway", asked | {"X-Original-Host": "api.example.com"})
+    assert answer.status == 200
+    assert _ask(folder / "sts.sock", "/metrics").status == 200
+    assert json.loads((folder / "out").read_text().splitlines()[-1])["outcome"] == "allowed"
+
+
+def test_health_asks_through_the_socket(at_socket, sts):
+    result = sts("health", "-c", at_socket[1] / "sts.yaml", "--ready")
+    assert (result.exit_code, result.stdout) == (0, "ready\n")
+
+
+def test_a_second_service_does_not_take_the_socket(at_socket, tmp_path):
+    process, folder = at_socket
+    second = start(tmp_path, {"listen": f"unix:{folder}/sts.sock"})
+    assert second.wait(30) == 1
+    assert "another process does" in (tmp_path / "log").read_text()
+    assert _ask(folder / "sts.sock", "/healthz").status == 200
+    assert process.poll() is None
+
+
+def test_a_reload_cannot_move_the_socket(at_socket):
+    process, folder = at_socket
+    config = folder / "sts.yaml"
+    before = config.read_text()
+    config.write_text(before.replace("unix:sts.sock", "unix:other.sock"))
+    process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "listen cannot change without a restart" in (folder / "log").read_text())
+    config.write_text(before)
+    assert _ask(folder / "sts.sock", "/healthz").status == 200
+
+
+def test_a_socket_that_was_removed_does_not_hinder_the_end(at_socket):
+    """The last test with this service: it ends it."""
+    process, folder = at_socket
+    (folder / "sts.sock").unlink()
+    process.terminate()
+    assert process.wait(40) == 0
+    assert "Traceback" not in (folder / "log").read_text()
+    assert list((folder / "temporary").iterdir()) == []
+
+
+PROBE = """
+import json, os, subprocess, sys
+from sts.cli import main, serve
+
+class Probe(serve.Server):
+    def run(self):
+        again = self.load_settings()
+        child = subprocess.run(["env"], capture_output=True, text=True, check=True).stdout
+        print(json.dumps({"same": again == self.accepted, "own": dict(os.environ), "child": child}))
+
+serve.Server = Probe
+sys.argv = ["sts", "serve", "-c", sys.argv[1]]
+main.main()
+"""
+
+
+def test_secrets_leave_the_environment_before_any_worker_is_made_and_a_reload_has_them(tmp_path):
+    """/proc keeps what the process was started with; its own environment, its children and a dump of it do not."""
+    document = yaml.safe_load(MINIMAL.read_text())
+    (digest,) = document["clients"]["edge-gateway"]["secrets"]
+    document["clients"]["edge-gateway"]["secrets"] = [{"env": "GATEWAY_DIGEST"}]
+    config = tmp_path / "sts.yaml"
+    config.write_text(json.dumps(document | {"secret": {"env": "DEPLOYMENT_SECRET"}}))
+    given = {"GATEWAY_DIGEST": digest, "DEPLOYMENT_SECRET": "A" * 43, "OTHER": "stays"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, config], env={**os.environ, **given}, capture_output=True, text=True, check=True
+    )
+    seen = json.loads(done.stdout)
+    assert seen["same"] is True
+    assert seen["own"]["OTHER"] == "stays"
+    for secret in (digest, "A" * 43):
+        assert secret not in done.stdout + done.stderr
+    assert {"GATEWAY_DIGEST", "DEPLOYMENT_SECRET"}.isdisjoint(seen["own"])
+    assert "OTHER=stays" in seen["child"]
+    assert not Path(tmp_path / "var" / "secret").exists()

@@ -1,0 +1,296 @@
+"""An issuer that fails, in whatever way, harms its own tokens only: eight threads, one good issuer, many bad ones."""
+
+import json
+import socket
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import yaml
+from harness import Idp, Service, minimal, wait_for
+
+THREADS = 8
+QUARTER = THREADS // 4
+AT_ONCE_S = 1.5  # with room for a busy machine; who waits for an issuer does so for two seconds or more
+MORE_THAN_A_BODY = 2 * 1024 * 1024
+
+
+def hang(handler):
+    handler.server.over.wait(30)
+
+
+def drip(handler):
+    handler.send_response(200)
+    handler.end_headers()
+    while not handler.server.over.wait(0.2):
+        handler.wfile.write(b" ")
+
+
+def drip_head(handler):
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-A: ")
+    while not handler.server.over.wait(0.2):
+        handler.wfile.write(b"a")
+
+
+def huge(handler):
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(MORE_THAN_A_BODY))
+    handler.end_headers()
+    handler.wfile.write(b" " * MORE_THAN_A_BODY)
+
+
+def endless(handler):
+    handler.send_response(200)
+    handler.end_headers()
+    while not handler.server.over.is_set():
+        handler.wfile.write(b" " * 65536)
+
+
+def huge_head(handler):
+    handler.send_response(200)
+    for number in range(500):
+        handler.send_header(f"X-{number}", "x" * 1000)
+    handler.end_headers()
+
+
+def cut_off(handler):
+    handler.send_response(200)
+    handler.send_header("Content-Length", "5000")
+    handler.end_headers()
+    handler.wfile.write(b'{"keys": [')
+
+
+def nothing(handler):
+    handler.connection.shutdown(socket.SHUT_RDWR)
+
+
+def replies(body, status=200, headers=()):
+    return lambda handler: handler.reply(body, status, headers)
+
+
+SLOW = {"hangs": hang, "drips": drip, "drips-its-head": drip_head}
+WRONG = {
+    "server-error": replies(b"{}", 500),
+    "not-found": replies(b"<html>not found</html>", 404),
+    "a-page": replies(b"<html>log in</html>"),
+    "no-json": replies(bytes(range(256))),
+    "no-keys": replies(b'{"keys": []}'),
+    "another-document": replies(b'{"issuer": "https://idp.example.com"}'),
+    "keys-that-are-none": replies(b'{"keys": [1, null, {"kty": "oct", "k": "AA", "kid": "rsa-1"}]}'),
+    "deep-nesting": replies(b'{"keys": ' + b"[" * 100_000),
+    "huge-body": huge,
+    "endless-body": endless,
+    "huge-head": huge_head,
+    "body-cut-off": cut_off,
+    "compressed": replies(b"\x1f\x8b", headers=[("Content-Encoding", "gzip")]),
+    "nothing": nothing,
+    "no-http": lambda handler: handler.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n"),
+}
+REDIRECTS = (301, 302, 303, 307, 308)
+
+
+class Trap:
+    """An address that no configuration names."""
+
+    def __init__(self):
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        self.connections = 0
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self):
+        while True:
+            try:
+                connection, _ = self.socket.accept()
+            except OSError:
+                return
+            self.connections += 1
+            connection.close()
+
+
+class World:
+    """A running service, an issuer that always answers, and one server for all the bad ones: one path, one issuer."""
+
+    def __init__(self, folder):
+        self.trap = Trap()
+        self.good, self.bad = Idp(), Idp("https://bad.example.com")
+        self.bad.server.over = self.bad.stop
+        self.answers = {
+            **SLOW,
+            **WRONG,
+            **{f"redirect-{status}": self.redirects(status) for status in REDIRECTS},
+            "recovers": replies(b"", 500),
+            "goes-away": None,
+            "hangs-too": hang,
+        }
+        self.asked = Counter()
+        self.bad.answer = self.answer
+        document = yaml.safe_load(minimal(self.good))
+        first = document["sources"]["corporate-idp"]
+        first.update({"audiences": ["*"], "namespace": ""})
+        for name in self.answers:
+            uri = f"http://127.0.0.1:{self.bad.port}/{name}"
+            document["sources"][name] = {**first, "issuer": self.issuer(name), "jwks_uri": uri, "namespace": name}
+        elsewhere = {**first, "issuer": f"http://127.0.0.1:{self.bad.port}", "discovery": True, "namespace": "d"}
+        del elsewhere["jwks_uri"]
+        document["sources"]["elsewhere"] = elsewhere
+        self.full = socket.create_server(("127.0.0.1", 0), backlog=0)  # it takes one connection, and answers nobody
+        self.filling = [socket.socket() for _ in range(3)]
+        for one in self.filling:
+            one.setblocking(False)
+            one.connect_ex(self.full.getsockname())
+        uri = f"http://127.0.0.1:{self.full.getsockname()[1]}/"
+        document["sources"]["full"] = {**first, "issuer": self.issuer("full"), "jwks_uri": uri, "namespace": "full"}
+        document["clients"]["edge-gateway"]["sources"] = ["*"]
+        document.update({"threads": THREADS, "workers": 1})
+        self.service = Service(folder, json.dumps(document))
+
+    def close(self):
+        assert self.service.stop() == 0, self.service.log()
+        for provider in (self.good, self.bad):
+            provider.close()
+        for one in (self.trap.socket, self.full, *self.filling):
+            one.close()
+
+    @staticmethod
+    def issuer(name):
+        return f"https://{name}.example.com"
+
+    def redirects(self, status):
+        return lambda handler: handler.reply(b"", status, [("Location", self.trap.url)])
+
+    def answer(self, handler):
+        name = handler.path[1:]
+        self.asked[name] += 1
+        if name == ".well-known/openid-configuration":
+            document = {"issuer": f"http://127.0.0.1:{self.bad.port}", "jwks_uri": self.trap.url}
+            handler.reply(json.dumps(document).encode())
+        elif self.answers[name] is not None:
+            self.answers[name](handler)
+        else:
+            handler.reply(json.dumps({"keys": self.bad.keys}).encode())
+
+    def token(self, name):
+        return self.bad.token(iss=self.issuer(name), jti=str(time.monotonic_ns()))
+
+    def timed(self, token, door="token"):
+        """Ask once; the answer, and how long it took."""
+        began = time.monotonic()
+        answer = self.service.exchange(token) if door == "token" else self.service.forward(token)
+        return answer, time.monotonic() - began
+
+    def good_goes_on(self, times=1):
+        """Tokens of the good issuer, none of them cached, at both doors: all pass, and at once."""
+        for number in range(times):
+            for door in ("token", "forward_auth"):
+                answer, took = self.timed(self.good.token(jti=f"{number}-{time.monotonic_ns()}"), door)
+                assert answer.status == 200, answer
+                assert took < AT_ONCE_S
+        return True
+
+    def refused(self, name, door="token"):
+        answer, took = self.timed(self.token(name), door)
+        assert unreachable(answer)
+        return took
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """One service for all; no test touches the issuer of another."""
+    made = World(tmp_path_factory.mktemp("issuers"))
+    made.good_goes_on()
+    yield made
+    assert made.trap.connections == 0
+    made.close()
+
+
+def unreachable(answer):
+    """The documented answer of either door to a token whose source cannot be asked."""
+    assert answer.status == 503, answer
+    assert answer.reason == "source_unreachable"
+    assert int(answer.headers["retry-after"]) > 0
+    assert answer.headers["cache-control"] == "no-store"
+    if "x-auth-reason" in answer.headers:
+        assert answer.headers["x-auth-reason"] == "source_unreachable"
+        assert answer.headers["content-type"] == "application/problem+json"
+    else:
+        assert answer.json["error"] == "temporarily_unavailable"
+    return True
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_an_issuer_that_answers_wrongly_harms_its_own_tokens_only(world, name):
+    for door in ("token", "forward_auth"):
+        assert world.refused(name, door) < AT_ONCE_S
+    assert world.asked[name] >= 1
+    world.good_goes_on()
+
+
+@pytest.mark.parametrize("status", REDIRECTS)
+def test_an_issuer_that_redirects_is_not_followed(world, status):
+    assert world.refused(f"redirect-{status}") < AT_ONCE_S
+    assert (world.asked[f"redirect-{status}"], world.trap.connections) == (1, 0)
+
+
+def test_discovery_that_names_keys_elsewhere_is_not_followed(world):
+    answer, _ = world.timed(world.bad.token(iss=f"http://127.0.0.1:{world.bad.port}"))
+    assert unreachable(answer)
+    assert (world.asked[".well-known/openid-configuration"], world.trap.connections) == (1, 0)
+
+
+def storm(world, tokens):
+    """Ask for all at once, at the two doors by turns; who was answered how, and how long each took."""
+    with ThreadPoolExecutor(len(tokens)) as pool:
+        asked = [
+            pool.submit(world.timed, token, ("token", "forward_auth")[number % 2])
+            for number, token in enumerate(tokens)
+        ]
+        time.sleep(0.3)  # the first have arrived and wait
+        world.good_goes_on(5)
+        return [one.result() for one in asked]
+
+
+@pytest.mark.parametrize("name", [*SLOW, "full"])
+def test_waiting_for_a_slow_issuer_holds_a_quarter_of_the_threads_and_the_rest_are_told_at_once(world, name):
+    answered = storm(world, [world.token(name) for _ in range(4 * THREADS)])
+    assert all(unreachable(answer) for answer, _ in answered)
+    slow = [took for _, took in answered if took >= AT_ONCE_S]
+    assert 1 <= len(slow) <= QUARTER  # one at least: else nothing was slow, and this proves nothing
+    assert max(slow) < 8
+
+
+def test_the_same_token_many_times_holds_no_more_threads_than_many_tokens(world):
+    """Whoever waits for the same request of somebody else waits for that issuer too."""
+    answered = storm(world, [world.token("hangs-too")] * (4 * THREADS))
+    assert all(unreachable(answer) for answer, _ in answered)
+    assert 1 <= sum(took >= AT_ONCE_S for _, took in answered) <= QUARTER
+
+
+def test_an_issuer_that_is_back_is_used_again_soon(world):
+    assert world.refused("recovers") < AT_ONCE_S
+    world.answers["recovers"] = None
+    wait_for(lambda: world.timed(world.token("recovers"))[0].status == 200, 5, every=0.2)
+    assert world.asked["recovers"] == 2
+    degraded = world.service.get("/readyz").json["degraded"]
+    assert "recovers" not in degraded
+
+
+def test_an_issuer_that_goes_away_is_not_missed_while_its_keys_are_in_force(world):
+    assert world.timed(world.token("goes-away"))[0].status == 200
+    world.answers["goes-away"] = hang
+    for door in ("token", "forward_auth"):
+        answer, took = world.timed(world.token("goes-away"), door)
+        assert answer.status == 200
+        assert took < AT_ONCE_S
+    assert world.asked["goes-away"] == 1
+
+
+def test_each_bad_issuer_is_told_to_operators_and_the_service_stays_ready(world):
+    world.refused("server-error")
+    ready = world.service.get("/readyz")
+    assert (ready.status, ready.json["degraded"]["server-error"]) == (200, "it answered 500")
+    assert "corporate-idp" not in ready.json["degraded"]
+    events = {json.loads(line)["event"] for line in world.service.log().splitlines() if line[:1] == "{"}
+    assert "fault" not in events

@@ -1,0 +1,94 @@
+import pytest
+from pydantic import SecretStr
+
+from keys.errors import RingMissing, StoreUnauthentic
+from sts import labels
+from sts.errors import StartError
+from sts.mint.keystore import open_secret, open_store, prepare
+from sts.mint.settings import KeysSettings
+
+GIVEN = SecretStr("00" * 31 + "01")
+OTHER = SecretStr("00" * 31 + "02")
+NOW = 1_800_000_000.0
+KEYS = KeysSettings()
+
+
+@pytest.fixture
+def var(tmp_path):
+    return tmp_path / "var"
+
+
+@pytest.fixture
+def make(var):
+    return lambda given=None, ttl=300.0: prepare(KEYS, var, given, lambda: NOW, ttl)
+
+
+def names(var):
+    return sorted(each.name for each in var.iterdir())
+
+
+def test_the_first_start_makes_secret_and_ring(make, var):
+    secret, store, ring, made = make()
+    assert made
+    assert names(var) == ["keyring.json", "keyring.json.lock", "secret"]
+    assert store.load() == ring
+    assert store.place == str(var / "keyring.json")
+    assert open_secret(None, var).key("x") == secret.key("x")
+
+
+def test_a_second_start_makes_nothing(make):
+    first = make()
+    again = make()
+    assert (again[2], again[3]) == (first[2], False)
+
+
+def test_a_given_secret_is_used_and_none_is_made(make, var):
+    secret, _, ring, _ = make(GIVEN)
+    assert "secret" not in names(var)
+    assert open_store(KEYS, var, secret).load() == ring
+    assert open_secret(GIVEN, var).key("x") == secret.key("x")
+
+
+def test_a_ring_whose_secret_is_gone_is_a_fault_and_never_gets_a_new_one(make, var):
+    make()
+    (var / "secret").unlink()
+    with pytest.raises(StartError, match=f"{var}/secret is gone"):
+        make()
+    assert "secret" not in names(var)
+
+
+def test_a_ring_of_another_secret_is_a_fault_and_is_left_alone(make, var):
+    make(GIVEN)
+    before = (var / "keyring.json").read_bytes()
+    with pytest.raises(StoreUnauthentic, match="not among those given"):
+        make(OTHER)
+    assert (var / "keyring.json").read_bytes() == before
+
+
+def test_the_seal_key_is_one_use_of_the_secret_and_not_the_secret_itself(make, var):
+    secret, _, ring, _ = make()
+    other = labels.DeploymentSecret(secret.key("keys seal"))  # knows the seal key, not the secret
+    with pytest.raises(StoreUnauthentic):
+        open_store(KEYS, var, other).load()
+    assert open_store(KEYS, var, secret).load() == ring
+
+
+def test_opening_makes_nothing(var):
+    with pytest.raises(StartError, match=f"no deployment secret at {var}/secret"):
+        open_secret(None, var)
+    with pytest.raises(RingMissing, match=str(var / "keyring.json")):
+        open_store(KEYS, var, open_secret(GIVEN, var)).load()
+    assert not var.exists()
+
+
+def test_the_ring_learns_a_longer_ttl_at_the_next_start_and_forgets_none(make):
+    make(ttl=300.0)
+    _, store, ring, _ = make(ttl=900.0)
+    assert (ring.longest_ttl, ring.version) == (900, 2)
+    assert make(ttl=60.0)[2] == ring == store.load()
+
+
+def test_a_place_that_cannot_be_used_is_a_start_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StartError):
+        prepare(KEYS, tmp_path / "file" / "var", None, lambda: NOW, 300.0)

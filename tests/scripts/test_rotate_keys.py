@@ -1,0 +1,97 @@
+"""scripts/rotate_keys.py, as a scheduler would start it."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from sts.cli.main import cli
+from sts.mint.keystore import prepare
+from sts.settings import load
+
+SCRIPT = Path(__file__).resolve().parent.parent.parent / "scripts" / "rotate_keys.py"
+DAY = 86400.0
+
+
+@pytest.fixture
+def config(tmp_path):
+    return tmp_path / "sts.yaml"
+
+
+@pytest.fixture
+def made(config):
+    """Write a configuration and make a ring that is `age` seconds old, under another schedule where that is given."""
+
+    def make(age, **schedule):
+        config.write_text("issuer: https://sts.example.internal\naudiences: {orders: {ttl: 5m}}\n")
+        settings = load(config)
+        keys = settings.keys.model_copy(update=schedule)
+        return prepare(keys, settings.var, None, lambda: time.time() - age, settings.longest_ttl())[2]
+
+    return make
+
+
+def listed(path):
+    return json.loads(CliRunner().invoke(cli, ["keys", "list", "--json", "-c", str(path)]).stdout)
+
+
+def script(*arguments):
+    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_it_does_nothing_until_a_rotation_is_due(made, config):
+    made(29 * DAY)
+    done = script("-c", config)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "nothing to do: the next rotation is due in" in done.stdout
+    assert listed(config)["version"] == 1
+
+
+def test_it_rotates_when_that_is_due_and_is_safe_to_run_twice(made, config):
+    ring = made(31 * DAY)
+    dry = script("-c", config, "--dry-run")
+    assert (dry.returncode, listed(config)["version"]) == (0, 1)
+    assert "allowed now, nothing was changed" in dry.stdout
+    done = script("-c", config)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"rotated: {ring.keys[1].kid} signs" in done.stdout
+    again = script("-c", config)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "nothing to do" in again.stdout
+    assert listed(config)["plans"][0]["signing"] == ring.keys[1].kid
+    assert listed(config)["version"] == 2
+
+
+def test_a_next_key_that_is_too_young_is_refused_or_waited_for(made, config):
+    made(31 * DAY, jwks_max_age=31 * DAY - 635 + 7)  # by the schedule of its publication, ready in seven seconds
+    refused = script("-c", config)
+    assert refused.returncode == 1
+    assert "has not been published for long enough" in refused.stderr
+    waited = script("-c", config, "--wait", "20s")
+    assert (waited.returncode, waited.stderr) == (0, "")
+    assert "rotated" in waited.stdout
+
+
+def test_its_exit_statuses_are_those_it_documents(made, config, tmp_path):
+    assert script("--wait", "soon").returncode == 2
+    assert script("-c", tmp_path / "none.yaml").returncode == 1
+    made(0)
+    (tmp_path / "var" / "keyring.json").chmod(0o644)
+    unreadable = script("-c", config)
+    assert unreadable.returncode == 3
+    assert "chmod 600" in unreadable.stderr
+    (tmp_path / "var" / "secret").unlink()
+    lost = script("-c", config)
+    assert lost.returncode == 1
+    assert "no deployment secret" in lost.stderr
+    assert "Traceback" not in lost.stderr
+
+
+def test_its_help_documents_the_exit_statuses():
+    shown = script("--help").stdout
+    for status in (0, 1, 2, 3):
+        assert f"\n    {status}  " in shown
