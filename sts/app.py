@@ -65,7 +65,8 @@ class App:
         waiters = max(1, settings.threads // 8)
         self.memory: Memory[Entry] = Memory(settings.cache.memory, metrics.cache_changed)
         self.tokens = TokenCache(secret.key(CACHE_LABEL), self.memory, keyring.published, max_waiters=waiters)
-        # Waiting for one slow issuer may hold a quarter of the threads, here and there together: the rest go on.
+        # Waiting for one slow issuer may hold a quarter of the threads, here and there together, and waiting for
+        # many of them a half: the rest go on.
         self.issuers = Issuers(clock, waiters, metrics_of_fetch)
         self.failures = Failures(time.monotonic, metrics.client_limited)
         self.current = self.build(settings)

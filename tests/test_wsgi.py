@@ -148,6 +148,7 @@ def test_a_door_is_known_by_the_raw_target_alone(target, door):
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "PROPFIND"])
 @pytest.mark.parametrize("target", ["/token", "/forward-auth/edge-gateway/x"])
 def test_every_method_reaches_the_door(send, method, target):
+    """FA-02."""
     answer = send(http(method, target))
     if method == "HEAD":
         assert answer[0] == 200
@@ -206,6 +207,7 @@ def test_every_request_has_its_own_id_of_128_bits(send):
 
 
 def test_the_peer_is_the_sockets_whatever_headers_say(send):
+    """FA-09."""
     found = seen(send(http("GET", "/token", "X-Forwarded-For: 192.0.2.7", "Forwarded: for=192.0.2.7")))
     assert (found["address"], found["unix"]) == ("127.0.0.1", False)
 
@@ -232,6 +234,7 @@ def test_a_chunked_form_arrives_whole(send):
 
 
 def test_as_much_as_allowed_is_read_and_not_one_byte_more(send):
+    """EP-10."""
     most = 64 * 1024
     assert len(seen(send(post(b"x" * most)))["body"]) == most
     found = seen(send(post(b"x" * (most + 1))))
@@ -239,11 +242,13 @@ def test_as_much_as_allowed_is_read_and_not_one_byte_more(send):
 
 
 def test_too_large_a_body_is_answered_before_it_is_sent(send):
+    """EP-10."""
     found = seen(send(http("POST", "/token", "Content-Length: 1000000000"), half_close=True))
     assert (found["body"], found["fault"]) == ("", "too_large")
 
 
 def test_a_chunked_body_is_bounded_too(send):
+    """EP-10."""
     chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
     raw = http("POST", "/token", "Transfer-Encoding: chunked", body=chunk + b"1\r\nx\r\n0\r\n\r\n")
     assert seen(send(raw))["fault"] == "too_large"
@@ -265,6 +270,7 @@ def test_a_body_that_does_not_arrive_whole_is_said_to_be_malformed(send, raw):
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
 def test_forward_auth_never_reads_a_body(send, method):
+    """FA-02."""
     raw = http(method, "/forward-auth/e", "Content-Length: 3", body=b"a=b")
     found = seen(send(raw))
     assert (found["body"], found["fault"]) == ("", "")

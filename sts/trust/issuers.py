@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from sts.trust.key_source import FileJwks, KeySource
 from sts.trust.remote_jwks import Loaded, RemoteJwks, clamp_life
 
 WELL_KNOWN: Final = "/.well-known/openid-configuration"
+MANY: Final = 3
+"""For how many issuers as many requests as may wait for one do so: an outage on the way to all must not hold all threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +36,18 @@ class Issuer:
 class Issuers:
     """Makes key sources, and keeps the remote ones as long as the process: a reload must not begin with a cold fetch.
 
-    `max_waiters` is how many requests may wait for one issuer: a quarter of the threads. `notice(source, why)` hears of
-    every fetch: "" or why it failed.
+    `max_waiters` is how many requests may wait for one issuer, and MANY times as many for all of them. `notice(source,
+    why)` hears of every fetch: "" or why it failed.
     """
 
     clock: Callable[[], float]
     max_waiters: int
     notice: Callable[[str, str], None] = lambda _source, _why: None
     _remote: dict[tuple[Issuer, str | None], RemoteJwks] = field(default_factory=dict, repr=False)
+    _all_waiters: threading.BoundedSemaphore = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_all_waiters", threading.BoundedSemaphore(MANY * self.max_waiters))
 
     def keys(self, issuer: Issuer) -> KeySource:
         """The keys of `issuer`: files are read anew, a remote set is the one that is there already.
@@ -58,6 +65,7 @@ class Issuers:
                 stale_jwks=issuer.stale_jwks,
                 max_waiters=self.max_waiters,
                 notice=lambda why: self.notice(issuer.source, why),
+                all_waiters=self._all_waiters,
             )
         return known
 

@@ -63,9 +63,9 @@ class RemoteJwks:
     """A `KeySource` over `load`, which fetches the set, may take its time, and raises UnreachableError or UnfitError.
 
     Fetches run in a thread of their own, one at a time, none before the first use: it may be made before a fork.
-    At most `max_waiters` requests wait for one; the others are answered at once from what is there. `stale_jwks` is
-    how many seconds the last good set serves after its life when no fetch succeeds. `notice` hears of every fetch:
-    "" or why it failed.
+    At most `max_waiters` requests wait for one, and only while `all_waiters`, which issuers share, has room: the others
+    are answered at once from what is there. `stale_jwks` is how many seconds the last good set serves after its life
+    when no fetch succeeds. `notice` hears of every fetch: "" or why it failed.
     """
 
     def __init__(
@@ -77,10 +77,12 @@ class RemoteJwks:
         max_waiters: int,
         notice: Callable[[str], None] = lambda _why: None,
         patience: float = PATIENCE,
+        all_waiters: threading.BoundedSemaphore | None = None,
     ) -> None:
         self._load, self._clock, self._notice = load, clock, notice
         self._stale_jwks, self._patience = stale_jwks, patience
         self._waiters = threading.BoundedSemaphore(max_waiters)
+        self._all_waiters = all_waiters or threading.BoundedSemaphore(max_waiters)
         self._lock = threading.Lock()
         # Written by the fetching thread under the lock, read without it: each is one reference.
         self._held: _Held | None = None
@@ -134,11 +136,16 @@ class RemoteJwks:
         return now - self._failed_at < FAILURE_IS_NEWS and now < held.stale_until
 
     def _wait(self, flight: _Flight) -> None:
-        if self._waiters.acquire(blocking=False):
-            try:
-                flight.landed.wait(self._patience)
-            finally:
-                self._waiters.release()
+        if not self._waiters.acquire(blocking=False):
+            return
+        try:
+            if self._all_waiters.acquire(blocking=False):
+                try:
+                    flight.landed.wait(self._patience)
+                finally:
+                    self._all_waiters.release()
+        finally:
+            self._waiters.release()
 
     def _fly(self, now: float, *, block: bool = True) -> _Flight | None:
         """Join the fetch under way, or begin one; None while it is too soon after the last."""

@@ -107,4 +107,5 @@ def test_three_secrets_or_none_are_refused_at_load():
     ],
 )
 def test_networks_mean_the_sockets_peer(peer, networks, inside):
+    """FA-09."""
     assert within(peer, networks) is inside

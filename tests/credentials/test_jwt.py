@@ -142,12 +142,14 @@ def test_every_key_of_the_contract_is_read(settings, tmp_path):
     ids=str,
 )
 def test_a_source_that_would_accept_too_much_or_nothing_is_a_fault(wrong, settings):
+    """JW-01, AT-09."""
     with pytest.raises(ValidationError):
         settings(**wrong)
 
 
 @pytest.mark.parametrize("algorithm", sorted(SUPPORTED))
 def test_every_supported_algorithm_may_be_configured(algorithm, settings):
+    """JW-01, JW-40."""
     assert settings(algorithms=[algorithm]).algorithms == (algorithm,)
 
 
@@ -221,6 +223,7 @@ def test_another_claim_may_name_the_audience(idp, proven, refused):
 
 
 def test_the_issuer_is_looked_up_exactly_and_before_anything_is_fetched(idp, settings, refused):
+    """AT-09, JW-20."""
     class NeverAsked:
         def keys_for(self, *_):
             raise AssertionError
@@ -240,7 +243,7 @@ def test_the_issuer_is_looked_up_exactly_and_before_anything_is_fetched(idp, set
 
 
 def test_the_key_of_one_issuer_proves_nothing_for_another(idp, settings, jwks_file, tmp_path, refused):
-    """RFC 8725 §3.8."""
+    """JW-20. RFC 8725 §3.8."""
     other = {
         **idp.jwks()["keys"][0],
         "n": pyjwt.algorithms.RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 2048).public_key(), as_dict=True)[
@@ -286,6 +289,7 @@ def test_what_looks_signed_goes_nowhere_else(idp, kind, refused):
 
 
 def test_a_jwe_is_no_signed_token(kind, refused):
+    """JW-07."""
     jwe = "eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIn0..AAAA.AAAA.AAAA"
     assert kind().recognise(Credential(TYPE_ACCESS_TOKEN, jwe)) is None
     with refused(BAD_TYPE):
@@ -298,6 +302,7 @@ ID_MARKS = [{"nonce": "n"}, {"at_hash": "h"}, {"c_hash": "h"}, {"typ": "ID"}, {"
 @pytest.mark.parametrize("mark", ID_MARKS, ids=str)
 @pytest.mark.parametrize("declared", TYPES)
 def test_an_id_token_is_one_whatever_it_is_declared_as(mark, declared, idp, kind, refused):
+    """TE-11."""
     token = idp.token(**mark)
     with refused(BAD_TYPE):
         kind().recognise(Credential(declared, token))
@@ -316,6 +321,7 @@ def test_an_id_token_is_one_whatever_it_is_declared_as(mark, declared, idp, kind
     ],
 )
 def test_a_source_takes_the_declared_types_it_names(declared, allowed, passes, idp, kind, refused):
+    """TE-11."""
     credential = Credential(declared, idp.token(typ="Bearer"))
     if passes:
         assert kind(token_types=allowed).recognise(credential).token_type == declared
@@ -325,6 +331,7 @@ def test_a_source_takes_the_declared_types_it_names(declared, allowed, passes, i
 
 
 def test_a_logout_token_is_no_credential(idp, kind, refused):
+    """JW-24."""
     logout = idp.token(events={"http://schemas.openid.net/event/backchannel-logout": {}}, sid="s")
     for declared in TYPES:
         with refused(BAD_TYPE):
@@ -333,6 +340,7 @@ def test_a_logout_token_is_no_credential(idp, kind, refused):
 
 @pytest.mark.parametrize("typ", [None, "JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt"])
 def test_ordinary_header_types_pass(typ, idp, proven):
+    """AT-08."""
     assert proven(idp.token(header={"typ": typ}))
 
 
@@ -351,6 +359,7 @@ def test_ordinary_header_types_pass(typ, idp, proven):
     ],
 )
 def test_any_other_explicit_type_is_refused(typ, idp, kind, refused):
+    """AT-08, JW-24."""
     with refused(BAD_TYPE):
         kind().recognise(Credential(TYPE_JWT, idp.token(header={"typ": typ})))
 
@@ -359,6 +368,7 @@ ACCESS_TOKEN = {"client_id": "app", "jti": "id"}
 
 
 def test_a_source_may_demand_rfc_9068(idp, proven, refused):
+    """AT-08."""
     assert proven(idp.token(header={"typ": "at+jwt"}, **ACCESS_TOKEN), typ=["at+jwt"])
     assert proven(idp.token(header={"typ": "at+jwt"}, **ACCESS_TOKEN), typ=["application/AT+JWT"])
     for typ in (None, "JWT"):
@@ -368,6 +378,7 @@ def test_a_source_may_demand_rfc_9068(idp, proven, refused):
 
 @pytest.mark.parametrize("name", ["exp", "aud", "sub", "client_id", "iat", "jti"])
 def test_rfc_9068_wants_all_its_claims(name, idp, proven, refused):
+    """AT-03."""
     token = idp.token(without=[name], header={"typ": "at+jwt"}, claims={**idp.claims, **ACCESS_TOKEN})
     with refused(MALFORMED) as caught:
         proven(token, typ=["at+jwt"])
@@ -378,7 +389,7 @@ def test_rfc_9068_wants_all_its_claims(name, idp, proven, refused):
 
 @pytest.mark.parametrize("name", ["exp", "aud"])
 def test_expiry_and_audience_must_be_there(name, idp, proven, refused):
-    """Lessons part 2, no. 13: a missing claim must not skip its check."""
+    """JW-21, JW-28. Lessons part 2, no. 13: a missing claim must not skip its check."""
     with refused(MALFORMED):
         proven(idp.token(without=[name]))
 
@@ -392,17 +403,20 @@ def test_a_client_id_is_a_text(idp, proven, refused):
 
 
 def test_the_algorithm_is_the_sources_before_the_keys_are_asked(idp, kind, refused):
+    """JW-01."""
     with refused(BAD_ALGORITHM):
         kind(algorithms=["ES256"]).recognise(Credential(TYPE_JWT, idp.token(kid="rsa")))
 
 
 def test_an_algorithm_and_key_that_do_not_fit_are_refused(idp, proven, refused):
+    """JW-04."""
     token = pyjwt.encode(idp.claims, idp.keys["rsa"], "RS256", headers={"kid": "ec"})
     with refused(BAD_ALGORITHM):
         proven(token)
 
 
 def test_a_kid_is_only_compared(idp, proven, refused):
+    """JW-22."""
     for kid in ("../../etc/passwd", "x' OR '1'='1", "http://169.254.169.254/", "RSA"):
         with refused(UNKNOWN_KEY):
             proven(idp.token(header={"kid": kid}))
@@ -413,7 +427,7 @@ def test_a_token_without_kid_is_proven_by_the_key_that_fits(idp, proven):
 
 
 def test_a_key_that_the_token_brings_along_proves_nothing(idp, proven, refused):
-    """Embedded `jwk`, `jku`, `x5u` (RFC 8725 §3.10): the attacker's key signs, the header offers it."""
+    """JW-22. Embedded `jwk`, `jku`, `x5u` (RFC 8725 §3.10): the attacker's key signs, the header offers it."""
     evil = rsa.generate_private_key(65537, 2048)
     own = pyjwt.algorithms.RSAAlgorithm.to_jwk(evil.public_key(), as_dict=True)
     offers = {"jwk": own, "jku": "http://127.0.0.1:1/jwks", "x5u": "http://127.0.0.1:1/", "x5c": ["AAAA"]}

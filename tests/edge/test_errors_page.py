@@ -4,12 +4,11 @@ from pathlib import Path
 
 from gunicorn.config import LimitRequestFields, LimitRequestFieldSize, LimitRequestLine
 
-from sts.cache import tokens
 from sts.cli import server, worker
 from sts.clients import failures
 from sts.edge import form, token
 from sts.errors import REASONS, Reason
-from sts.trust import remote_jwks
+from sts.trust import issuers, remote_jwks
 from sts.trust.fetch import Bounds
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
@@ -61,19 +60,22 @@ FIGURES = {
     "arrival of a request, head and body": f"{worker.ARRIVAL_S:g} s",
     "one write of an answer": f"{worker.WRITE_S} s",
     "idle kept-alive connection": f"{server._KEEPALIVE_S} s",
-    "connections of a worker": "1000, or 4 × `threads` if more",
+    "connections of a worker": "1000, or four times `threads` if more",
     "failures of client authentication, per peer and lane of ids": (
         f"{failures.BURST}, then {failures.PER_MINUTE} a minute"
     ),
     "lanes of client ids per peer": f"{failures.LANES}",
     "requests that wait for one issuer's keys": "an eighth of `threads`",
+    "requests that wait for any issuer's keys": {3: "three eighths of `threads`"}[issuers.MANY],
     "requests that wait for the same request of somebody else": "an eighth of `threads`",
     "wait for an issuer's keys": f"{remote_jwks.PATIENCE:g} s",
     "fetch of an issuer's document": (
         f"{Bounds().connect:g} s to connect, {Bounds().read:g} s for the next bytes, {Bounds().total:g} s in all"
     ),
     "an issuer's document": f"{Bounds().body // 1024} KiB",
-    "pause after a failed fetch": f"{remote_jwks.BACK_OFF:g} s, doubled each time, up to {remote_jwks.COOL_DOWN[1]:g} s",
+    "pause after a failed fetch": (
+        f"{remote_jwks.BACK_OFF:g} s, doubled each time, up to {remote_jwks.COOL_DOWN[1]:g} s"
+    ),
     "requests in flight when the service stops": f"{server._GRACE_S} s",
 }
 

@@ -25,6 +25,7 @@ def test_names_and_values_are_decoded_once():
 
 
 def test_an_empty_parameter_is_as_good_as_absent():
+    """TE-20."""
     form = parse(b"scope=&audience&audience=orders&=x", REPEATABLE)
     assert form.one("scope") is None
     assert form.all("scope") == ()
@@ -33,6 +34,7 @@ def test_an_empty_parameter_is_as_good_as_absent():
 
 
 def test_only_repeatable_parameters_stand_more_than_once():
+    """TE-19."""
     assert parse(b"audience=a&resource=r&audience=b", REPEATABLE).all("audience") == ("a", "b")
     assert refusal_of(parse, b"audience=a&audience=a").name == "malformed"
 
@@ -40,12 +42,14 @@ def test_only_repeatable_parameters_stand_more_than_once():
 @pytest.mark.parametrize("name", ["grant_type", "subject_token", "scope", "client_id", "unheard_of"])
 @pytest.mark.parametrize("values", [("a", "a"), ("a", "b"), ("", "a"), ("a", "")])
 def test_a_repeated_parameter_is_refused_even_when_equal_or_empty(name, values):
+    """TE-19."""
     body = "&".join(f"{name}={value}" for value in values).encode()
     reason = refusal_of(parse, body, REPEATABLE)
     assert (reason.name, reason.error, reason.token_status) == ("malformed", "invalid_request", 400)
 
 
 def test_a_name_cannot_hide_its_repetition_in_an_escape():
+    """TE-19."""
     assert refusal_of(parse, b"scope=a&%73cope=b", REPEATABLE).name == "malformed"
 
 
@@ -59,11 +63,13 @@ def test_what_the_encoding_does_not_produce_is_refused(body):
 
 @pytest.mark.parametrize("escapes", ["%ff", "%c3", "%c0%af", "%ed%a0%80", "%f5%80%80%80"])
 def test_escapes_that_are_no_utf8_are_refused(escapes):
+    """TE-18."""
     assert refusal_of(parse, f"a={escapes}".encode()).name == "malformed"
     assert refusal_of(parse, f"{escapes}=a".encode()).name == "malformed"
 
 
 def test_as_many_parameters_as_allowed_pass_and_one_more_does_not():
+    """EP-10."""
     pairs = [f"p{number}=x" for number in range(MAX_PARAMETERS + 1)]
     assert len(parse("&".join(pairs[:-1]).encode()).values) == MAX_PARAMETERS
     reason = refusal_of(parse, "&".join(pairs).encode())
@@ -81,6 +87,7 @@ def test_as_many_parameters_as_allowed_pass_and_one_more_does_not():
     ],
 )
 def test_the_content_types_of_real_clients_are_read(request_to, content_type):
+    """TE-18."""
     assert read_form(request_to("POST", "/token", {"Content-Type": content_type}, b"a=b")).one("a") == "b"
 
 
@@ -100,6 +107,7 @@ def test_the_content_types_of_real_clients_are_read(request_to, content_type):
     ],
 )
 def test_another_content_type_or_charset_is_415(request_to, content_type):
+    """TE-18."""
     headers = {} if content_type is None else {"Content-Type": content_type}
     reason = refusal_of(read_form, request_to("POST", "/token", headers, b"a=b"))
     assert (reason.name, reason.error, reason.token_status) == ("malformed", "invalid_request", 415)
@@ -107,15 +115,18 @@ def test_another_content_type_or_charset_is_415(request_to, content_type):
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "OPTIONS", "DELETE", "post", "TRACE"])
 def test_another_method_is_405(request_to, method):
+    """EP-01."""
     assert refusal_of(read_form, request_to(method, "/token", {"Content-Type": FORM})).token_status == 405
 
 
 def test_a_query_string_is_refused(request_to):
+    """TE-21."""
     assert refusal_of(read_form, request_to("POST", "/token?a=b", {"Content-Type": FORM}, b"c=d")).token_status == 400
     assert read_form(request_to("POST", "/token?", {"Content-Type": FORM}, b"c=d")).one("c") == "d"
 
 
 def test_a_body_that_the_server_could_not_take_is_refused(request_to):
+    """EP-10."""
     headers = {"Content-Type": FORM}
     large = refusal_of(read_form, request_to("POST", "/token", headers, fault="too_large"))
     assert (large.name, large.token_status) == ("too_large", 413)

@@ -83,6 +83,7 @@ INVALID = 'Bearer realm="sts", error="invalid_token", error_description="The cre
 
 
 def test_a_request_that_may_pass_gets_its_token_and_every_identity_header(ask, issued):
+    """FA-06, FA-08."""
     reply = ask()
     assert reply.status == 200
     assert reply.body == b""
@@ -105,6 +106,7 @@ def test_another_token_header_holds_the_bare_token(ask, issued):
 
 @pytest.mark.parametrize("credential", [None, f"Bearer {TOKEN}", "Bearer a,Bearer b", "nonsense"])
 def test_a_public_route_reads_no_credential_and_mints_nothing(ask, answer, credential):
+    """FA-06, FA-08, FA-11."""
     reply = ask("/health", headers={"Authorization": credential})
     assert reply.status == 200
     assert answer.asks[0].credential is None
@@ -155,6 +157,7 @@ def test_a_route_without_scopes_asks_for_none(ask, answer):
 
 @pytest.mark.parametrize("suffix", ["", "/", "/orders/1", "/a/../b", "?x=1", "/x?y", "//", "/%2e%2e"])
 def test_any_suffix_of_the_path_is_ignored(ask, client_id, suffix):
+    """FA-02."""
     assert ask(target=f"/forward-auth/{client_id}{suffix}").status == 200
 
 
@@ -184,6 +187,7 @@ def test_any_suffix_of_the_path_is_ignored(ask, client_id, suffix):
     ],
 )
 def test_a_client_that_is_not_proven_gets_one_and_the_same_answer(ask, client_id, target, changes):
+    """FA-09."""
     reply = ask(headers=changes, target=target or f"/forward-auth/{client_id}")
     assert problem_of(reply) == (403, "client_refused", None)
     assert reply == ask(headers={"X-Gateway-Secret": "another wrong one"})
@@ -201,6 +205,7 @@ def test_a_doubled_secret_is_none_at_all(request_to, doubled):
     "authorization", [None, "", "Basic YTpi", f"DPoP {TOKEN}", f"Bearer\t{TOKEN}", f"Bearer{TOKEN}", TOKEN]
 )
 def test_no_bearer_token_is_no_credential(ask, authorization):
+    """BE-01."""
     assert problem_of(ask(headers={"Authorization": authorization})) == (401, "missing_credential", BARE)
 
 
@@ -209,17 +214,20 @@ def test_no_bearer_token_is_no_credential(ask, authorization):
     ["", " ", "a,Bearer b", "a, b", "a b", "a,", "a\tb", 'a"b', "a=b", "=", "é", "a\x00", "{}", "a;b"],
 )
 def test_anything_but_exactly_one_bearer_token_is_malformed(ask, answer, rest):
+    """BE-02, BE-06."""
     assert problem_of(ask(headers={"Authorization": f"Bearer {rest}"})) == (401, "invalid_credential", INVALID)
     assert answer.refusals[-1].reason.name == "malformed"
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer  "])
 def test_the_scheme_is_read_without_regard_to_case(scheme):
+    """BE-06."""
     assert bearer(f"{scheme} {TOKEN}") == Credential(TYPE_ACCESS_TOKEN, TOKEN)
 
 
 @given(st.text(string.printable + "é", max_size=30))
 def test_a_bearer_token_is_one_token68_or_a_refusal(text):
+    """BE-06."""
     valid = re.fullmatch(r" *[A-Za-z0-9._~+/-]+=*", text)
     try:
         read = bearer("Bearer " + text)
@@ -240,16 +248,19 @@ def test_no_text_at_all_breaks_the_reading_of_authorization(text):
 
 
 def test_the_query_and_the_body_are_no_place_for_a_credential(ask):
+    """BE-05."""
     reply = ask(f"/orders/1?access_token={TOKEN}", headers={"Authorization": None})
     assert problem_of(reply) == (401, "missing_credential", BARE)
 
 
 @pytest.mark.parametrize("header", ["X-Original-Method", "X-Original-URI", "X-Original-Host"])
 def test_a_missing_profile_header_is_503(ask, header):
+    """FA-04."""
     assert problem_of(ask(headers={header: None})) == (503, "profile_header_missing", None)
 
 
 def test_a_request_without_route_and_an_ambiguous_path_are_403(ask):
+    """FA-05."""
     assert problem_of(ask("/other")) == (403, "no_route", None)
     assert problem_of(ask("/orders/../health")) == (403, "ambiguous_path", None)
     assert problem_of(ask("/orders/1", "DELETE")) == (403, "no_route", None)
@@ -278,12 +289,14 @@ def test_a_request_without_route_and_an_ambiguous_path_are_403(ask):
     ],
 )
 def test_a_refusal_further_on_has_its_documented_shape(ask, answer, refusal, expected):
+    """BE-03, BE-04, ER-01."""
     answer.refuse = refusal
     assert problem_of(ask()) == expected
 
 
 @pytest.mark.parametrize("reason", REASONS.values(), ids=lambda reason: reason.name)
 def test_every_reason_denies_in_a_way_that_gateways_understand(request_to, reason):
+    """FA-01, BE-08, ER-01, ER-02."""
     reply = door().refused(request_to("GET", "/forward-auth/x"), reason, {"scope": "x", "why": "MARK"})
     status, name, challenge = problem_of(reply)
     assert status in (401, 403, 503)
@@ -294,6 +307,7 @@ def test_every_reason_denies_in_a_way_that_gateways_understand(request_to, reaso
 
 
 def test_an_answer_that_gateways_could_not_buffer_is_refused(ask, answer, issued):
+    """FA-07."""
     answer.issued = replace(issued, token="x" * 3000)
     reply = ask()
     assert reply.status == 200

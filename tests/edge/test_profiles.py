@@ -33,6 +33,7 @@ def test_the_nginx_profile_reads_its_five_headers():
 @pytest.mark.parametrize("name", ["method", "uri", "host"])
 @pytest.mark.parametrize("value", [None, ""])
 def test_a_required_header_that_is_absent_or_empty_is_the_gateways_fault(name, value):
+    """FA-04."""
     assert reason_of(**{name: value}) == "profile_header_missing"
 
 
@@ -41,11 +42,13 @@ def test_a_required_header_that_is_absent_or_empty_is_the_gateways_fault(name, v
     [("method", "GET,POST"), ("method", "GET, GET"), ("method", "G T"), ("method", "GET\x00"), ("host", "a.b,a.b")],
 )
 def test_a_doubled_header_is_the_gateways_fault(name, value):
+    """FA-03, FA-04."""
     assert reason_of(**{name: value}) == "profile_header_missing"
 
 
 @pytest.mark.parametrize("name", ["method", "uri", "host"])
 def test_no_other_convention_stands_in_for_a_missing_header(name):
+    """FA-03."""
     other = {
         "x-forwarded-method": "GET",
         "x-forwarded-uri": "/orders/1",
@@ -107,6 +110,7 @@ def test_a_host_that_is_none_has_no_route(host):
 
 
 def test_an_ambiguous_target_is_refused():
+    """FA-05."""
     assert reason_of(uri="/orders/../billing") == "ambiguous_path"
     assert reason_of(uri="http://api.example.com/orders") == "ambiguous_path"
 

@@ -58,6 +58,7 @@ def problem_of(reply):
 
 
 def test_the_key_set_is_served_as_rfc_7517_says(http):
+    """JK-01."""
     reply = http.get("/.well-known/jwks.json")
     assert reply.status_code == 200
     assert reply.content_type == "application/jwk-set+json"
@@ -68,6 +69,7 @@ def test_the_key_set_is_served_as_rfc_7517_says(http):
 
 
 def test_an_unchanged_key_set_is_304_and_a_changed_one_is_not(http, parts):
+    """MD-08."""
     tag = http.get("/.well-known/jwks.json").headers["ETag"]
     again = http.get("/.well-known/jwks.json", headers={"If-None-Match": tag})
     assert (again.status_code, again.data) == (304, b"")
@@ -88,6 +90,7 @@ def test_the_key_set_s_age_is_what_the_configuration_says_now(http, parts):
 
 
 def test_the_metadata_says_what_there_is(http):
+    """MD-03, MD-04."""
     assert http.get(NAMES[0]).json == {
         "issuer": ISSUER,
         "token_endpoint": f"{ISSUER}/token",
@@ -99,6 +102,7 @@ def test_the_metadata_says_what_there_is(http):
 
 
 def test_both_names_show_the_same_document_byte_for_byte(http):
+    """MD-06."""
     one, other = (http.get(name) for name in NAMES)
     assert one.status_code == other.status_code == 200
     assert one.data == other.data
@@ -108,6 +112,7 @@ def test_both_names_show_the_same_document_byte_for_byte(http):
 
 
 def test_the_metadata_holds_no_empty_list_and_no_front_channel():
+    """MD-05."""
     document = metadata(ISSUER)
     assert all(document.values())
     assert "authorization_endpoint" not in document
@@ -115,6 +120,7 @@ def test_the_metadata_holds_no_empty_list_and_no_front_channel():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_issuer_with_a_path_has_its_documents_under_both_rules(parts, name):
+    """MD-01."""
     http = parts.serve(f"{ISSUER}/tenant/a")
     inserted, appended = http.get(f"{name}/tenant/a"), http.get(f"/tenant/a{name}")
     assert inserted.status_code == appended.status_code == http.get(name).status_code == 200
@@ -166,6 +172,7 @@ def test_metrics_are_for_operators_and_for_nobody_else_there(http):
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "HEAD"])
 def test_an_unknown_path_is_404_whatever_the_method(http, path, method):
+    """ER-01."""
     reply = http.open(path, method=method)
     assert reply.status_code == 404
     if method != "HEAD":
@@ -175,12 +182,14 @@ def test_an_unknown_path_is_404_whatever_the_method(http, path, method):
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "XYZ"])
 @pytest.mark.parametrize("path", ["/healthz", "/.well-known/jwks.json"])
 def test_another_method_is_405_and_options_is_one(http, path, method):
+    """ER-01."""
     reply = http.open(path, method=method)
     assert problem_of(reply) == (405, "method_not_allowed")
     assert set(reply.headers["Allow"].split(", ")) == {"GET", "HEAD"}
 
 
 def test_a_fault_is_503_and_shows_nothing_of_itself(http, parts, capfd):
+    """ER-01, ER-02."""
     parts.fault = ValueError("MARK")
     reply = http.get("/.well-known/jwks.json")
     assert problem_of(reply) == (503, "internal_error")

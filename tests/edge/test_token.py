@@ -69,6 +69,7 @@ BAD_CLIENT = (401, "invalid_client", "client_refused")
 
 
 def test_a_token_is_handed_out_as_rfc_8693_says(post, issued):
+    """TE-13, TE-14, TE-16, TE-17."""
     reply = post()
     assert reply.status == 200
     assert json.loads(reply.body) == {
@@ -86,10 +87,12 @@ def test_a_token_is_handed_out_as_rfc_8693_says(post, issued):
 
 
 def test_issued_token_type_says_jwt_where_a_jwt_was_asked_for(post):
+    """TE-14, TE-15."""
     assert json.loads(post({"requested_token_type": TYPE_JWT}).body)["issued_token_type"] == TYPE_JWT
 
 
 def test_a_token_without_scopes_has_no_scope_in_the_answer(request_to, issued, now):
+    """TE-08."""
     ask = Ask("token", Credential(TYPE_JWT, TOKEN))
     bare = replace(issued, scopes=None)
     assert "scope" not in json.loads(DOOR.allowed(request_to("POST", "/token"), ask, bare, now).body)
@@ -97,6 +100,7 @@ def test_a_token_without_scopes_has_no_scope_in_the_answer(request_to, issued, n
 
 @pytest.mark.parametrize(("later", "left"), [(0, 300), (0.2, 299), (298.9, 1), (299.5, 1)])
 def test_expires_in_is_a_positive_number_of_seconds_that_remain(request_to, issued, now, later, left):
+    """TE-13."""
     ask = Ask("token", Credential(TYPE_JWT, TOKEN))
     document = json.loads(DOOR.allowed(request_to("POST", "/token"), ask, issued, now + later).body)
     assert document["expires_in"] == left
@@ -127,11 +131,13 @@ def test_everything_a_request_names_reaches_the_ask(post, answer):
 
 
 def test_what_is_absent_or_empty_is_nothing_asked(post, answer):
+    """TE-20."""
     post({"audience": "", "scope": "", "requested_token_type": "", "actor_token": "", "resource": ""})
     assert answer.asks == [Ask(door="token", credential=Credential(TYPE_JWT, TOKEN))]
 
 
 def test_unknown_parameters_are_ignored(post, answer):
+    """TE-20."""
     assert post({"options": quote('{"userProject":"1"}'), "foo": "bar", "connector_id": "x"}).status == 200
     assert answer.asks[0].audiences == ("orders",)
 
@@ -146,6 +152,7 @@ def test_a_correlation_id_of_other_characters_is_dropped(post, answer, label):
 
 
 def test_grant_type_decides_first_and_nothing_falls_through(post):
+    """TE-01."""
     assert error_of(post({"grant_type": None})) == BAD_REQUEST
     for grant_type in ("client_credentials", "refresh_token", GRANT_TYPE.upper(), GRANT_TYPE + "/"):
         reply = post({"grant_type": grant_type, "subject_token": None})
@@ -154,11 +161,13 @@ def test_grant_type_decides_first_and_nothing_falls_through(post):
 
 @pytest.mark.parametrize("value", [None, ""])
 def test_subject_token_and_its_type_are_both_required(post, value):
+    """TE-02."""
     assert error_of(post({"subject_token": value})) == (400, "invalid_request", "missing_credential")
     assert error_of(post({"subject_token_type": value})) == BAD_REQUEST
 
 
 def test_actor_token_and_its_type_go_together(post):
+    """TE-03."""
     assert error_of(post({"actor_token": "x"})) == BAD_REQUEST
     assert error_of(post({"actor_token_type": TYPE_JWT})) == BAD_REQUEST
 
@@ -179,11 +188,13 @@ def test_actor_token_and_its_type_go_together(post):
     ],
 )
 def test_a_resource_is_an_absolute_uri_without_fragment(post, resource):
+    """TE-04."""
     assert error_of(post({"audience": None, "resource": resource})) == (400, "invalid_target", "malformed")
 
 
 @pytest.mark.parametrize("scope", ['a"b', "a\\b", "a  b", " a", "a ", "a\tb", "é", "a\x00"])
 def test_a_scope_is_written_as_rfc_6749_says(post, scope):
+    """TE-07."""
     assert error_of(post({"scope": scope})) == (400, "invalid_scope", "malformed")
 
 
@@ -198,22 +209,26 @@ def test_a_scope_is_written_as_rfc_6749_says(post, scope):
     ],
 )
 def test_an_unknown_requested_token_type_is_refused(post, requested):
+    """TE-09."""
     assert error_of(post({"requested_token_type": requested})) == BAD_REQUEST
 
 
 def test_what_is_not_supported_is_refused_and_not_ignored(post):
+    """TE-34."""
     assert error_of(post({"authorization_details": "[]"})) == BAD_REQUEST
     assert error_of(post(headers={"DPoP": "x.y.z"})) == BAD_REQUEST
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"])
 def test_only_post_is_answered(post, method):
+    """EP-01."""
     reply = post(method=method)
     assert error_of(reply) == (405, "invalid_request", "malformed")
     assert dict(reply.headers)["Allow"] == "POST"
 
 
 def test_a_token_in_the_query_fails(post):
+    """TE-21."""
     query = "/token?" + urlencode(EXCHANGE)
     assert error_of(post(dict.fromkeys(EXCHANGE), target=query)) == BAD_REQUEST
     assert error_of(post(target="/token?subject_token=x")) == BAD_REQUEST
@@ -232,6 +247,7 @@ def test_a_target_in_absolute_form_is_refused(post):
     ],
 )
 def test_a_refusal_further_on_has_its_documented_shape(post, answer, refusal, expected):
+    """TE-06, TE-12, EP-09."""
     answer.refuse = refusal
     reply = post()
     assert error_of(reply) == expected
@@ -240,6 +256,7 @@ def test_a_refusal_further_on_has_its_documented_shape(post, answer, refusal, ex
 
 @pytest.mark.parametrize("reason", [SOURCE_UNREACHABLE, INTERNAL_ERROR])
 def test_a_fault_of_ours_is_503_and_says_when_to_come_back(post, answer, reason):
+    """EP-09."""
     answer.refuse = Refusal(reason)
     reply = post()
     assert error_of(reply) == (503, "temporarily_unavailable", reason.name)
@@ -247,6 +264,7 @@ def test_a_fault_of_ours_is_503_and_says_when_to_come_back(post, answer, reason)
 
 
 def test_no_answer_repeats_what_came_in(post, answer):
+    """TE-35, ER-02."""
     marked = 'MARK"\r\né'
     for changes in ({"grant_type": marked}, {"scope": marked}, {"resource": marked}, {"requested_token_type": marked}):
         reply = post(changes)
@@ -260,15 +278,18 @@ def test_no_answer_repeats_what_came_in(post, answer):
 
 
 def test_a_client_proves_itself_in_the_form_as_well(post, client_id, secret):
+    """EP-05."""
     assert post({"client_id": client_id, "client_secret": secret}, headers={"Authorization": None}).status == 200
 
 
 def test_client_id_beside_basic_is_fine_where_it_is_the_same(post, client_id):
+    """TE-27."""
     assert post({"client_id": client_id}).status == 200
     assert error_of(post({"client_id": "another"})) == BAD_REQUEST
 
 
 def test_two_ways_of_client_authentication_are_refused(post, client_id, secret):
+    """EP-03."""
     assert error_of(post({"client_id": client_id, "client_secret": secret})) == BAD_REQUEST
     assertion = {"client_assertion": "x.y.z", "client_assertion_type": "urn:x"}
     assert error_of(post(assertion)) == BAD_REQUEST
@@ -276,6 +297,7 @@ def test_two_ways_of_client_authentication_are_refused(post, client_id, secret):
 
 
 def test_a_client_assertion_is_refused_until_it_is_built(post, client_id):
+    """EP-05."""
     changes = {"client_id": client_id, "client_assertion": "x.y.z", "client_assertion_type": "urn:x"}
     assert error_of(post(changes, headers={"Authorization": None})) == BAD_CLIENT
 
@@ -285,6 +307,7 @@ def encoded(text):
 
 
 def test_basic_halves_are_unquoted_once_so_that_raw_and_encoded_senders_pass(post, client_id, secret):
+    """EP-04."""
     every = "".join(f"%{ord(character):02X}" for character in secret)
     for scheme in ("Basic", "basic", "BASIC"):
         for text in (
@@ -327,6 +350,7 @@ def test_basic_halves_are_unquoted_once_so_that_raw_and_encoded_senders_pass(pos
     ],
 )
 def test_a_client_that_is_not_proven_gets_one_and_the_same_answer(post, authorization):
+    """EP-04, EP-06, EP-07."""
     reply = post(headers={"Authorization": authorization})
     assert error_of(reply) == BAD_CLIENT
     assert dict(reply.headers)["WWW-Authenticate"] == 'Basic realm="sts"'
@@ -334,6 +358,7 @@ def test_a_client_that_is_not_proven_gets_one_and_the_same_answer(post, authoriz
 
 
 def test_an_anonymous_caller_is_refused(post, client_id):
+    """TE-29, EP-06."""
     assert error_of(post(headers={"Authorization": None})) == BAD_CLIENT
     assert error_of(post({"client_id": client_id}, headers={"Authorization": None})) == BAD_CLIENT
     reply = post({"client_id": client_id, "client_secret": "wrong"}, headers={"Authorization": None})

@@ -88,6 +88,7 @@ WRONG = {
     "nothing": nothing,
     "no-http": lambda handler: handler.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n"),
 }
+MANY = [f"hangs-{number}" for number in range(THREADS)]
 REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -124,6 +125,7 @@ class World:
             "recovers": replies(b"", 500),
             "goes-away": None,
             "hangs-too": hang,
+            **dict.fromkeys(MANY, hang),
         }
         self.asked = Counter()
         self.bad.answer = self.answer
@@ -266,6 +268,13 @@ def test_the_same_token_many_times_holds_no_more_threads_than_many_tokens(world)
     answered = storm(world, [world.token("hangs-too")] * (4 * THREADS))
     assert all(unreachable(answer) for answer, _ in answered)
     assert 1 <= sum(took >= AT_ONCE_S for _, took in answered) <= QUARTER
+
+
+def test_many_slow_issuers_hold_half_of_the_threads_and_no_more(world):
+    """An outage on the way to all of them must not stop those whose keys are known."""
+    answered = storm(world, [world.token(name) for name in MANY * 4])
+    assert all(unreachable(answer) for answer, _ in answered)
+    assert 1 <= sum(took >= AT_ONCE_S for _, took in answered) <= THREADS // 2
 
 
 def test_an_issuer_that_is_back_is_used_again_soon(world):

@@ -28,6 +28,7 @@ def port(start_nginx, stand_in, backend):
 
 
 def test_an_allowed_request_carries_the_internal_token_in_place_of_the_inbound_one(port, send, stand_in):
+    """FA-11."""
     stand_in.says = ALLOW
     seen = send(port, request("Authorization: Bearer inbound\r\n")).seen
     assert seen["headers"]["authorization"] == TOKEN
@@ -36,11 +37,13 @@ def test_an_allowed_request_carries_the_internal_token_in_place_of_the_inbound_o
 
 
 def test_the_sentinel_becomes_no_header(port, send, stand_in):
+    """FA-06."""
     stand_in.says = ALLOW
     assert "x-tenant-id" not in send(port, request()).seen["headers"]
 
 
 def test_a_public_answer_leaves_neither_the_inbound_token_nor_forged_headers(port, send, stand_in):
+    """FA-06, FA-11."""
     stand_in.says = PUBLIC
     headers = send(port, request(FORGED + "Authorization: Bearer inbound\r\n")).seen["headers"]
     ours = {"host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-real-ip"}
@@ -50,11 +53,13 @@ def test_a_public_answer_leaves_neither_the_inbound_token_nor_forged_headers(por
 
 
 def test_a_header_that_the_service_forgot_is_removed_not_passed(port, send, stand_in):
+    """FA-06."""
     stand_in.says = (200, [("Authorization", TOKEN)])
     assert not {"x-user-id", "x-tenant-id", "x-token-expires-at"} & set(send(port, request(FORGED)).seen["headers"])
 
 
 def test_underscore_twins_of_identity_headers_do_not_reach_the_backend(port, send, stand_in):
+    """FA-06."""
     stand_in.says = ALLOW
     twins = "X_User_ID: admin\r\nX_User-ID: admin\r\nX_Tenant_ID: other\r\n"
     headers = send(port, request(twins)).seen["headers"]
@@ -103,6 +108,7 @@ def test_the_backend_gets_the_very_target_that_was_judged(port, send, stand_in):
 
 
 def test_a_body_reaches_the_backend_and_never_the_service(port, send, stand_in):
+    """FA-02."""
     stand_in.says = ALLOW
     for _ in range(3):  # a body on the kept connection would be read as the next request
         seen = send(port, request("Content-Length: 5\r\n", "POST /orders HTTP/1.1", "hello")).seen
@@ -122,6 +128,7 @@ def test_a_chunked_body_reaches_the_backend_and_never_the_service(port, send, st
     "status", [200, 201, 202, 204, 206, 301, 302, 304, 307, 400, 404, 405, 429, 431, 500, 502, 503]
 )
 def test_nothing_but_a_200_with_the_token_header_opens_the_door(port, send, stand_in, backend, status):
+    """FA-01."""
     stand_in.says = (status, [("Location", "/"), ("X-User-ID", "alice")] + ([] if status == 200 else [ALLOW[1][0]]))
     answer = send(port, request())
     assert answer.status in {502, 503}
@@ -205,6 +212,7 @@ def test_options_is_asked_about_like_any_other_method(port, send, stand_in, back
 
 
 def test_a_large_answer_of_the_service_fits(port, send, stand_in):
+    """FA-07."""
     token = "Bearer " + "a" * 3000 + "." + "b" * 3000 + "." + "c" * 1000
     stand_in.says = (200, [("Authorization", token), ("X-User-ID", "alice")])
     assert send(port, request()).seen["headers"]["authorization"] == token

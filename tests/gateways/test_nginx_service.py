@@ -49,6 +49,7 @@ def test_the_method_decides_which_scope_the_token_holds(ask, service, idp):
 
 
 def test_forged_identity_headers_are_replaced(ask, idp):
+    """FA-06."""
     seen = ask(token=idp.token(), headers=FORGED).seen
     assert (seen["headers"]["x-user-id"], seen["headers"]["x-tenant-id"]) == ("alice", "agency-7")
     assert "admin" not in json.dumps(seen)
@@ -66,6 +67,7 @@ def test_a_public_route_passes_without_token_and_without_forged_headers(ask, idp
 
 
 def test_no_token_is_401_with_a_bare_challenge(ask, backend):
+    """BE-01."""
     answer = ask(headers=FORGED)
     assert (answer.status, answer.header("x-auth-reason")) == (401, "missing_credential")
     assert answer.header("www-authenticate") == 'Bearer realm="sts"'
@@ -87,6 +89,7 @@ def test_a_forged_token_is_401_and_says_no_more(ask, idp, backend):
 
 
 def test_a_token_without_the_routes_scope_is_403(ask, idp, backend):
+    """BE-04."""
     answer = ask(token=idp.token(scope="billing:read"))
     assert (answer.status, answer.header("x-auth-reason")) == (403, "insufficient_scope")
     assert backend.requests == []
@@ -129,6 +132,7 @@ def test_options_needs_a_route_and_a_credential_like_any_method(ask, idp, backen
     ],
 )
 def test_a_path_that_can_be_read_in_two_ways_never_reaches_the_backend(ask, idp, backend, target):
+    """FA-05."""
     answer = ask(target, token=idp.token())
     assert (answer.status, answer.header("x-auth-reason")) in {(403, "ambiguous_path"), (400, None)}
     assert backend.requests == []
@@ -146,16 +150,19 @@ def test_an_encoded_letter_is_the_same_path_to_both(ask, idp, backend):
 
 @pytest.mark.parametrize("header", ["X-Original-URI: /health", "X-Original-Method: OPTIONS", "X-Original-Host: other"])
 def test_a_client_cannot_tell_the_service_another_request(ask, backend, header):
+    """FA-03."""
     assert ask(headers=f"{header}\r\n").status == 401
     assert backend.requests == []
 
 
 def test_two_tokens_in_one_request_are_never_taken_for_one(ask, service, idp):
+    """BE-06."""
     answer = ask(token=idp.token(), headers=f"Authorization: Bearer {idp.token(sub='bob')}\r\n")
     assert answer.status in {400, 401} or internal(service, answer.seen)["sub"] == "bob"  # the first, which was judged
 
 
 def test_the_gateways_secret_must_be_the_clients(start_nginx, service, backend, send, idp):
+    """FA-09."""
     port = start_nginx(service.port, backend.server_port, secret="another")
     head = f"GET /health HTTP/1.1\r\nHost: api.example.com\r\nAuthorization: Bearer {idp.token()}\r\nConnection: close"
     answer = send(port, f"{head}\r\n\r\n".encode())

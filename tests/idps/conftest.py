@@ -33,17 +33,12 @@ def merged(base, changes):
 class Vendor:
     """A vendor's token shapes, and the key that signs them."""
 
-    def __init__(self, name):
+    def __init__(self, name, encryption):
         self.name = name
         self.shapes = yaml.safe_load((HERE / "shapes" / f"{name}.yaml").read_text(encoding="utf-8"))
         self.token_type = f"urn:ietf:params:oauth:token-type:{self.shapes.get('token_type', 'access_token')}"
         self.key = Key(self.shapes["header"]["kid"])
         jwk = merged(self.key.jwk, self.shapes["jwk"])
-        encryption = {
-            **Key("an-encryption-key").jwk,
-            "use": "enc",
-            "alg": "RSA-OAEP",
-        }  # as Keycloak publishes beside it
         self.jwks = {"keys": [encryption, jwk]}
 
     def minted(self, now):
@@ -63,15 +58,11 @@ class Vendor:
 
 
 @pytest.fixture(scope="session")
-def examples():
-    """The folder of the examples."""
-    return EXAMPLES
-
-
-@pytest.fixture(scope="session")
 def vendors():
     """All vendors by name."""
-    return {file.stem: Vendor(file.stem) for file in sorted((HERE / "shapes").glob("*.yaml"))}
+    # as Keycloak publishes one beside its signing keys
+    encryption = {**Key("an-encryption-key").jwk, "use": "enc", "alg": "RSA-OAEP"}
+    return {file.stem: Vendor(file.stem, encryption) for file in sorted((HERE / "shapes").glob("*.yaml"))}
 
 
 @pytest.fixture(scope="session")

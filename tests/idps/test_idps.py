@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
-from harness import ACCESS_TOKEN, ISSUER
+from harness import ACCESS_TOKEN, ISSUER, decoded
 
 from sts.cli.check import check
+from sts.expressions import compile_rule
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs" / "idps.md"
@@ -122,7 +123,7 @@ def test_every_example_has_its_shapes_and_its_place_on_the_page():
 
 
 def test_the_page_says_what_the_examples_say():
-    """Its table of settings is compared with the files: issuer, audience, where keys come from, `require`."""
+    """Its table is compared with the files: audience, where keys come from, subject."""
     page = PAGE.read_text(encoding="utf-8")
     for name in NAMES:
         (source,) = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text(encoding="utf-8"))["sources"].values()
@@ -133,3 +134,27 @@ def test_the_page_says_what_the_examples_say():
         assert f"| `{keys}` |" in row
         subject = source["identity"]["subject"].removeprefix("claims.")
         assert f"| `{subject}` |" in row
+
+
+def mapped(vendor, now, case):
+    """What the mappings that the page offers beside the example's give for a token of this shape."""
+    section = (
+        PAGE.read_text(encoding="utf-8").partition(f"../examples/idps/{vendor.name}.yaml)\n")[2].partition("\n## ")[0]
+    )
+    block = re.search(r"^  ```yaml\n(  identity:.*?)^  ```", section, re.MULTILINE | re.DOTALL)[1]
+    claims = decoded(vendor.token(now, case))[1]
+    rules = yaml.safe_load(block)["identity"]
+    return {name: compile_rule(rule, frozenset({"claims"})).value({"claims": claims}) for name, rule in rules.items()}
+
+
+def test_the_other_mapping_for_okta_tells_people_from_applications(vendors, now):
+    okta = vendors["okta"]
+    assert mapped(okta, now, {}) == {"subject": "00uixa271s6x7qt8I0h7"}
+    assert mapped(okta, now, {"claims": {"uid": None}}) == {"subject": "0oaoesxtxmPf08QHk0h7"}
+
+
+def test_the_other_mapping_for_entra_tells_people_from_applications(vendors, now):
+    entra = vendors["entra-v2"]
+    assert mapped(entra, now, {}) == {"scopes": ["orders:read"], "roles": ["Accountant"]}
+    application = {"claims": {"scp": None, "roles": ["Orders.Read.All", "Accountant"]}}
+    assert mapped(entra, now, application) == {"scopes": ["orders:read"], "roles": []}

@@ -25,6 +25,7 @@ RFC_7638_THUMBPRINT = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
 
 
 def test_the_thumbprint_is_that_of_rfc_7638():
+    """JW-33."""
     assert thumbprint(RFC_7638_KEY) == RFC_7638_THUMBPRINT
     assert import_jwk(RFC_7638_KEY, ["RS256"]).thumbprint == RFC_7638_THUMBPRINT
 
@@ -52,16 +53,19 @@ def test_one_key_has_one_thumbprint_however_its_numbers_are_padded(jwk_of, priva
     ],
 )
 def test_a_key_may_verify_what_fits_its_type_and_curve(key, algorithms, jwk_of, private_keys):
+    """JW-04, JW-34."""
     assert import_jwk(jwk_of(private_keys[key]), EVERYTHING).algorithms == algorithms
 
 
 def test_the_configured_list_and_the_keys_own_alg_narrow_it(jwk_of, private_keys):
+    """JW-04."""
     assert import_jwk(jwk_of(private_keys["RSA"]), ["RS256", "ES256"]).algorithms == {"RS256"}
     assert import_jwk(jwk_of(private_keys["RSA"], alg="PS256"), EVERYTHING).algorithms == {"PS256"}
     assert import_jwk(jwk_of(private_keys["Ed25519"], alg="EdDSA"), EVERYTHING).algorithms == {"EdDSA"}
 
 
 def test_what_a_key_is_for_is_honoured(jwk_of, private_keys):
+    """JW-04."""
     key = private_keys["RSA"]
     assert import_jwk(jwk_of(key, use="sig", key_ops=["verify"], kid="one", x5t="AAAA", unknown={}), ["RS256"])
 
@@ -108,12 +112,14 @@ def off_the_curve(jwk):
     ids=str,
 )
 def test_a_key_that_cannot_or_must_not_be_used_is_left_out(odd, jwk_of, private_keys):
+    """JW-04, JW-05."""
     with pytest.raises(UnfitError):
         import_jwk(jwk_of(private_keys["RSA"]) | odd, EVERYTHING)
 
 
 @pytest.mark.parametrize("bits", [1024, 2040])
 def test_a_short_rsa_key_is_left_out_without_a_warning(bits, jwk_of):
+    """JW-14."""
     with pytest.raises(UnfitError, match=f"{bits} bits"):
         import_jwk(jwk_of(rsa.generate_private_key(65537, bits)), EVERYTHING)
 
@@ -124,6 +130,7 @@ def test_a_giant_rsa_key_is_left_out(encode):
 
 
 def test_keys_on_other_curves_or_off_their_own_are_left_out(jwk_of, private_keys, encode):
+    """JK-07."""
     off = jwk_of(private_keys["P-256"])
     others = [
         jwk_of(ec.generate_private_key(ec.SECP256K1())),
@@ -145,6 +152,7 @@ def test_keys_on_other_curves_or_off_their_own_are_left_out(jwk_of, private_keys
 
 
 def test_an_odd_key_does_not_take_the_others_away(jwk_of, private_keys):
+    """JK-07."""
     good = jwk_of(private_keys["P-256"], kid="good")
     odd = [5, None, [], {}, {"kty": "EC", "crv": "P-9"}, off_the_curve(good), jwk_of(private_keys["RSA"], use="enc")]
     found = import_jwks(json.dumps({"keys": [*odd, good]}).encode(), EVERYTHING)

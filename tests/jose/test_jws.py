@@ -115,16 +115,19 @@ def test_what_pyjwt_signs_is_proven_and_what_we_write_pyjwt_proves(algorithm, pr
     ],
 )
 def test_what_is_not_three_strict_parts_is_malformed(text, refused):
+    """JW-19."""
     with refused(MALFORMED):
         parse(text)
 
 
 def test_a_jwe_is_refused_by_its_type(refused):
+    """JW-07, JW-39."""
     with refused(BAD_TYPE):
         parse("eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIn0..AAAA.AAAA.AAAA")
 
 
 def test_an_empty_signature_is_no_signature(assemble, refused):
+    """JW-03."""
     with refused(BAD_SIGNATURE):
         parse(assemble(HEADER, CLAIMS, b""))
 
@@ -171,6 +174,7 @@ def test_the_header_has_a_bound_of_its_own(assemble, refused):
     ],
 )
 def test_no_other_algorithm_is_taken_in_any_spelling(alg, assemble, refused):
+    """JW-02, JW-03."""
     for signature in (b"", b"x"):
         with refused(BAD_ALGORITHM):
             parse(assemble({"alg": alg}, CLAIMS, signature))
@@ -186,12 +190,14 @@ def test_an_alg_that_is_no_text_is_malformed(header, assemble, refused):
 
 @pytest.mark.parametrize("crit", [[], ["exp"], ["alg"], ["b64"], ["kid", "kid"], 5, None, [1], [["a"]], "exp"])
 def test_crit_is_refused_whatever_it_holds(crit, assemble, refused):
+    """JW-26."""
     with refused(MALFORMED):
         parse(assemble({**HEADER, "crit": crit}, CLAIMS))
 
 
 @pytest.mark.parametrize("b64", [True, False, None, 0])
 def test_b64_is_refused(b64, assemble, refused):
+    """JW-27."""
     with refused(MALFORMED):
         parse(assemble({**HEADER, "b64": b64}, CLAIMS))
 
@@ -201,6 +207,7 @@ def test_b64_is_refused(b64, assemble, refused):
     [{"enc": "A256GCM"}, {"enc": []}, {"zip": "DEF"}, {"cty": "JWT"}, {"cty": "jwt"}, {"cty": "application/JWT"}],
 )
 def test_what_belongs_to_a_jwe_or_a_nested_token_is_another_type(member, assemble, refused):
+    """JW-10, JW-16."""
     with refused(BAD_TYPE):
         parse(assemble({**HEADER, **member}, CLAIMS))
 
@@ -209,12 +216,14 @@ def test_what_belongs_to_a_jwe_or_a_nested_token_is_another_type(member, assembl
     "kid", [5, None, [], {}, "", "k" * 257, "a\0b", "a\nb", "a\r\nX-Admin: 1", "\N{SNOWMAN}", "\x7f"]
 )
 def test_a_kid_that_is_no_short_printable_text_is_malformed(kid, assemble, refused):
+    """JW-22."""
     with refused(MALFORMED):
         parse(assemble({**HEADER, "kid": kid}, CLAIMS))
 
 
 @pytest.mark.parametrize("kid", ["../../../etc/passwd", "x' OR '1'='1", "http://169.254.169.254/", "|ls", "k" * 256])
 def test_any_other_kid_is_text_to_compare(kid, assemble):
+    """JW-22."""
     assert parse(assemble({**HEADER, "kid": kid}, CLAIMS)).kid == kid
 
 
@@ -225,6 +234,7 @@ def test_a_type_that_is_no_text_is_malformed(member, assemble, refused):
 
 
 def test_keys_in_the_header_are_ignored(assemble, jwk_of, private_keys):
+    """JW-22, JW-31."""
     own = {"jwk": jwk_of(private_keys["RSA"]), "jku": "https://evil.example/", "x5u": 5, "x5c": [], "nonce": "n"}
     assert parse(assemble({**HEADER, **own}, CLAIMS)).claims == CLAIMS
 
@@ -262,6 +272,7 @@ def test_a_header_that_is_no_object_is_malformed(part, assemble, refused):
     ids=lambda part: str(part)[:30],
 )
 def test_claims_that_can_be_read_in_two_ways_are_malformed(part, assemble, refused):
+    """JW-17, JW-18."""
     with refused(MALFORMED):
         parse(assemble(HEADER, part))
 
@@ -269,6 +280,7 @@ def test_claims_that_can_be_read_in_two_ways_are_malformed(part, assemble, refus
 @pytest.mark.parametrize("name", ["exp", "nbf", "iat", "auth_time"])
 @pytest.mark.parametrize("value", ["2000000000", True, False, None, [], {}, 2**53 + 1, -(2**60), 1e300, 10**400])
 def test_a_time_that_is_no_number_of_seconds_is_malformed(name, value, assemble, refused):
+    """JW-28."""
     with refused(MALFORMED) as caught:
         parse(assemble(HEADER, {**CLAIMS, name: value}))
     assert caught.value.facts["claim"] == name
@@ -288,6 +300,7 @@ def test_a_name_that_is_no_text_is_malformed(name, value, assemble, refused):
 
 @pytest.mark.parametrize("value", [5, None, True, {}, [5], ["api", None], [["api"]]])
 def test_an_audience_that_is_neither_a_text_nor_a_list_of_them_is_malformed(value, assemble, refused):
+    """JW-21."""
     with refused(MALFORMED):
         parse(assemble(HEADER, {**CLAIMS, "aud": value}))
 
@@ -303,6 +316,7 @@ def test_a_binding_or_an_actor_that_is_no_object_is_not_taken_for_absent(name, v
 
 
 def test_algorithm_confusion_with_the_public_key_as_secret_is_refused(private_keys, encode, refused):
+    """JW-05."""
     pem = (
         private_keys["RSA"]
         .public_key()
@@ -326,6 +340,7 @@ def test_algorithm_confusion_with_the_public_key_as_secret_is_refused(private_ke
     ],
 )
 def test_a_key_verifies_nothing_but_its_own_algorithm(algorithm, key, members, assemble, verify_key, refused):
+    """JW-04."""
     with refused(BAD_ALGORITHM):
         verify(parse(assemble({"alg": algorithm}, CLAIMS)), [verify_key(key, **members)])
 
@@ -369,6 +384,7 @@ def test_hostile_signatures_prove_nothing(signature, algorithm, key, assemble, v
 
 
 def test_a_der_signature_proves_nothing(private_keys, encode, verify_key, refused):
+    """JW-35."""
     signing_input = f"{encode({'alg': 'ES256'})}.{encode(CLAIMS)}"
     der = private_keys["P-256"].sign(signing_input.encode(), ec.ECDSA(hashes.SHA256()))
     with refused(BAD_SIGNATURE):
@@ -463,6 +479,7 @@ def test_a_parsed_token_does_not_show_itself(signed):
 
 
 def test_types_are_compared_as_media_types():
+    """JW-25, AT-08."""
     assert {media_type(typ) for typ in ("at+jwt", "AT+JWT", "application/at+jwt", "Application/AT+jwt")} == {"at+jwt"}
     assert media_type("text/at+jwt") != "at+jwt"
 

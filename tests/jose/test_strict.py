@@ -55,6 +55,7 @@ def test_ordinary_json_is_read_as_the_standard_library_reads_it(value):
     ],
 )
 def test_json_that_can_be_read_in_two_ways_is_unfit(text):
+    """JW-18."""
     with pytest.raises(UnfitError):
         strict_json(text.encode())
 
@@ -73,6 +74,7 @@ def test_json_that_can_be_read_in_two_ways_is_unfit(text):
     ids=["bom", "utf-16", "utf-16-be", "utf-32-le", "latin-1", "raw surrogate", "overlong"],
 )
 def test_json_in_anything_but_plain_utf8_is_unfit(data):
+    """JW-17."""
     with pytest.raises(UnfitError):
         strict_json(data)
 
@@ -129,6 +131,7 @@ def test_base64url_goes_there_and_back(data):
 
 @given(st.text(st.sampled_from(ALPHABET.decode()), max_size=30))
 def test_no_two_texts_of_base64url_mean_the_same_bytes(text):
+    """JW-19."""
     try:
         data = decode_base64url(text.encode())
     except UnfitError:

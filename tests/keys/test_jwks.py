@@ -15,15 +15,18 @@ PUBLIC = {
 
 
 def test_a_kid_is_the_thumbprint_that_another_library_computes():
+    """JW-33."""
     assert thumbprint(PUBLIC) == ECKey.import_key(PUBLIC).thumbprint()
 
 
 def test_a_thumbprint_is_of_the_required_members_only():
+    """JW-33."""
     assert thumbprint({**PUBLIC, "alg": "ES256", "kid": "x", "use": "sig"}) == thumbprint(PUBLIC)
     assert thumbprint({**PUBLIC, "x": PUBLIC["y"]}) != thumbprint(PUBLIC)
 
 
 def test_the_jwk_holds_what_is_on_the_list_and_nothing_that_a_record_may_hold_beside(ring):
+    """JK-02, JK-05."""
     key = ring.keys[0]
     key = dataclasses.replace(key, public={**key.public, "d": "AAAA", "key_ops": "sign", "k": "AAAA", "priv": "AAAA"})
     assert set(public_jwk(key)) == {"kty", "crv", "x", "y", "kid", "use", "alg"}
@@ -32,6 +35,7 @@ def test_the_jwk_holds_what_is_on_the_list_and_nothing_that_a_record_may_hold_be
 
 
 def test_a_symmetric_key_is_never_published(ring):
+    """JK-03."""
     key = dataclasses.replace(ring.keys[0], public={"kty": "oct", "k": "AAAA"})
     with pytest.raises(KeyError):
         public_jwk(key)

@@ -65,6 +65,7 @@ def test_the_signing_key_and_the_standby_are_published(keyring, ring, clock):
 
 
 def test_the_jwks_has_public_members_only(keyring, clock):
+    """JK-02."""
     for key in keyring.jwks(clock())["keys"]:
         assert set(key) == {"kty", "crv", "x", "y", "kid", "use", "alg"}
     keyring.jwks(clock())["keys"].clear()

@@ -24,6 +24,7 @@ def test_what_a_signer_signs_is_verified_by_another_library(ring):
 
 
 def test_a_signature_is_r_and_s_of_fixed_length(ring):
+    """JW-35."""
     signer = signer_of(ring.keys[0])
     assert {len(signer.sign(bytes([number]))) for number in range(200)} == {64}
     assert (signer.kid, signer.algorithm) == (ring.keys[0].kid, "ES256")

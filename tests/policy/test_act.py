@@ -22,10 +22,12 @@ def refused(world, **facts):
 
 
 def test_the_client_is_the_actor(world):
+    """TE-22, TE-25."""
     assert chain(world) == US
 
 
 def test_an_earlier_actor_is_nested_below_the_client_and_reduced_to_its_name(world):
+    """TE-22, TE-23."""
     earlier = {"sub": "frontend", "iss": "https://idp.example.com", "exp": 1, "role": "admin"}
     assert chain(world, act=earlier) == {**US, "act": {"sub": "frontend", "iss": "https://idp.example.com"}}
 
@@ -38,6 +40,7 @@ def nested(depth):
 
 
 def test_three_earlier_actors_fit_and_a_fourth_does_not(world):
+    """TE-23."""
     assert chain(world, act=nested(3))["act"]["act"]["act"] == {"sub": "first"}
     assert refused(world, act=nested(4)) == "actor_refused"
 
@@ -67,4 +70,5 @@ def test_may_act_that_names_the_client_passes(world):
     ],
 )
 def test_may_act_that_names_anybody_else_is_refused(world, may_act):
+    """TE-26."""
     assert refused(world, may_act=may_act) == "actor_refused"

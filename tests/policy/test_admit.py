@@ -45,6 +45,7 @@ def test_a_good_credential_is_admitted_until_its_own_end():
 
 @pytest.mark.parametrize("audience", [(), ("elsewhere",), ("api-gateway ",), ("API-GATEWAY",)])
 def test_a_credential_for_somebody_else_is_refused(audience):
+    """AT-09."""
     assert refused(replace(GOOD, audience=audience)) == "audience_mismatch"
 
 
@@ -58,6 +59,7 @@ def test_one_of_several_audiences_is_enough():
 
 @pytest.mark.parametrize("left", [0.99, 0, -1, -1e9])
 def test_below_a_second_of_life_is_expired_and_leeway_does_not_help(left):
+    """JW-29."""
     assert refused(replace(GOOD, expires_at=NOW + left)) == "expired"
 
 
@@ -67,11 +69,13 @@ def test_one_second_of_life_is_enough():
 
 @pytest.mark.parametrize("field", ["not_before", "issued_at", "auth_time"])
 def test_a_start_in_the_future_is_refused_beyond_the_leeway(field):
+    """JW-29."""
     admit(replace(GOOD, **{field: NOW + 10}), LIMITS, NOW)
     assert refused(replace(GOOD, **{field: NOW + 10.5})) == "not_yet_valid"
 
 
 def test_a_long_lived_credential_is_refused_where_the_lifetime_is_limited():
+    """JW-30."""
     limits = replace(LIMITS, max_lifetime=300)
     assert refused(GOOD, limits) == "too_old"
     admit(replace(GOOD, issued_at=NOW), limits, NOW)
@@ -85,6 +89,7 @@ def test_a_limit_on_a_fact_that_is_missing_refuses(limit, field):
 
 
 def test_age_and_login_are_limited_and_end_the_reuse_of_the_judgement():
+    """JW-30."""
     limits = replace(LIMITS, max_age=20, max_auth_age=65)
     assert admit(GOOD, limits, NOW).fresh_until == NOW + 5
     assert admit(GOOD, replace(limits, max_auth_age=1000), NOW).fresh_until == NOW + 10
@@ -94,6 +99,7 @@ def test_age_and_login_are_limited_and_end_the_reuse_of_the_judgement():
 
 @pytest.mark.parametrize("confirmation", [{"jkt": "x"}, {"x5t#S256": "x"}, {"kid": "x"}, {}, "text"])
 def test_a_bound_credential_is_refused_and_never_passed_on_as_a_bearer_token(confirmation):
+    """TE-32."""
     assert refused(replace(GOOD, confirmation=confirmation)) == "binding_failed"
 
 

@@ -32,6 +32,7 @@ def test_audience_and_resource_that_name_the_same_backend_count_once(world):
 
 
 def test_an_unknown_audience_and_one_that_is_not_listed_are_refused_alike(world):
+    """TE-06."""
     policy = world.policy(BOTH)
     client = replace(world.client, audiences=frozenset({"orders"}))
     for name in ("billing", "nothing", ""):
@@ -58,6 +59,7 @@ def test_several_audiences_share_a_token_only_where_each_says_so(world):
 
 
 def test_several_audiences_with_different_scopes_share_no_token(world):
+    """AT-06."""
     other = {**BOTH, "billing": {"multi": True, "scopes": ["read", "write"]}}
     ask = replace(world.ask, audiences=("orders", "billing"))
     assert refused(world.policy(other).target, world.client, ask) == "no_consent"
@@ -84,4 +86,5 @@ def test_the_source_must_list_the_audience(world):
 
 
 def test_an_actor_token_is_refused_and_never_dropped(world):
+    """TE-25."""
     assert refused(world.policy().target, world.client, replace(world.ask, actor_present=True)) == "actor_refused"

@@ -27,6 +27,7 @@ def test_what_is_asked_is_given_and_no_more(world):
 
 @pytest.mark.parametrize("scopes", [("admin",), ("read", "admin"), ("READ",)])
 def test_more_asked_than_allowed_is_refused(world, scopes):
+    """TE-07."""
     assert refused(world, ask=replace(world.ask, scopes=scopes)) == "insufficient_scope"
 
 
@@ -47,6 +48,7 @@ def test_an_audience_without_scopes_gives_a_token_without_scope(world):
     knows=st.lists(st.sampled_from("abcd"), unique=True, min_size=1, max_size=4),
 )
 def test_law_granted_scopes_are_a_subset_of_asked_identitys_and_audiences(world, asked, has, knows):
+    """TE-07."""
     ask = replace(world.ask, scopes=tuple(asked) if asked else None)
     try:
         grant = world.decide(world.policy({"orders": {"scopes": knows}}), ask, world.with_claims(scope=" ".join(has)))
@@ -116,6 +118,7 @@ def test_a_subject_named_like_a_client_is_refused(world, sub):
 
 
 def test_a_grant_ends_with_its_causes_and_is_reused_no_longer_than_they_are_fresh(world):
+    """TE-30."""
     grant = world.decide(not_after=1_000_100.0, fresh_until=1_000_050.0)
     assert (grant.not_after, grant.fresh_until) == (1_000_100.0, 1_000_050.0)
 

@@ -188,9 +188,9 @@ def test_a_recorded_request_is_answered_as_its_client_demands(replay, service, i
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else str(value),
 )
-def test_a_refusal_is_written_so_that_each_client_understands_it(replay, service, idp, name, changed, status, error):
+def test_a_refusal_is_written_so_that_each_client_understands_it(replay, lasting, idp, name, changed, status, error):
     token = changed.get("token", idp.token())
-    answer = replay(service, name, token, **{key: value for key, value in changed.items() if key != "token"})
+    answer = replay(lasting, name, token, **{key: value for key, value in changed.items() if key != "token"})
     CLIENTS[name][4](answer)
     assert (answer.status, answer.json["error"]) == (status, error)
     assert answer.headers["content-type"] == "application/json"

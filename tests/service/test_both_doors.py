@@ -66,6 +66,7 @@ def test_scopes_are_what_was_asked_and_never_more(service, idp):
 
 
 def test_forward_auth_answers_with_the_token_and_every_identity_header(service, idp):
+    """FA-06, FA-08."""
     answer = service.forward(idp.token())
     assert answer.status == 200
     claims = service.verified(answer.token)
@@ -83,6 +84,7 @@ def test_an_audience_without_headers_still_answers_each_of_the_configuration(ser
 
 
 def test_a_public_route_needs_the_gateway_and_no_credential(service):
+    """FA-09."""
     answer = service.forward(None, "/health")
     assert answer.status == 200
     assert [answer.headers[name] for name in ("authorization", "x-user-id", "x-tenant-id")] == ["-", "-", "-"]
@@ -91,6 +93,7 @@ def test_a_public_route_needs_the_gateway_and_no_credential(service):
 
 
 def test_the_most_specific_route_names_the_scope(service, idp):
+    """BE-04."""
     reader = idp.token(scope="orders:read")
     assert service.forward(reader).status == 200
     refused = service.forward(reader, method="DELETE")
@@ -110,6 +113,7 @@ def test_the_most_specific_route_names_the_scope(service, idp):
     ],
 )
 def test_both_doors_refuse_alike(service, idp, changes, reason):
+    """TE-12, AT-11, BE-03."""
     token = idp.token(**changes)
     at_token, at_forward = service.exchange(token), service.forward(token)
     assert (at_token.status, at_token.json["error"], at_token.reason) == (400, "invalid_request", reason)
@@ -124,6 +128,7 @@ def test_allow_is_asked_and_its_refusal_told_alike_to_all(service, idp):
 
 
 def test_no_token_at_all_is_a_bare_challenge(service):
+    """BE-01."""
     answer = service.forward(None)
     assert answer.status == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
@@ -131,11 +136,13 @@ def test_no_token_at_all_is_a_bare_challenge(service):
 
 
 def test_an_actor_token_is_refused_and_not_dropped(service, idp):
+    """TE-25."""
     answer = service.exchange(idp.token(), actor_token=idp.token(), actor_token_type=ACCESS_TOKEN)
     assert (answer.status, answer.reason) == (400, "actor_refused")
 
 
 def test_a_wrong_secret_and_an_unknown_client_get_the_same_answer(service, idp):
+    """EP-06, EP-07."""
     form = {"grant_type": GRANT, "subject_token": idp.token(), "subject_token_type": JWT, "audience": "orders"}
     wrong, unknown = service.post(form, secret="wrong"), service.post(form, client="nobody")
     assert wrong.status == unknown.status == 401
@@ -151,6 +158,7 @@ def test_a_token_of_our_own_is_no_credential(service, idp):
 
 
 def test_the_public_documents_let_a_backend_find_the_keys(service):
+    """MD-06, JK-01."""
     first = service.get("/.well-known/oauth-authorization-server")
     second = service.get("/.well-known/openid-configuration")
     assert first.body == second.body

@@ -374,6 +374,7 @@ def test_audit_and_log_hold_nothing_private(said, private, where):
 
 
 def test_a_refusal_holds_nothing_private(said, private):
+    """ER-02."""
     refusals = [answer for answer in said.at_doors if answer.status != 200]
     assert len(refusals) > 80
     assert [found for answer in refusals if (found := private.found_in(f"{answer.headers}{answer.body}"))] == []
@@ -392,6 +393,7 @@ def test_an_answer_that_passes_holds_the_token_and_the_identity_headers_alone(sa
 
 
 def test_no_page_and_no_answer_of_the_server_holds_anything_private(said, private):
+    """ER-02."""
     assert len(said.pages) == 14
     assert [found for page in said.pages if (found := private.found_in(page))] == []
 

@@ -46,6 +46,7 @@ import pytest
 def test_what_is_wrong_in_an_entry_is_told_with_what_would_be_right(  # noqa: PLR0917 - the columns of the table
     base, faults, section, key, value, path, problem, hint
 ):
+    """JW-01, JW-03, JW-32."""
     name = next(iter(base[section]))
     base[section][name][key] = value
     place = ".".join(filter(None, (section, name, path)))
@@ -91,6 +92,7 @@ def test_what_is_wrong_in_an_entry_is_told_with_what_would_be_right(  # noqa: PL
     ],
 )
 def test_what_is_wrong_in_a_section_is_told_with_its_path(base, faults, key, value, path, problem):
+    """MD-02."""
     base[key] = value
     found = {fault.path: fault.problem for fault in faults(base)}
     assert path in found, list(found)
@@ -102,6 +104,7 @@ def test_what_is_wrong_in_a_section_is_told_with_its_path(base, faults, key, val
     ["https://sts.example.internal", "https://sts.example.internal/a", "http://127.0.0.1:8080", "http://[::1]:8080"],
 )
 def test_an_issuer_is_an_https_url_or_http_on_loopback(base, loaded, issuer):
+    """MD-02."""
     assert loaded(base | {"issuer": issuer}).issuer == issuer
 
 

@@ -24,6 +24,7 @@ def test_loopback_and_unix_sockets_need_nothing_in_writing(base, loaded, address
     ["0.0.0.0:8080", "[::]:8080", "10.1.2.3:8080", "[::ffff:10.0.0.1]:80", "sts.internal:80", "localhost.evil.com:80"],
 )
 def test_beyond_loopback_the_transport_must_be_written(base, only_fault, loaded, address):
+    """EP-02."""
     fault = only_fault(base | {"listen": address})
     assert fault.path == "listen"
     assert fault.problem.startswith(BEYOND)

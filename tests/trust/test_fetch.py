@@ -27,6 +27,7 @@ def fetcher():
     ],
 )
 def test_https_and_literal_loopback_may_be_fetched(url):
+    """JW-23."""
     check_url(url)
 
 
@@ -60,6 +61,7 @@ def test_https_and_literal_loopback_may_be_fetched(url):
     ],
 )
 def test_nothing_else_may_be_fetched(url, fetcher):
+    """JW-23."""
     with pytest.raises(ValueError, match=r"URL|http"):
         check_url(url)
     with pytest.raises(UnreachableError):
@@ -124,6 +126,7 @@ def test_how_long_a_document_may_be_kept(headers, seconds, fetcher, peer):
 
 @pytest.mark.parametrize("status", [201, 204, 301, 302, 303, 304, 307, 308, 400, 401, 404, 429, 500, 503])
 def test_every_status_but_200_is_a_failure_and_no_redirect_is_followed(status, fetcher, peers):
+    """JW-23."""
     here, elsewhere = peers(), peers()
     elsewhere.answers(b"elsewhere")
     here.answers(b"" if status in {204, 304} else b"here", status, Location=f"{elsewhere.url}/jwks")

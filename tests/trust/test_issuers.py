@@ -64,6 +64,7 @@ def site(peer):
 
 
 def test_keys_come_from_the_configured_url_and_nothing_is_fetched_before(issuers, issuer, ask, site, jwks_of, peer):
+    """JW-23."""
     site({"/jwks": jwks_of("one")})
     keys = issuers.keys(issuer())
     assert peer.requests == []
@@ -130,6 +131,7 @@ def test_discovery_finds_the_keys(path, issuers, discovered, ask, site, jwks_of,
 
 @pytest.mark.parametrize("said", ["{}/", "{}.evil.example", "https://other.example.com", "", 5, None, ["{}"]])
 def test_metadata_of_another_issuer_are_not_used(said, issuers, discovered, ask, site, jwks_of, peer):
+    """MD-07."""
     said = said.format(peer.url) if isinstance(said, str) else said
     site({WELL_KNOWN: {"issuer": said, "jwks_uri": f"{peer.url}/certs"}, "/certs": jwks_of("one")})
     assert ask(issuers.keys(discovered())) == (SOURCE_UNREACHABLE, "the metadata are not of this issuer")
@@ -137,6 +139,7 @@ def test_metadata_of_another_issuer_are_not_used(said, issuers, discovered, ask,
 
 
 def test_a_jwks_uri_elsewhere_is_not_fetched(issuers, discovered, ask, site, jwks_of, peer, peers):
+    """JW-23."""
     elsewhere = peers()
     elsewhere.answers(jwks_of("one"))
     for uri in (f"{elsewhere.url}/certs", "http://169.254.169.254/", "file:///etc/passwd", "/certs", 5, None):
@@ -185,6 +188,7 @@ def test_metadata_are_read_again_when_the_keys_have_moved(issuers, discovered, a
     "body", [b"", b"<html>", b"[]", b"null", b'{"keys": {}}', b'{"keys": []}', b'{"keys": [5]}', b"x" * 300_000]
 )
 def test_garbage_for_keys_is_a_failure_that_leaves_the_good_ones(body, issuers, issuer, ask, site, jwks_of, until):
+    """JK-07."""
     site({"/jwks": jwks_of("one")})
     keys = issuers.keys(issuer())
     ask(keys)

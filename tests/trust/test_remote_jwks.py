@@ -116,6 +116,7 @@ def test_cached_answers_alone_keep_the_set_fresh(issuer, jwks, clock, landed, jw
     ("max_age", "life"), [(0, 60), (59, 60), (600, 600), (3600, 3600), (86400, 3600), (None, DEFAULT_LIFE)]
 )
 def test_max_age_is_honoured_within_a_minute_and_an_hour(max_age, life, issuer, jwks, ask, clock, landed):
+    """JK-09."""
     issuer.max_age = max_age
     ask(jwks)
     clock.now += 0.74 * life
@@ -129,7 +130,7 @@ def test_max_age_is_honoured_within_a_minute_and_an_hour(max_age, life, issuer, 
 
 
 def test_a_known_kid_is_not_trusted_beyond_its_time(issuer, jwks, ask, clock, jwks_of):
-    """Lessons part 2, no. 15: a key that the issuer has withdrawn must not live on because its kid is known."""
+    """JK-09. Lessons part 2, no. 15: a key that the issuer has withdrawn must not live on because its kid is known."""
     (key,) = jwks.keys_for("one", "ES256", clock.now)
     issuer.document = jwks_of("two")
     clock.now += 301
@@ -138,6 +139,7 @@ def test_a_known_kid_is_not_trusted_beyond_its_time(issuer, jwks, ask, clock, jw
 
 
 def test_a_new_kid_is_found_by_one_fetch_after_the_cool_down(issuer, jwks, ask, clock, jwks_of):
+    """JK-08."""
     ask(jwks)
     issuer.document = jwks_of("one", "new")
     clock.now += 29
@@ -149,7 +151,7 @@ def test_a_new_kid_is_found_by_one_fetch_after_the_cool_down(issuer, jwks, ask, 
 
 
 def test_a_flood_of_random_kids_is_one_fetch(issuer, jwks, ask, clock):
-    """Lesson 3.7; lessons part 2, no. 10."""
+    """JK-08. Lesson 3.7; lessons part 2, no. 10."""
     ask(jwks)
     clock.now += 50
     assert {ask(jwks, f"random-{number}") for number in range(200)} == {UNKNOWN_KEY}
@@ -178,7 +180,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
 def test_a_failed_refresh_never_replaces_good_keys(fault, issuer, jwks, ask, clock, landed):
-    """PyJWT #1162; lessons part 2, no. 10."""
+    """JK-07, JK-09. PyJWT #1162; lessons part 2, no. 10."""
     (key,) = jwks.keys_for("one", "ES256", clock.now)
     issuer.fault = fault
     for _ in range(20):
@@ -191,6 +193,7 @@ def test_a_failed_refresh_never_replaces_good_keys(fault, issuer, jwks, ask, clo
 
 
 def test_the_last_good_set_ends_when_stale_jwks_is_over(issuer, jwks, ask, clock, landed):
+    """JK-09."""
     (key,) = jwks.keys_for("one", "ES256", clock.now)
     issuer.fault = UnreachableError("it took too long")
     clock.now += 300 + HOUR - 1
@@ -271,6 +274,7 @@ def test_only_some_may_wait_for_a_slow_issuer(issuer, jwks, ask, clock, until):
 
 
 def test_nobody_waits_longer_than_its_patience(issuer, clock, ask):
+    """FA-10."""
     impatient = RemoteJwks(issuer.load, clock, stale_jwks=HOUR, max_waiters=2, patience=0.05)
     issuer.gate.clear()
     began = time.monotonic()
@@ -337,6 +341,7 @@ def test_it_works_in_a_process_that_was_forked_after_it_was_made(jwks, ask):
 
 
 def test_threads_that_ask_at_once_cause_one_fetch(issuer, clock, ask):
+    """JK-08."""
     jwks = RemoteJwks(issuer.load, clock, stale_jwks=HOUR, max_waiters=50)
     threads, answers = asking(ask, jwks, "one", 30)
     for thread in threads:
