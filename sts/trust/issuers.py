@@ -15,7 +15,8 @@ from sts.trust.remote_jwks import Loaded, RemoteJwks, clamp_life
 
 WELL_KNOWN: Final = "/.well-known/openid-configuration"
 MANY: Final = 3
-"""For how many issuers as many requests as may wait for one do so: an outage on the way to all must not hold all threads."""
+"""How many times as many requests may wait for all issuers as for one: an outage on the way to all of them must not
+hold every thread."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ def world():
 
 
 def test_a_burst_of_failures_is_answered_as_such_and_then_limited(world):
+    """EP-08."""
     world.exhaust()
     refusal = world.fail()
     reason = refusal.reason
@@ -158,6 +159,7 @@ def test_each_refusal_counts_so_that_the_limit_does_not_tell_that_a_secret_is_ri
 )
 @settings(max_examples=30, deadline=None)
 def test_whatever_came_before_right_credentials_pass_and_all_others_do_not(calls):
+    """EP-08."""
     world = World()
     for client_id, secret in calls:
         right = (client_id, secret) in {("one", FIRST), ("two", FIRST), ("two", SECOND)}
@@ -186,7 +188,7 @@ def test_failures_at_the_same_time_are_each_counted_once(world):
 @pytest.mark.parametrize("client_id", ["one", "two", "nobody"])
 @pytest.mark.parametrize("secret", [FIRST, SECOND, "wrong", "", None])
 def test_every_caller_costs_the_same_comparisons(world, monkeypatch, client_id, secret):
-    """By count, since a clock shows only large differences: known or not, one secret or two, right, wrong or none."""
+    """EP-07. By count, since a clock shows only large differences: known or not, one secret or two, right, wrong or none."""
     from sts.clients import secret as module  # noqa: PLC0415 - its functions are what is counted
 
     done = []
@@ -209,6 +211,7 @@ def test_every_caller_costs_the_same_comparisons(world, monkeypatch, client_id, 
 
 @pytest.mark.parametrize("limited", [False, True])
 def test_an_unknown_client_takes_as_long_as_a_wrong_secret(limited):
+    """EP-07."""
     world = World()
     ids = {"known": "one", "with two secrets": "two", "unknown": "nobody"}
     if limited:

@@ -224,6 +224,7 @@ def test_another_claim_may_name_the_audience(idp, proven, refused):
 
 def test_the_issuer_is_looked_up_exactly_and_before_anything_is_fetched(idp, settings, refused):
     """AT-09, JW-20."""
+
     class NeverAsked:
         def keys_for(self, *_):
             raise AssertionError

@@ -24,6 +24,7 @@ def row(reason):
 
 
 def test_the_page_lists_every_reason_and_no_other():
+    """EP-09."""
     rows = [line for line in PAGE.split("## ", 1)[0].splitlines() if line.startswith("| `")][1:]
     assert rows == [row(reason) for reason in REASONS.values()]
 
@@ -43,6 +44,7 @@ def test_the_page_lists_every_other_code_of_the_token_door():
 
 
 def test_what_callers_read_stays_within_the_characters_of_an_error_description():
+    """TE-35."""
     for reason in REASONS.values():  # RFC 6749 §5.2, RFC 6750 §3
         assert all(
             character in " !" or "#" <= character <= "[" or "]" <= character <= "~" for character in reason.sentence

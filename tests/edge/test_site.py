@@ -34,7 +34,9 @@ class Parts:
     def serve(self, issuer=ISSUER):
         pages = discovery(issuer, self.key_set, lambda: self.max_age)
         text = b"# HELP sts_keys Keys.\n# TYPE sts_keys gauge\nsts_keys 2.0\n"
-        return site(pages, health(lambda: self.readiness, lambda: ("text/plain; version=0.0.4", text), lambda: self.networks)).test_client()
+        return site(
+            pages, health(lambda: self.readiness, lambda: ("text/plain; version=0.0.4", text), lambda: self.networks)
+        ).test_client()
 
 
 @pytest.fixture

@@ -224,6 +224,7 @@ def unreachable(answer):
 
 @pytest.mark.parametrize("name", WRONG)
 def test_an_issuer_that_answers_wrongly_harms_its_own_tokens_only(world, name):
+    """BE-08."""
     for door in ("token", "forward_auth"):
         assert world.refused(name, door) < AT_ONCE_S
     assert world.asked[name] >= 1
@@ -232,11 +233,13 @@ def test_an_issuer_that_answers_wrongly_harms_its_own_tokens_only(world, name):
 
 @pytest.mark.parametrize("status", REDIRECTS)
 def test_an_issuer_that_redirects_is_not_followed(world, status):
+    """JW-23."""
     assert world.refused(f"redirect-{status}") < AT_ONCE_S
     assert (world.asked[f"redirect-{status}"], world.trap.connections) == (1, 0)
 
 
 def test_discovery_that_names_keys_elsewhere_is_not_followed(world):
+    """JW-23."""
     answer, _ = world.timed(world.bad.token(iss=f"http://127.0.0.1:{world.bad.port}"))
     assert unreachable(answer)
     assert (world.asked[".well-known/openid-configuration"], world.trap.connections) == (1, 0)

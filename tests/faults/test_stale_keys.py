@@ -79,6 +79,7 @@ def hang(world):
 
 
 def test_the_last_good_keys_serve_for_stale_jwks_and_not_longer(world):
+    """JK-09."""
     assert world.ask()[:2] == (200, None)
     world.idp.answer = gone
     world.later(LIFE - 30)

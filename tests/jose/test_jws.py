@@ -207,7 +207,7 @@ def test_b64_is_refused(b64, assemble, refused):
     [{"enc": "A256GCM"}, {"enc": []}, {"zip": "DEF"}, {"cty": "JWT"}, {"cty": "jwt"}, {"cty": "application/JWT"}],
 )
 def test_what_belongs_to_a_jwe_or_a_nested_token_is_another_type(member, assemble, refused):
-    """JW-10, JW-16."""
+    """JW-09, JW-10, JW-16."""
     with refused(BAD_TYPE):
         parse(assemble({**HEADER, **member}, CLAIMS))
 

@@ -11,6 +11,9 @@ from authlib.oauth2.rfc6750.errors import InvalidTokenError
 from authlib.oauth2.rfc9068 import JWTBearerTokenValidator
 from harness import CLIENT, JWT, b64, decoded, unb64
 from joserfc.jwk import KeySet
+from pydantic import ValidationError
+
+from sts.policy.settings import AudienceSettings
 
 OUR_ISSUER = "https://sts.example.internal/tenant"
 ORDERS = "https://orders.example.internal/api"
@@ -106,6 +109,32 @@ def test_a_subject_that_is_named_like_a_client_is_refused(ask, providers, error_
     """AT-04: every configured client, not only the one that asks."""
     for name in (CLIENT, "narrow"):
         assert error_of(ask(providers["plain"].token(sub=name)))[2] == "subject_collision"
+
+
+RESERVED = [
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "nbf",
+    "iat",
+    "jti",
+    "client_id",
+    "scope",
+    "act",
+    "may_act",
+    "cnf",
+    "typ",
+    "azp",
+]
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_no_mapping_writes_a_claim_that_the_service_answers_for(name):
+    """JW-32: the configuration does not load."""
+    with pytest.raises(ValidationError, match="reserved"):
+        AudienceSettings.model_validate({"claims": {name: "identity.subject"}})
+    assert AudienceSettings.model_validate({"claims": {f"x_{name}": "identity.subject"}})
 
 
 # What we accept.

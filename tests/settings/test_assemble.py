@@ -46,7 +46,7 @@ import pytest
 def test_what_is_wrong_in_an_entry_is_told_with_what_would_be_right(  # noqa: PLR0917 - the columns of the table
     base, faults, section, key, value, path, problem, hint
 ):
-    """JW-01, JW-03, JW-32."""
+    """JK-03, JW-01, JW-03, JW-32."""
     name = next(iter(base[section]))
     base[section][name][key] = value
     place = ".".join(filter(None, (section, name, path)))
