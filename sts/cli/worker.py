@@ -106,13 +106,11 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
 
     def finish_request(self, conn: Connection, fs: Future[Any]) -> None:
         """A request is answered. What came behind it on the connection is gathered like any other."""
-        behind = b""
-        if not fs.cancelled() and fs.exception() is None and fs.result():
-            behind = conn.parser.unreader.take_buffered()
+        behind = conn.parser.unreader.take_buffered() if conn.parser is not None else b""
         super().finish_request(conn, fs)
         if conn.lingers:
             self._linger(conn)
-        elif behind:  # now it waits among the kept-alive ones
+        elif behind and conn in self.keepalived_conns:  # now it waits among the kept-alive ones
             self.poller.unregister(conn.sock)
             self.keepalived_conns.remove(conn)
             conn.arrived += behind

@@ -2,8 +2,9 @@
 
 A client has exactly one profile, and only that profile's headers are read: an end user can send any other
 convention's headers through the gateway, so a fallback to them would let the user choose what is decided about.
-That the headers come from the gateway is proven by the client's own proof and by nothing here; a gateway that adds
-them instead of replacing them can be seen only where the doubled value is none any more.
+That the headers come from the gateway is proven by the client's own proof and by nothing here. A gateway that adds
+them instead of replacing them sends two: the server hands on none of both (`sts.cli.server`), and where another one
+joins them with a comma, that can be seen only where the doubled value is none any more.
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ class Profile:
     host: str
     scheme: str
     address: str
+
+    @property
+    def headers(self) -> tuple[str, ...]:
+        """All that it reads."""
+        return self.method, self.target, self.host, self.scheme, self.address
 
     def facts(self, headers: Mapping[str, str]) -> RequestFacts:
         """Read which request the gateway asks about.

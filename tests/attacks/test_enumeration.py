@@ -32,7 +32,9 @@ def test_an_audience_that_is_unknown_unlisted_or_disabled_is_one_and_the_same(wo
     alike(ask(token, resource=f"urn:{name}") for name in ("nowhere", "hidden", "asleep"))
 
 
-@pytest.mark.parametrize("changes", [{"exp": 1}, {"aud": "x"}, {"scope": "none"}, {"iss": "https://nobody.example"}], ids=repr)
+@pytest.mark.parametrize(
+    "changes", [{"exp": 1}, {"aud": "x"}, {"scope": "none"}, {"iss": "https://nobody.example"}], ids=repr
+)
 def test_a_bad_token_tells_no_more_of_an_audience(world, changes):
     """The target is judged before the credential, so that what is wrong with one says nothing of the other."""
     token = world.first.token(**changes)

@@ -1,7 +1,7 @@
 """A token's header is hostile input: it names no key, no address and no meaning (RFC 8725 §3.10, §3.11)."""
 
 import base64
-import datetime
+import datetime as dt
 
 import pytest
 from cryptography import x509
@@ -22,15 +22,15 @@ ADDRESSES = (
 def own_chain(key):
     """A certificate that the holder of `key` made for itself."""
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "idp.example.com")])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     made = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.private.public_key())
         .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
         .sign(key.private, hashes.SHA256())
     )
     return [base64.b64encode(made.public_bytes(Encoding.DER)).decode()]
@@ -175,7 +175,7 @@ def test_a_token_inside_a_token_is_refused_though_it_does_not_say_so(doors, idp)
 FOREIGN_TYPES = (
     *("logout+jwt", "secevent+jwt", "txntoken+jwt", "dpop+jwt", "token-introspection+jwt", "vc+jwt", "kb+jwt"),
     *("oauth-authz-req+jwt", "entity-statement+jwt", "application/secevent+jwt", "JOSE", "JWE", "JOSE+JSON"),
-    *("", " JWT", "JWT ", "application/application/jwt", "text/jwt", "at+jwt, JWT", "ａt+jwt", "at+jwt;x=1"),
+    *("", " JWT", "JWT ", "application/application/jwt", "text/jwt", "at+jwt, JWT", "\uff41t+jwt", "at+jwt;x=1"),
 )
 
 

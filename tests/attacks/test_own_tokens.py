@@ -67,7 +67,9 @@ def test_a_token_names_who_acted_before_and_no_more_than_four(doors, idp):
     doors.refuse(idp.token(act=deep), "actor_refused")
 
 
-@pytest.mark.parametrize("act", [{}, {"sub": ""}, {"sub": 1}, {"sub": "a", "act": "b"}, {"sub": "a", "iss": 1}], ids=repr)
+@pytest.mark.parametrize(
+    "act", [{}, {"sub": ""}, {"sub": 1}, {"sub": "a", "act": "b"}, {"sub": "a", "iss": 1}], ids=repr
+)
 def test_a_malformed_actor_is_refused_and_not_dropped(doors, idp, act):
     """TE-25, lesson 2.3."""
     doors.refuse(idp.token(act=act), "actor_refused")

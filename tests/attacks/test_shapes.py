@@ -220,7 +220,7 @@ def test_json_that_readers_disagree_about_is_refused(doors, idp, value):
     good = json.dumps(idp.claims()).encode()[:-1]
     doors.refuse(idp.rsa.sign_raw(b64(HEADER), b64(good + b',"note":' + value + b"}")), "malformed")
     if value[:1] == b'"':
-        doors.refuse(idp.rsa.sign_raw(b64(HEADER), b64(good + b",\"n\":{" + value + b":1}}")), "malformed")
+        doors.refuse(idp.rsa.sign_raw(b64(HEADER), b64(good + b',"n":{' + value + b":1}}")), "malformed")
     if len(value) < 2000:
         head = b'{"alg":"RS256","kid":"rsa-1","x":' + value + b"}"
         doors.refuse(idp.rsa.sign_raw(b64(head), b64(idp.claims())), "malformed")
@@ -350,7 +350,9 @@ def test_a_binding_or_an_actor_that_is_no_object_is_refused(doors, idp, claim, v
     doors.refuse(idp.token(**{claim: value}), "malformed")
 
 
-@pytest.mark.parametrize("confirmation", [{}, {"jkt": "x"}, {"x5t#S256": "x"}, {"unknown": 1}, {"kid": "rsa-1"}], ids=repr)
+@pytest.mark.parametrize(
+    "confirmation", [{}, {"jkt": "x"}, {"x5t#S256": "x"}, {"unknown": 1}, {"kid": "rsa-1"}], ids=repr
+)
 def test_a_bound_token_is_no_bearer_token(doors, idp, confirmation):
     """TE-32, lesson 2.18: the binding is never stripped without a word."""
     doors.refuse(idp.token(cnf=confirmation), "binding_failed")

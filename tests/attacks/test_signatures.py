@@ -97,7 +97,16 @@ def test_an_ecdsa_signature_outside_its_range_is_refused(world, alg):
     most = 2 ** (8 * size) - 1
     for one, other in (
         *((0, 0), (0, s), (r, 0), (n, n), (n, s), (r, n), (0, n), (n, 0), (1, 1), (1, 0), (n - 1, n - 1), (1, n - 1)),
-        *((most, most), (r, most), (s, r), (r, r), (n - r, s), (r ^ 1, s), (min(r + n, most), s), (r, min(s + n, most))),
+        *(
+            (most, most),
+            (r, most),
+            (s, r),
+            (r, r),
+            (n - r, s),
+            (r ^ 1, s),
+            (min(r + n, most), s),
+            (r, min(s + n, most)),
+        ),
     ):
         refused(world, signed, ecdsa(alg, one, other), (one, other))
 

@@ -26,7 +26,7 @@ def sized(idp, length):
 
 @pytest.mark.parametrize("over", [0, 1], ids=["at the limit", "over it"])
 def test_a_token_is_as_long_as_it_may_be_or_refused(doors, idp, over):
-    """EP-10, lesson 2.2 (CVE-2026-9704 Keycloak: an oversized subject_token was dropped, and the flow went on without)."""
+    """EP-10, lesson 2.2 (CVE-2026-9704 Keycloak: an oversized subject_token was dropped, and the flow went on)."""
     token = sized(idp, MAX_TOKEN + over)
     if over:
         doors.refuse(token, "too_large")
@@ -113,3 +113,21 @@ def test_a_crowd_of_audiences_in_a_token_is_answered_at_once(doors, idp):
     others = [f"aud-{number}" for number in range(900)]
     doors.refuse(idp.token(aud=others), "audience_mismatch")
     assert doors.at_token(idp.token(aud=[*others, "api-gateway"])).status == 200
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "reason"),
+    [
+        ({"subject_token": ""}, "invalid_request", "missing_credential"),
+        ({"subject_token": None}, "invalid_request", "missing_credential"),
+        ({"grant_type": "client_credentials"}, "unsupported_grant_type", "malformed"),
+        ({"grant_type": "client_credentials", "subject_token": None}, "unsupported_grant_type", "malformed"),
+        ({"grant_type": "password"}, "unsupported_grant_type", "malformed"),
+        ({"grant_type": None}, "invalid_request", "malformed"),
+    ],
+)
+def test_no_request_falls_through_to_another_grant(doors, idp, changes, error, reason):
+    """Lesson 2.2 (CVE-2026-9704): a client without a subject's token never gets one of its own."""
+    form = {"subject_token": idp.token(), **changes}
+    answer = doors.at_token(form.pop("subject_token"), **form)
+    assert (answer.status, answer.json["error"], answer.reason) == (400, error, reason)

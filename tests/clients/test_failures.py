@@ -188,7 +188,7 @@ def test_failures_at_the_same_time_are_each_counted_once(world):
 @pytest.mark.parametrize("client_id", ["one", "two", "nobody"])
 @pytest.mark.parametrize("secret", [FIRST, SECOND, "wrong", "", None])
 def test_every_caller_costs_the_same_comparisons(world, monkeypatch, client_id, secret):
-    """EP-07. By count, since a clock shows only large differences: known or not, one secret or two, right, wrong or none."""
+    """EP-07. By count, as a clock shows only large differences: known or not, one secret or two, right, wrong or none."""
     from sts.clients import secret as module  # noqa: PLC0415 - its functions are what is counted
 
     done = []

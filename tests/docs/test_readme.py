@@ -64,8 +64,12 @@ class Newcomer:
             self.service = subprocess.Popen(
                 ["sts", "serve"], cwd=self.directory, env=self.environment, stdout=log, stderr=log
             )
+        wait_for(self.is_served, 30)
+
+    def is_served(self):
+        assert self.service.poll() is None, (self.directory / "log").read_text()
         ready = ["curl", "-sf", f"http://{self.address}/readyz"]
-        wait_for(lambda: subprocess.run(ready, capture_output=True, check=False).returncode == 0, 30)
+        return subprocess.run(ready, capture_output=True, check=False).returncode == 0
 
     def goes(self):
         self.provider.close()

@@ -26,6 +26,11 @@ def page(script):
 
 
 @pytest.fixture(scope="module")
+def shown(script):
+    return script.shown(script.TESTS)
+
+
+@pytest.fixture(scope="module")
 def rows(script, page):
     return script.rows(page)
 
@@ -59,23 +64,24 @@ def test_a_row_that_is_not_built_says_what_will_bring_it_and_one_that_does_not_a
             assert re.match(r"\*\*[a-z ]+\*\*: .{8}", cells[4]), row
 
 
-def test_the_tests_that_are_named_are_those_that_name_the_row(script, page):
-    assert page == script.render(page, script.shown(script.TESTS)), "run: python scripts/standards_docs.py"
+def test_the_tests_that_are_named_are_those_that_name_the_row(script, page, shown):
+    assert page == script.render(page, shown), "run: python scripts/standards_docs.py"
 
 
-def test_no_test_names_a_row_that_there_is_not(script, rows):
-    assert set(script.shown(script.TESTS)) <= {row for row, _ in rows}
+def test_no_test_names_a_row_that_there_is_not(shown, rows):
+    assert set(shown) <= {row for row, _ in rows}
 
 
-def test_pytest_knows_the_tests_by_these_names(script, request):
+def test_pytest_knows_the_tests_by_these_names(shown, request):
     """Against pytest's own collection: a wrong id or a test in a class would be a row without a test."""
     collected = {item.nodeid.partition("[")[0] for item in request.session.items}
     files = {name.partition("::")[0] for name in collected}
-    named = {name for names in script.shown(script.TESTS).values() for name in names}
+    named = {name for names in shown.values() for name in names}
     assert {name for name in named if name.partition("::")[0] in files} - collected == set()
 
 
-def test_a_page_that_lags_behind_is_seen(script, page, monkeypatch, tmp_path, capsys):
+def test_a_page_that_lags_behind_is_seen(script, page, shown, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(script, "shown", lambda _: shown)
     monkeypatch.setattr(script, "PAGE", tmp_path / "standards.md")
     script.PAGE.write_text(page.replace("::test_", "::test_not_", 1), encoding="utf-8")
     monkeypatch.setattr("sys.argv", ["standards_docs.py", "--check"])
