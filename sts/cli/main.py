@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from importlib import metadata
 from typing import Any, Final
 
@@ -95,4 +96,6 @@ _keep_lines(cli)
 
 def main() -> None:
     """Run the command line."""
+    if None in (sys.stdin, sys.stdout, sys.stderr):  # the next file to be opened would take its place, and its output
+        sys.exit("sts: standard input, output and error must be open; /dev/null will do")
     cli(prog_name="sts")

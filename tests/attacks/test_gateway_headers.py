@@ -205,7 +205,7 @@ AMBIGUOUS = (
 
 @pytest.mark.parametrize("path", AMBIGUOUS, ids=repr)
 def test_a_path_that_can_be_read_in_two_ways_is_refused(doors, idp, path):
-    """FA-05, lesson 3.5 (heimdall CVE-2026-42274, -42272; Oathkeeper 8e000214; Envoy CVE-2021-29492; Istio-2021-005)."""
+    """FA-05, lesson 3.5 (heimdall CVE-2026-42274, CVE-2026-42272; Oathkeeper; Envoy CVE-2021-29492; Istio)."""
     for token in (idp.token(), None):
         doors.refused(doors.at_forward(token, path.encode()), "ambiguous_path")
     doors.refused(doors.at_forward(None, path.encode() + b"?x=/health"), "ambiguous_path")

@@ -129,6 +129,15 @@ def test_no_second_secret_is_made_for_a_ring(unstartable):
     assert not (unstartable[0] / "ring without secret" / "var" / "secret").exists()
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_no_command_runs_with_a_standard_stream_closed(closed):
+    """The key ring would be opened under its number, and the audit written into it."""
+    script = f'"$0" -m sts version {closed}'
+    done = subprocess.run(["sh", "-c", script, sys.executable], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Traceback" not in done.stderr
+
+
 @pytest.fixture(scope="module")
 def at_socket(tmp_path_factory):
     """A service on a Unix socket, whose client may call from there alone."""

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sts.clients import directory
+from sts.clients import secret as proofs
 from sts.clients.directory import Clients
 from sts.clients.failures import BURST, LANES, PER_MINUTE, SLOTS, Failures
 from sts.clients.secret import SecretClient, digest
@@ -188,9 +189,7 @@ def test_failures_at_the_same_time_are_each_counted_once(world):
 @pytest.mark.parametrize("client_id", ["one", "two", "nobody"])
 @pytest.mark.parametrize("secret", [FIRST, SECOND, "wrong", "", None])
 def test_every_caller_costs_the_same_comparisons(world, monkeypatch, client_id, secret):
-    """EP-07. By count, as a clock shows only large differences: known or not, one secret or two, right, wrong or none."""
-    from sts.clients import secret as module  # noqa: PLC0415 - its functions are what is counted
-
+    """EP-07. By count, as a clock shows only large differences: known or not, one secret or two, right or wrong."""
     done = []
 
     class Counted:
@@ -199,8 +198,8 @@ def test_every_caller_costs_the_same_comparisons(world, monkeypatch, client_id, 
             done.append((len(one), len(other)))
             return real(one, other)
 
-    real = module.hmac.compare_digest
-    monkeypatch.setattr(module, "hmac", Counted)
+    real = proofs.hmac.compare_digest
+    monkeypatch.setattr(proofs, "hmac", Counted)
     with_refusal = (client_id, secret) not in {("one", FIRST), ("two", FIRST), ("two", SECOND)}
     if with_refusal:
         world.fail(client_id, secret=secret)

@@ -10,7 +10,7 @@ import pytest
 from harness import ACCESS_TOKEN, CLIENT, GRANT, SECRET, Idp, Service
 
 OUR_ISSUER = "https://sts.example.internal/tenant"
-NAMES = ["orders", "shop", "stock", "billing", "open"]
+NAMES = ["orders", "shop", "stock", "alone", "billing", "open"]
 SHARED = {"multi": True, "scopes": ["items:read", "items:write"], "claims": {"roles": "identity.roles"}}
 
 
@@ -75,6 +75,7 @@ def rfc(providers, tmp_path_factory):
             },
             "shop": {**SHARED, "aud": "https://shop.example.internal"},
             "stock": {**SHARED, "aud": "https://stock.example.internal"},
+            "alone": {"scopes": SHARED["scopes"]},
             "billing": {"scopes": ["billing:read"]},
             "open": {"ttl": "2m"},
         },

@@ -83,7 +83,13 @@ def test_audience_and_resource_may_be_mixed_and_the_token_suits_all_of_them(ask,
 
 def test_backends_that_do_not_share_tokens_are_never_named_in_one(ask, plain, error_of):
     """TE-05, AT-06: else one of them could use the token at the other, and a scope would mean two things."""
-    for audiences in (["orders", "billing"], ["shop", "orders"], ["shop", "open"]):
+    for audiences in (
+        ["orders", "billing"],
+        ["shop", "orders"],
+        ["shop", "open"],
+        ["shop", "alone"],
+        ["alone", "stock"],
+    ):
         assert error_of(ask(plain.token(scope=f"{ITEMS} orders:read"), audience=audiences))[1:] == (
             "invalid_target",
             "no_consent",

@@ -1,0 +1,106 @@
+"""`make fuzz` in small, and schemathesis from the published description: no input is answered with more than is described."""
+
+import hypothesis
+import pytest
+import schemathesis
+from harness import CLIENT, SECRET
+from schemathesis.checks import CHECKS, load_all_checks
+
+from scripts import fuzz
+
+load_all_checks()
+WANTED = CHECKS.get_by_names(
+    [
+        "status_code_conformance",
+        "content_type_conformance",
+        "response_headers_conformance",
+        "response_schema_conformance",
+    ]
+)
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory, idp):
+    return fuzz.Here(tmp_path_factory.mktemp("here"), idp.url)
+
+
+@pytest.mark.parametrize("kind", fuzz.KINDS)
+def test_no_input_is_answered_with_anything_but_a_documented_answer(here, credential, kind):
+    seen = fuzz.run(kind, 300, here.send, credential.encode(), seed=7)
+    assert seen.total() >= 300
+    assert len(seen) > 1, "the inputs all end at one check"
+
+
+@pytest.mark.parametrize("kind", fuzz.KINDS)
+def test_no_input_over_a_socket_breaks_the_service(service, credential, kind):
+    fuzz.run(kind, 60, fuzz.There(service.port).send, credential.encode(), seed=8)
+
+
+def test_a_fault_is_found_and_shown_with_its_input(credential):
+    """The check of the check: a server that repeats a token is caught."""
+
+    def leaks(data):
+        return 200, {}, data
+
+    with pytest.raises(AssertionError):
+        fuzz.run("form", 50, leaks, credential.encode(), seed=9)
+
+
+def test_bent_inputs_keep_their_framing(credential):
+    import random  # noqa: PLC0415 - only here
+
+    dice = random.Random(1)
+    corpus = [b"POST /token HTTP/1.1\r\nContent-Length: 3\r\n\r\na=b"]
+    for _ in range(200):
+        head, end, body = fuzz.bent(dice, corpus, whole=True).partition(b"\r\n\r\n")
+        assert end
+        assert b"Content-Length: %d" % len(body) in head or b"Content-Length: " not in head
+
+
+def operations(description):
+    return [f"{method.upper()} {path}" for path, method, _ in description.operations()]
+
+
+@pytest.fixture(scope="module")
+def schema(description, service):
+    loaded = schemathesis.openapi.from_dict(description.document)
+    loaded.config.update(base_url=f"http://127.0.0.1:{service.port}")
+    return loaded
+
+
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [
+        ("/token", "POST"),
+        ("/forward-auth/{client_id}", "GET"),
+        ("/forward-auth/{client_id}", "POST"),
+        ("/forward-auth/{client_id}", "OPTIONS"),
+        ("/.well-known/jwks.json", "GET"),
+        ("/.well-known/openid-configuration", "HEAD"),
+        ("/readyz", "GET"),
+        ("/metrics", "GET"),
+    ],
+)
+@pytest.mark.parametrize("mode", list(schemathesis.GenerationMode), ids=str)
+def test_schemathesis_finds_no_answer_that_is_not_described(schema, path, method, mode):
+    """Half of the requests as a good client, so that more than its authentication is reached."""
+    operation = schema[path][method]
+    if mode is schemathesis.GenerationMode.NEGATIVE and not (operation.body or path.startswith("/forward-auth")):
+        pytest.skip("nothing to get wrong")
+
+    @hypothesis.settings(
+        max_examples=25, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+    )
+    @hypothesis.given(case=operation.as_strategy(generation_mode=mode), known=hypothesis.strategies.booleans())
+    def one(case, known):
+        headers, auth = {}, None
+        if known and path == "/token":
+            auth = (CLIENT, SECRET)
+        elif known and "{client_id}" in path:
+            case.path_parameters["client_id"] = CLIENT
+            headers = {"X-Gateway-Secret": SECRET}
+        response = case.call(headers=headers, auth=auth)
+        if response.status_code not in fuzz.PARSER - {400, 413} and response.headers.get("content-type") != ["text/html"]:
+            case.validate_response(response, checks=WANTED)
+
+    one()
