@@ -10,7 +10,7 @@ COMPILE = $(VENV)/.lock/bin/uv pip compile --quiet --universal --python-version 
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench serve lock wheel clean
+.PHONY: help demo test fuzz lint format bench serve lock wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ demo: $(VENV)/.demo ## install what it needs, then show the whole service at wor
 test: $(VENV)/.dev ## install what it needs, real servers too, then run the tests (ARGS='-k name' for some)
 	@$(BIN)/python -m scripts.servers
 	@$(BIN)/python -m pytest $(ARGS)
+
+fuzz: $(VENV)/.dev ## 110 000 hostile requests to both doors, most in process, a share over sockets (minutes)
+	@$(BIN)/python -m scripts.fuzz
 
 lint: $(VENV)/.dev ## ruff's rules and format, mypy in strict mode
 	@status=0; $(BIN)/ruff check . || status=1; $(BIN)/ruff format --check . || status=1; $(BIN)/mypy || status=1; exit $$status

@@ -62,8 +62,9 @@ class _Snapshot:
 class Keyring:
     """The ring of one worker, kept fresh by `refresh`.
 
-    `on_fault` hears of every look at the store that failed; `clock` gives Unix seconds. The construction loads and
-    raises KeysError; from then on the last good ring is kept, for signing until `store_grace` has passed.
+    `on_fault` hears when looking at the store begins to fail, or fails for another reason; `clock` gives Unix seconds.
+    The construction loads and raises KeysError; from then on the last good ring is kept, for signing until
+    `store_grace` has passed.
     """
 
     def __init__(
@@ -133,9 +134,7 @@ class Keyring:
             try:
                 return self._refresh()
             except KeysError as error:
-                self._fault = str(error)
-                if self._on_fault is not None:
-                    self._on_fault(error)
+                self._report(error)
                 raise
 
     def reschedule(self, schedule: Schedule) -> None:
@@ -188,7 +187,13 @@ class Keyring:
             except KeysError:
                 continue  # told to on_fault, shown in status; signing ends by itself after store_grace
             except Exception as error:  # noqa: BLE001 - a fault of ours: the thread lives on, the store counts as unseen
-                self._fault = f"the look at the key store failed: {type(error).__name__}"
+                self._report(KeysError(f"the look at the key store failed: {type(error).__name__}"))
+
+    def _report(self, error: KeysError) -> None:
+        """Tell of a fault once, not at every poll."""
+        known, self._fault = self._fault, str(error)
+        if self._on_fault is not None and self._fault != known:
+            self._on_fault(error)
 
     def _signs(self, algorithm: str, now: float) -> bool:
         try:

@@ -6,8 +6,9 @@ keys) and the `Revision` in force, which a reload replaces as a whole between tw
 
 from __future__ import annotations
 
+import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -69,6 +70,7 @@ class App:
         # many of them a half: the rest go on.
         self.issuers = Issuers(clock, waiters, metrics_of_fetch)
         self.failures = Failures(time.monotonic, metrics.client_limited)
+        self._stamps: dict[str, tuple[str, str]] = {}
         self.current = self.build(settings)
         self.flask = self._flask()
 
@@ -89,7 +91,7 @@ class App:
             revision=settings.revision,
             clients=Clients(settings.clients, self.failures),
             sources=Sources((JwtKind(at_work.values()),), at_work),
-            policy=policy(settings),
+            policy=policy(settings, self._stamped(settings)),
             minter=Minter(settings.issuer, self.keyring),
             tokens=self.tokens,
             audit=self.audit,
@@ -102,6 +104,20 @@ class App:
             {name: audience.max_token_bytes for name, audience in settings.audiences.items()},
         )
         return Revision(settings, exchange, TokenDoor(), door, tuple(at_work.values()))
+
+    def _stamped(self, settings: Settings) -> dict[str, str]:
+        """The fingerprint of each entry with a stamp of when it last changed.
+
+        Without the stamp an entry that was disabled and enabled again would have its old fingerprint back, and with it
+        the tokens that disabling it made void.
+        """
+        stamp = secrets.token_hex(8)
+        known = self._stamps
+        self._stamps = {
+            name: known[name] if name in known and known[name][0] == found else (found, stamp)
+            for name, found in settings.fingerprints().items()
+        }
+        return {name: found + since for name, (found, since) in self._stamps.items()}
 
     def readiness(self) -> Readiness:
         """Ready: a configuration and a usable key. An issuer that is down harms its own tokens, so it is only told."""
@@ -148,7 +164,7 @@ def metrics_of_fetch(source: str, why: str) -> None:
         log.warning("issuer's keys", source=source, why=why)
 
 
-def policy(settings: Settings) -> Policy:
+def policy(settings: Settings, fingerprints: Mapping[str, str]) -> Policy:
     """Compile the rules of a configuration. Disabled audiences and sources are not there at all."""
     audiences = {
         name: AudienceRules.of(name, audience, settings.keys.algorithm)
@@ -163,6 +179,6 @@ def policy(settings: Settings) -> Policy:
         sources=sources,
         routes={name: RouteRules.of(route) for name, route in settings.routes.items()},
         client_ids=frozenset(settings.clients),
-        fingerprints=settings.fingerprints(),
+        fingerprints=fingerprints,
         min_remaining=settings.cache.min_remaining,
     )

@@ -30,7 +30,6 @@ LABEL: Final = "audit"
 LINE_BYTES: Final = 4096
 """PIPE_BUF on Linux: what a pipe takes in one piece (pipe(7))."""
 
-_CLIENT_ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,128}")
 _CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _TEXT: Final = 256
 _ITEMS: Final = 16
@@ -69,6 +68,7 @@ class Trail:
         "_issued",
         "_presented",
         "_reason",
+        "_stranger",
         "_subject",
         "door",
         "request_id",
@@ -82,6 +82,7 @@ class Trail:
         self.revision = revision
         self.started = started
         self._client: str | None = None
+        self._stranger: str = ""
         self._ask: Ask | None = None
         self._audiences: tuple[str, ...] | None = None
         self._presented: Presented | None = None
@@ -101,10 +102,15 @@ class Trail:
         """Whether the token came from the cache."""
         return self._issued is not None and self._issued.cached
 
-    def called(self, caller: Caller) -> None:
-        """Somebody says it is this client. What is no client id at all is not written down."""
-        if _CLIENT_ID.fullmatch(caller.unverified_client_id):
+    def called(self, caller: Caller, *, known: bool) -> None:
+        """Somebody says it is this client, unproven; `known` says whether there is such a client.
+
+        Any other name is written down as a hash only: somebody may have put a secret where the id belongs.
+        """
+        if known:
             self._client = caller.unverified_client_id
+        else:
+            self._stranger = caller.unverified_client_id
 
     def asked(self, ask: Ask) -> None:
         """The proven client asks for this."""
@@ -163,10 +169,10 @@ class Trail:
         if self._audiences is None and ask is not None:
             event["audiences"] = _texts((*ask.audiences, *ask.resources))
         if self._reason is not None:
-            if ask is None and self._client is not None:
-                event["client"] = _text(self._client)
             event["scopes"] = None if ask is None or ask.scopes is None else _texts(ask.scopes)
             event["facts"] = {name: _fact(value) for name, value in [*self._facts.items()][:_ITEMS]}
+            if self._stranger:
+                event["facts"]["client_hash"] = _hash(secret, b"client\0", self._stranger)
         return event
 
 

@@ -59,7 +59,7 @@ class Exchange:
         trail = self.audit.begin(door.name, incoming.request_id, self.revision)
         try:
             caller = door.caller(incoming)
-            trail.called(caller)
+            trail.called(caller, known=self.clients.knows(caller))
             client = self.clients.prove(caller)
             ask = door.ask(incoming, caller, client)
             trail.asked(ask)

@@ -35,7 +35,9 @@ class DeploymentSecret:
     def __post_init__(self) -> None:
         """Refuse anything but 32 bytes."""
         if len(self._material) != BYTES:
-            raise StartError(f"a deployment secret is {BYTES} bytes")
+            raise StartError(
+                f"a deployment secret is {BYTES} random bytes, written as 43 characters base64url or 64 hex"
+            )
 
     def key(self, label: str) -> bytes:
         """Derive the 32-byte key of one use by HKDF-SHA256 (RFC 5869); `label` names that use and no other."""
@@ -57,10 +59,6 @@ class DeploymentSecret:
             material = bytes.fromhex(text) if len(text) == _HEX_LENGTH else _from_base64url(text)
         except ValueError:
             material = b""
-        if len(material) != BYTES:
-            raise StartError(
-                f"a deployment secret is {BYTES} random bytes, written as 43 characters base64url or 64 hex"
-            )
         return cls(material)
 
 

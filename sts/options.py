@@ -7,9 +7,10 @@ validation context, a `Place`: nothing here reads the environment.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
@@ -20,6 +21,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     PlainSerializer,
     SecretStr,
+    SerializationInfo,
     StringConstraints,
     ValidationInfo,
     WithJsonSchema,
@@ -27,10 +29,41 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from sts.errors import StartError
+
 _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZES: Final = {"B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _DURATION: Final = re.compile(r"(0|[1-9][0-9]{0,8})(ms|s|m|h|d)")
 _SIZE: Final = re.compile(r"([1-9][0-9]{0,8})(B|KB|MB|GB|KiB|MiB|GiB)")
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFile:
+    """A file as it was when the configuration was read, so that all processes believe what was checked.
+
+    `content` is None where it could not be read, for the reason `why`; whoever needs it raises then.
+    """
+
+    path: Path
+    content: bytes | None = field(repr=False)
+    why: str = ""
+
+    @classmethod
+    def of(cls, path: Path) -> KeptFile:
+        """Read `path` as it is now."""
+        try:
+            return cls(path, path.read_bytes())
+        except OSError as error:
+            return cls(path, None, error.strerror or type(error).__name__)
+
+    def read(self) -> bytes:
+        """The content. Raises StartError if it could not be read."""
+        if self.content is None:
+            raise StartError(f"{self.path} cannot be read: {self.why}")
+        return self.content
+
+    def __str__(self) -> str:
+        return str(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +163,20 @@ def _resolve_file(value: object, info: ValidationInfo) -> object:
     return _place(info).directory / value if isinstance(value, str) and value else value
 
 
+def _keep_file(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, KeptFile):
+        return value
+    if not isinstance(value, str) or not value:
+        raise ValueError("a file is named by its path")
+    return KeptFile.of(_place(info).directory / value)
+
+
+def _show_file(file: KeptFile, info: SerializationInfo) -> object:
+    """In a configuration its name; where two configurations are compared, what it holds too."""
+    name = str(file)
+    return name if info.mode == "json" else {name: hashlib.sha256(file.content or b"").hexdigest()}
+
+
 def _as_tuple(value: object) -> object:
     """A list may be written as its only element."""
     return (value,) if isinstance(value, str) else value
@@ -164,6 +211,14 @@ SecretText = Annotated[SecretStr, BeforeValidator(_read_secret), WithJsonSchema(
 
 ConfigFile = Annotated[Path, BeforeValidator(_resolve_file), WithJsonSchema({"type": "string", "minLength": 1})]
 """A file, relative to the configuration file. Whether it exists is checked by the part that reads it."""
+
+KeptConfigFile = Annotated[
+    KeptFile,
+    BeforeValidator(_keep_file),
+    PlainSerializer(_show_file),
+    WithJsonSchema({"type": "string", "minLength": 1}),
+]
+"""A file whose content is part of the configuration: read with it, and changed only by a reload."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~-]{1,128}$")]
 """The name of a client, source, audience or route. For clients it is the OAuth client id (design §5.2)."""

@@ -91,7 +91,7 @@ def told(monkeypatch):
 def whole_way(log, outcome=None, **facts):
     """Record a decision that went all the way, and was refused at the end if `outcome` is a reason."""
     trail = log.begin("forward_auth", "request-1", "revision-1")
-    trail.called(caller())
+    trail.called(caller(), known=True)
     trail.asked(ask())
     trail.aimed(["orders"])
     trail.presented(PRESENTED, CREDENTIAL)
@@ -107,7 +107,7 @@ def hmac_of(text):
 
 def test_an_allowed_request_leaves_one_line_with_the_fields_of_the_contract(log, lines, steady):
     trail = log.begin("forward_auth", "request-1", "revision-1")
-    trail.called(caller())
+    trail.called(caller(), known=True)
     trail.asked(ask())
     trail.aimed(["orders"])
     trail.presented(PRESENTED, CREDENTIAL)
@@ -168,7 +168,7 @@ def test_an_unknown_caller_leaves_a_line_too(log, lines):
 
 def test_a_public_route_is_allowed_without_a_token(log, lines):
     trail = log.begin("forward_auth", "request-1", "revision-1")
-    trail.called(caller())
+    trail.called(caller(), known=True)
     trail.asked(Ask(door="forward_auth", credential=None, route="health"))
     log.record(trail)
     event = json.loads(lines[0])
@@ -214,13 +214,16 @@ def test_the_same_subject_and_the_same_credential_do_not_have_the_same_hash():
     assert re.fullmatch("hmac:[0-9a-f]{32}", subject_hash(SECRET, "é\ud800"))
 
 
-@pytest.mark.parametrize("client_id", ["", "a b", "a\nb", "x" * 129, "gateway\u00e9", "a%20b", '{"a":1}'])
-def test_what_is_no_client_id_is_not_written_down(log, lines, client_id):
+@pytest.mark.parametrize("client_id", ["", "a b", "a\nb", "x" * 129, "gateway\u00e9", "a-secret-in-the-wrong-place"])
+def test_the_name_of_no_configured_client_is_not_written_down(log, lines, client_id):
     trail = log.begin("token", "r", "v")
-    trail.called(caller(client_id))
+    trail.called(caller(client_id), known=False)
     trail.refused(CLIENT_REFUSED, {"why": "unknown client"})
     log.record(trail)
-    assert json.loads(lines[0])["client"] is None
+    event = json.loads(lines[0])
+    assert event["client"] is None
+    assert ("client_hash" in event["facts"]) == bool(client_id)
+    assert not client_id or client_id not in lines[0].decode()
 
 
 @pytest.mark.parametrize("correlation_id", ["", "a b", "x" * 129, "a\u00e9", JWT])
@@ -235,16 +238,16 @@ def test_what_is_no_correlation_id_is_not_written_down(log, lines, correlation_i
 def test_a_token_that_a_caller_sent_in_the_wrong_place_is_masked(log, lines):
     trail = log.begin("token", "r", "v")
     short = JWT[:128]
-    trail.called(caller(short))
+    trail.called(caller(short), known=False)
     trail.refused(CLIENT_REFUSED, {"why": "unknown client", "sent": JWT, "name": f"Bearer {JWT}"})
     log.record(trail)
     trail = log.begin("token", "r", "v")
-    trail.called(caller())
+    trail.called(caller(), known=True)
     trail.asked(ask(audiences=(JWT,), resources=(f"https://a/?token={JWT}",), scopes=(JWT,)))
     trail.refused(EXPIRED, {})
     log.record(trail)
     first, second = map(json.loads, lines)
-    assert (first["client"], first["facts"]["sent"], first["facts"]["name"]) == ("***", "***", "Bearer ***")
+    assert (first["client"], first["facts"]["sent"], first["facts"]["name"]) == (None, "***", "Bearer ***")
     assert (second["audiences"], second["scopes"]) == (["***", "https://a/?***"], ["***"])
 
 
@@ -316,7 +319,7 @@ def test_whatever_a_caller_sends_the_event_is_one_short_line_of_strict_ascii_jso
     lines = []
     log = AuditLog(SECRET, lines.append, lambda: NOW, lambda: 0.0)
     trail = log.begin("token", "r" * 32, "v" * 64)
-    trail.called(caller("c" * 128))
+    trail.called(caller("c" * 128), known=True)
     trail.asked(ask(audiences=tuple(audiences), scopes=None if scopes is None else tuple(scopes), route="r" * 128))
     trail.presented(Presented("jwt", "s" * 128, TYPE_ACCESS_TOKEN, None), CREDENTIAL)
     if refused:

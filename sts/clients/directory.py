@@ -22,6 +22,10 @@ class Clients:
         self._live = {client_id: live(one) for client_id, one in settings.items()}
         self._failures = failures
 
+    def knows(self, caller: Caller) -> bool:
+        """Whether the caller names a configured client; proves nothing."""
+        return caller.unverified_client_id in self._settings
+
     def prove(self, caller: Caller) -> Client:
         """Identify the caller, prove it and admit it.
 

@@ -21,7 +21,7 @@ from sts.model import (
     Presented,
     Principal,
 )
-from sts.options import ConfigFile, Duration, Names
+from sts.options import Duration, KeptConfigFile, Names
 from sts.trust.fetch import check_url
 from sts.trust.issuers import Issuer
 from sts.trust.key_source import KeySource
@@ -66,11 +66,11 @@ class JwtSource(SourceSettings):
     """The exact `iss` of its tokens. Nothing is fetched for any other."""
     jwks_uri: Annotated[str, AfterValidator(_checked_url)] | None = None
     """Where the issuer publishes its keys: https, or http to a literal loopback address."""
-    jwks_file: ConfigFile | None = None
+    jwks_file: KeptConfigFile | None = None
     """The issuer's JWK set as a file, instead of `jwks_uri`; a reload reads it anew."""
     discovery: bool = False
     """`true`: find `jwks_uri` in the issuer's OpenID Connect metadata; it must have the issuer's own origin."""
-    ca_file: ConfigFile | None = None
+    ca_file: KeptConfigFile | None = None
     """PEM certificates of the CAs that the issuer's https is checked against, instead of the system's."""
     algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)]
     """What may have signed its tokens; a key's own type, curve and `alg` narrow it further (RFC 8725 §3.1)."""

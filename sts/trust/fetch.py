@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Final
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -24,6 +23,7 @@ from urllib3.response import BaseHTTPResponse
 from urllib3.util import Url, parse_url
 
 from sts.errors import StartError, StsError
+from sts.options import KeptFile
 
 _VISIBLE: Final = re.compile(r"[!-\[\]-~]{1,2048}")  # ASCII without space and backslash
 _DIGITS: Final = re.compile(r"[0-9]{1,9}")
@@ -69,13 +69,13 @@ def origin(url: str) -> tuple[str, str, int]:
     return scheme, parsed.host or "", parsed.port or (443 if scheme == "https" else 80)
 
 
-def read_ca(path: Path) -> str:
+def read_ca(file: KeptFile) -> str:
     """Read a file of CA certificates (PEM). Raises StartError if that is not what it holds."""
     try:
-        pem = path.read_text(encoding="ascii")
+        pem = file.read().decode("ascii")
         _tls(pem)
-    except (OSError, ValueError) as error:  # ValueError: it is not ASCII
-        raise StartError(f"the CA file {path} cannot be used: {_why(error)}") from None
+    except (OSError, ValueError) as error:  # OSError: TLS finds no certificate; ValueError: it is not ASCII
+        raise StartError(f"the CA file {file} cannot be used: {_why(error)}") from None
     return pem
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from sts.jose import UnfitError, import_jwks, strict_json
+from sts.options import KeptFile
 from sts.trust.fetch import Fetcher, UnreachableError, origin, read_ca
 from sts.trust.key_source import FileJwks, KeySource
 from sts.trust.remote_jwks import Loaded, RemoteJwks, clamp_life
@@ -27,9 +27,9 @@ class Issuer:
     issuer: str
     algorithms: tuple[str, ...]
     jwks_uri: str | None
-    jwks_file: Path | None
+    jwks_file: KeptFile | None
     discovery: bool
-    ca_file: Path | None
+    ca_file: KeptFile | None
     stale_jwks: float
 
 
@@ -51,7 +51,7 @@ class Issuers:
         object.__setattr__(self, "_all_waiters", threading.BoundedSemaphore(MANY * self.max_waiters))
 
     def keys(self, issuer: Issuer) -> KeySource:
-        """The keys of `issuer`: files are read anew, a remote set is the one that is there already.
+        """The keys of `issuer`; a remote set is the one that is there already, unless its settings changed.
 
         Fetches nothing yet. Raises StartError if a file cannot be used.
         """

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection
-from pathlib import Path
 from typing import Final, Protocol
 
 from sts.errors import BAD_ALGORITHM, UNKNOWN_KEY, Refusal, StartError
 from sts.jose import KeySet, UnfitError, VerifyKey, import_jwks
+from sts.options import KeptFile
 
 MAX_TRIES: Final = 4
 """Keys that are tried for one token: each costs a verification, and an attacker chooses the token."""
@@ -64,20 +64,18 @@ class LookUp:
 
 
 class FileJwks:
-    """Keys from a JWK set file, read once: a reload of the configuration reads it anew.
+    """Keys from a JWK set file, as the configuration has read it: a reload reads it anew.
 
-    Raises StartError if the file is not there or leaves no usable key.
+    Raises StartError if the file could not be read or leaves no usable key.
     """
 
     trouble = ""
 
-    def __init__(self, path: Path, algorithms: Collection[str]) -> None:
+    def __init__(self, file: KeptFile, algorithms: Collection[str]) -> None:
         try:
-            self._keys = LookUp(import_jwks(path.read_bytes(), algorithms))
-        except OSError as error:
-            raise StartError(f"the JWK set file {path} cannot be read: {error.strerror}") from None
+            self._keys = LookUp(import_jwks(file.read(), algorithms))
         except UnfitError as error:
-            raise StartError(f"the JWK set file {path} cannot be used: {error}") from None
+            raise StartError(f"the JWK set file {file} cannot be used: {error}") from None
 
     def keys_for(self, kid: str | None, algorithm: str, now: float) -> tuple[VerifyKey, ...]:  # noqa: ARG002 - KeySource
         """As KeySource says; never waits."""

@@ -99,7 +99,7 @@ def test_every_key_of_the_contract_is_read(settings, tmp_path):
         require="claims.email_verified == true",
         identity={"subject": "claims.sub", "email": "claims.email"},
     )
-    assert source.ca_file == tmp_path / "corporate-root.pem"
+    assert source.ca_file.path == tmp_path / "corporate-root.pem"
     assert (source.max_lifetime, source.max_age, source.max_auth_age) == (86400, 43200, 28800)
     assert source.trusted("idp").issuer == MINIMAL["issuer"]
     assert JwtSource.not_yet == {"envelope"}
@@ -155,7 +155,7 @@ def test_every_supported_algorithm_may_be_configured(algorithm, settings):
 
 def test_discovery_and_a_file_stand_for_jwks_uri(settings, tmp_path):
     assert settings(jwks_uri=..., discovery=True).trusted("idp").discovery
-    assert settings(jwks_uri=..., jwks_file="a.json").trusted("idp").jwks_file == tmp_path / "a.json"
+    assert settings(jwks_uri=..., jwks_file="a.json").trusted("idp").jwks_file.path == tmp_path / "a.json"
 
 
 # A good token

@@ -72,14 +72,6 @@ def test_no_test_names_a_row_that_there_is_not(shown, rows):
     assert set(shown) <= {row for row, _ in rows}
 
 
-def test_pytest_knows_the_tests_by_these_names(shown, request):
-    """Against pytest's own collection: a wrong id or a test in a class would be a row without a test."""
-    collected = {item.nodeid.partition("[")[0] for item in request.session.items}
-    files = {name.partition("::")[0] for name in collected}
-    named = {name for names in shown.values() for name in names}
-    assert {name for name in named if name.partition("::")[0] in files} - collected == set()
-
-
 def test_a_page_that_lags_behind_is_seen(script, page, shown, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(script, "shown", lambda _: shown)
     monkeypatch.setattr(script, "PAGE", tmp_path / "standards.md")

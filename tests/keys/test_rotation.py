@@ -167,6 +167,16 @@ def test_the_longest_ttl_is_remembered_when_the_configuration_forgets_it(store, 
     assert store.ring.keys[0].leaves_at == clock() + 3600 + 7200 + 30
 
 
+def test_a_rotation_goes_by_its_own_configuration_where_that_is_longer(store, clock, other_schedule):
+    clock.sleep(READY)
+    with pytest.raises(GuardRefused) as refused:
+        rotation.rotate(store, "ES256", clock, other_schedule(jwks_max_age=600.0), 300.0)
+    assert refused.value.seconds == pytest.approx(300)
+    rotation.rotate(store, "ES256", clock, other_schedule(store_grace=4000.0), 7200.0)
+    assert store.ring.keys[0].leaves_at == clock() + 4000 + 7200 + 30
+    assert store.ring.longest_ttl == 7200
+
+
 def test_a_shorter_grace_does_not_shorten_what_a_replica_with_the_longer_one_may_sign(store, clock, other_schedule):
     clock.sleep(READY)
     rotation.rotate(store, "ES256", clock, other_schedule(store_grace=60.0), 300.0)

@@ -157,6 +157,10 @@ def test_what_is_no_ring_is_refused_as_such(sealer, text):
         sealer.open(text)
 
 
+def test_a_file_that_is_too_long_is_not_even_parsed(sealer, ring):
+    refuses(sealer, sealer.seal(ring) + b" " * (1 << 20), "more than")
+
+
 def test_a_mac_of_another_type_is_refused(sealer, written):
     for mac in (None, 5, [], "", "é", written["mac"] + "A"):
         refuses(sealer, {**written, "mac": mac}, "not authentic")

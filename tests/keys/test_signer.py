@@ -83,6 +83,14 @@ def test_a_signer_that_signs_wrongly_fails_its_self_test(ring, broken):
         self_test(Broken(), ring.keys[0].public)
 
 
+def test_no_signer_is_handed_out_before_it_has_passed_its_self_test(ring, monkeypatch):
+    monkeypatch.setattr("keys.signer.Es256Signer.sign", lambda _self, _signing_input: bytes(64))
+    with pytest.raises(SelfTestFailed, match="does not sign"):
+        signer_of(ring.keys[0])
+    with pytest.raises(SelfTestFailed, match="does not sign"):
+        generate("ES256")
+
+
 def test_the_self_test_verifies_with_the_published_half(ring):
     first, second = ring.keys
     with pytest.raises(SelfTestFailed, match="does not sign"):

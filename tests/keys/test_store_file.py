@@ -186,6 +186,20 @@ def test_a_full_disk_leaves_the_old_ring(stored, ring, monkeypatch):
     stored.compare_and_swap(1, next_version(ring))
 
 
+def test_the_ring_and_its_name_are_on_the_disk_before_the_swap_is_told(stored, ring, monkeypatch):
+    synced = []
+
+    def fsync(descriptor):
+        found = os.fstat(descriptor)
+        synced.append(("folder" if stat.S_ISDIR(found.st_mode) else "file", stored.load().version))
+        real(descriptor)
+
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", fsync)
+    stored.compare_and_swap(1, next_version(ring))
+    assert synced == [("file", 1), ("folder", 2)]  # the bytes before the rename, the name after it
+
+
 def test_what_root_makes_belongs_to_the_owner_of_the_folder(stored, ring, path, monkeypatch):
     given = []
     monkeypatch.setattr(os, "geteuid", lambda: 0)

@@ -75,7 +75,7 @@ def jwks(*keys):
 def test_a_jwks_file_with_a_fitting_key_is_taken(from_file, loaded, tmp_path):
     key = json.loads(RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 2048).public_key()))
     (tmp_path / "idp_json.json").write_text(jwks(key))
-    assert loaded(from_file).sources["idp"].jwks_file == tmp_path / "idp_json.json"
+    assert loaded(from_file).sources["idp"].jwks_file.path == tmp_path / "idp_json.json"
 
 
 def test_a_jwks_file_that_cannot_be_used_is_a_fault(from_file, only_fault, tmp_path):

@@ -4,6 +4,7 @@ import time
 import pytest
 
 from sts.errors import StartError
+from sts.options import KeptFile
 from sts.trust.fetch import Bounds, Fetcher, UnreachableError, check_url, origin, read_ca
 
 QUICK = Bounds(connect=0.5, read=0.4, total=0.9, body=10_000)
@@ -235,7 +236,7 @@ def test_tls_is_checked_against_the_given_ca(authority, peers):
     ours, other = authority(), authority()
     peer = peers(ours.serving("127.0.0.1"))
     peer.answers(b"over tls")
-    assert Fetcher(read_ca(ours.file), QUICK).fetch(peer.url).body == b"over tls"
+    assert Fetcher(read_ca(KeptFile.of(ours.file)), QUICK).fetch(peer.url).body == b"over tls"
     for stranger in (Fetcher(other.pem, QUICK), Fetcher(None, QUICK)):
         with pytest.raises(UnreachableError, match="CERTIFICATE_VERIFY_FAILED"):
             stranger.fetch(peer.url)
@@ -264,9 +265,9 @@ def test_a_slow_handshake_is_bounded(authority, peers):
 def test_a_ca_file_without_certificates_stops_the_start(content, tmp_path):
     (tmp_path / "ca.pem").write_bytes(content)
     with pytest.raises(StartError, match=r"ca\.pem"):
-        read_ca(tmp_path / "ca.pem")
+        read_ca(KeptFile.of(tmp_path / "ca.pem"))
 
 
 def test_a_missing_ca_file_stops_the_start(tmp_path):
     with pytest.raises(StartError, match="No such file"):
-        read_ca(tmp_path / "none.pem")
+        read_ca(KeptFile.of(tmp_path / "none.pem"))

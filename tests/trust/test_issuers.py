@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from sts.errors import SOURCE_UNREACHABLE, UNKNOWN_KEY, Refusal, StartError
+from sts.options import KeptFile
 from sts.trust.issuers import WELL_KNOWN, Issuer, Issuers
 
 
@@ -81,10 +82,12 @@ def test_every_fetch_is_noticed_by_the_sources_name(issuers, issuer, ask, site, 
 def test_keys_come_from_a_file(issuers, issuer, ask, tmp_path, jwks_of, peer):
     path = tmp_path / "jwks.json"
     path.write_text(json.dumps(jwks_of("one")))
-    settings = issuer(jwks_uri=None, jwks_file=path)
+    settings = issuer(jwks_uri=None, jwks_file=KeptFile.of(path))
     assert ask(issuers.keys(settings)) == "one"
     path.write_text(json.dumps(jwks_of("two")))
-    assert ask(issuers.keys(settings), "two") == "two"  # a reload reads it anew
+    assert ask(issuers.keys(settings)) == "one"  # what was accepted stays
+    reloaded = issuer(jwks_uri=None, jwks_file=KeptFile.of(path))
+    assert ask(issuers.keys(reloaded), "two") == "two"
     assert peer.requests == []
 
 
@@ -110,14 +113,15 @@ def test_the_configured_ca_is_used_and_read_anew(issuers, issuer, ask, authority
     idp.answers(jwks_of("one"))
     ca_file = tmp_path / "ca.pem"
     ca_file.write_text(other.pem)
-    settings = issuer(jwks_uri=f"{idp.url}/jwks", ca_file=ca_file)
+    settings = issuer(jwks_uri=f"{idp.url}/jwks", ca_file=KeptFile.of(ca_file))
     reason, why = ask(issuers.keys(settings))
     assert reason is SOURCE_UNREACHABLE
     assert "CERTIFICATE_VERIFY_FAILED" in why
     ca_file.write_text(ours.pem)
+    settings = issuer(jwks_uri=f"{idp.url}/jwks", ca_file=KeptFile.of(ca_file))
     assert ask(issuers.keys(settings)) == "one"
     with pytest.raises(StartError):
-        issuers.keys(issuer(ca_file=Path("none.pem")))
+        issuers.keys(issuer(ca_file=KeptFile.of(Path("none.pem"))))
 
 
 @pytest.mark.parametrize("path", ["", "/realms/main", "/realms/main/"])

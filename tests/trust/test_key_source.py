@@ -4,6 +4,7 @@ import pytest
 
 from sts.errors import BAD_ALGORITHM, UNKNOWN_KEY, StartError
 from sts.jose import import_jwks
+from sts.options import KeptFile
 from sts.trust.key_source import MAX_TRIES, FileJwks, LookUp
 
 ALGORITHMS = ["ES256", "RS256"]
@@ -54,7 +55,7 @@ def written(tmp_path):
 def test_keys_come_from_a_file(written, jwks_of, refused):
     document = jwks_of("one", "two")
     document["keys"].append({"kty": "oct", "k": "AAAA", "kid": "three"})
-    keys = FileJwks(written(document), ALGORITHMS)
+    keys = FileJwks(KeptFile.of(written(document)), ALGORITHMS)
     (one,) = keys.keys_for("one", "ES256", 0.0)
     assert keys.current(one.thumbprint)
     assert not keys.current("another")
@@ -69,9 +70,9 @@ def test_keys_come_from_a_file(written, jwks_of, refused):
 @pytest.mark.parametrize("content", [b"", b"<html>", b'{"keys": []}', b'{"keys": [{"kty": "oct", "k": "AAAA"}]}'])
 def test_a_file_without_usable_keys_stops_the_start(content, written):
     with pytest.raises(StartError, match=r"idp\.jwks\.json"):
-        FileJwks(written(content), ALGORITHMS)
+        FileJwks(KeptFile.of(written(content)), ALGORITHMS)
 
 
 def test_a_missing_file_stops_the_start(tmp_path):
     with pytest.raises(StartError, match="No such file"):
-        FileJwks(tmp_path / "none.json", ALGORITHMS)
+        FileJwks(KeptFile.of(tmp_path / "none.json"), ALGORITHMS)

@@ -1,4 +1,4 @@
-"""One service, its description, raw sockets, and a good request after each test: whatever was sent, it still answers."""
+"""One service, its description, raw sockets, and a good request after each test."""
 
 import base64
 import socket

@@ -131,7 +131,17 @@ def test_anything_but_a_form_in_utf_8_is_refused(refused, content_type):
     "broken",
     [
         *(b"%", b"%4", b"%zz", b"%4g", b"%%41", b"%u0041", b"a b", b"a\tb", b"a\r\nb", b"a\0b", b"a\x7fb"),
-        *(b"\xc3\xa9", b"\xff", b"%FF", b"%C3", b"%C0%AF", b"%E0%80%AF", b"%ED%A0%80", b"%F5%80%80%80", b"%F4%90%80%80"),
+        *(
+            b"\xc3\xa9",
+            b"\xff",
+            b"%FF",
+            b"%C3",
+            b"%C0%AF",
+            b"%E0%80%AF",
+            b"%ED%A0%80",
+            b"%F5%80%80%80",
+            b"%F4%90%80%80",
+        ),
     ],
     ids=repr,
 )

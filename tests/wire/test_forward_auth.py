@@ -107,7 +107,6 @@ def test_a_doubled_header_is_none(asked, description, name, value, status, reaso
 
 
 @pytest.mark.parametrize("first", ["/orders/7", "/orders/7?x="])
-@pytest.mark.xfail(reason="a comma is a character of paths: profiles.py cannot see that the header was doubled")
 def test_a_doubled_target_is_none(refused, first):
     """FA-04, design §5.3: the header must stand there once, else a gateway that adds it lets the user choose."""
     refused(503, "profile_header_missing", [("X-Original-URI", "/billing/7")], X_Original_URI=first)
@@ -237,7 +236,14 @@ def test_one_host_has_many_spellings(asked, host):
     "host",
     [
         *("evil.example", "api.example.com.evil.example", "api.example.com@evil.example", "api.example.com/x", "-"),
-        *("api.example.com:x", "api.example.com:1:2", "api.example.com..", "[::1", "api_.example.com:443443", "ａpi"),
+        *(
+            "api.example.com:x",
+            "api.example.com:1:2",
+            "api.example.com..",
+            "[::1",
+            "api_.example.com:443443",
+            "\uff41pi",
+        ),
         *("xapi.example.com", "api.example.com\xa0", "a" * 300, "*", "*.example.com", "%61pi.example.com"),
     ],
     ids=ascii,

@@ -101,7 +101,13 @@ def test_a_trailer_that_may_not_be_one_is_refused(raw, head, body, trailer):
     [
         *(b"zz\r\na=b\r\n0\r\n\r\n", b"0x3\r\na=b\r\n0\r\n\r\n", b"+3\r\na=b\r\n0\r\n\r\n", b"-3\r\na=b\r\n0\r\n\r\n"),
         *(b"3 \r\na=b\r\n0\r\n\r\n", b" 3\r\na=b\r\n0\r\n\r\n", b"3;\r\na=b\r\n0\r\n\r\n", b"3;a=\r\na=b\r\n0\r\n\r\n"),
-        *(b"3\r\na=bXX0\r\n\r\n", b"3\r\na=bcd\r\n0\r\n\r\n", b"4\r\na=b\r\n0\r\n\r\n", b"\r\n\r\n", b"1_0\r\na=b\r\n\r\n"),
+        *(
+            b"3\r\na=bXX0\r\n\r\n",
+            b"3\r\na=bcd\r\n0\r\n\r\n",
+            b"4\r\na=b\r\n0\r\n\r\n",
+            b"\r\n\r\n",
+            b"1_0\r\na=b\r\n\r\n",
+        ),
         *(b"3\na=b\n0\n\n" + b"\r\n\r\n", b"3;a\rb\r\na=b\r\n0\r\n\r\n", b"\xb23\r\na=b\r\n0\r\n\r\n"),
     ],
     ids=repr,
@@ -242,7 +248,7 @@ def few_threads(tmp_path_factory):
 
 
 def answered_meanwhile(service, first, seconds=1.5):
-    """Whether each good request is answered at once while forty peers have sent `first`, and then a byte now and then."""
+    """Whether good requests are answered at once while forty peers have sent `first`, then a byte now and then."""
     question = f"GET /forward-auth/{CLIENT} HTTP/1.1\r\nHost: sts\r\nConnection: close\r\n\r\n".encode()
     with contextlib.ExitStack() as peers:
         sockets = []

@@ -1,4 +1,7 @@
-"""`make fuzz` in small, and schemathesis from the published description: no input is answered with more than is described."""
+"""`make fuzz` in small, and schemathesis from the published description: no answer but the described ones."""
+
+import contextlib
+import random
 
 import hypothesis
 import pytest
@@ -6,7 +9,9 @@ import schemathesis
 from harness import CLIENT, SECRET
 from schemathesis.checks import CHECKS, load_all_checks
 
-from scripts import fuzz
+from scripts.fuzz.__main__ import run
+from scripts.fuzz.inputs import KINDS, bent
+from scripts.fuzz.places import PARSER, Here, There
 
 load_all_checks()
 WANTED = CHECKS.get_by_names(
@@ -21,19 +26,20 @@ WANTED = CHECKS.get_by_names(
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory, idp):
-    return fuzz.Here(tmp_path_factory.mktemp("here"), idp.url)
+    with contextlib.closing(Here(tmp_path_factory.mktemp("here"), idp.url)) as made:
+        yield made
 
 
-@pytest.mark.parametrize("kind", fuzz.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_no_input_is_answered_with_anything_but_a_documented_answer(here, credential, kind):
-    seen = fuzz.run(kind, 300, here.send, credential.encode(), seed=7)
-    assert seen.total() >= 300
+    seen = run(kind, 250, here.send, credential.encode(), seed=7)
+    assert seen.total() >= 250
     assert len(seen) > 1, "the inputs all end at one check"
 
 
-@pytest.mark.parametrize("kind", fuzz.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_no_input_over_a_socket_breaks_the_service(service, credential, kind):
-    fuzz.run(kind, 60, fuzz.There(service.port).send, credential.encode(), seed=8)
+    run(kind, 40, There(service.port).send, credential.encode(), seed=8)
 
 
 def test_a_fault_is_found_and_shown_with_its_input(credential):
@@ -43,22 +49,16 @@ def test_a_fault_is_found_and_shown_with_its_input(credential):
         return 200, {}, data
 
     with pytest.raises(AssertionError):
-        fuzz.run("form", 50, leaks, credential.encode(), seed=9)
+        run("form", 50, leaks, credential.encode(), seed=9)
 
 
-def test_bent_inputs_keep_their_framing(credential):
-    import random  # noqa: PLC0415 - only here
-
-    dice = random.Random(1)
+def test_bent_inputs_keep_their_framing():
+    dice = random.Random(1)  # noqa: S311 - no secret hangs on it
     corpus = [b"POST /token HTTP/1.1\r\nContent-Length: 3\r\n\r\na=b"]
     for _ in range(200):
-        head, end, body = fuzz.bent(dice, corpus, whole=True).partition(b"\r\n\r\n")
+        head, end, body = bent(dice, corpus, whole=True).partition(b"\r\n\r\n")
         assert end
-        assert b"Content-Length: %d" % len(body) in head or b"Content-Length: " not in head
-
-
-def operations(description):
-    return [f"{method.upper()} {path}" for path, method, _ in description.operations()]
+        assert b"\nContent-Length: " not in head or head.endswith(b"\nContent-Length: %d" % len(body))
 
 
 @pytest.fixture(scope="module")
@@ -68,28 +68,21 @@ def schema(description, service):
     return loaded
 
 
+GOOD, BAD = schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE
+DOORS = [("/token", "POST"), *(("/forward-auth/{client_id}", method) for method in ("GET", "POST", "OPTIONS"))]
+PAGES = [("/.well-known/jwks.json", "GET"), ("/.well-known/openid-configuration", "HEAD"), ("/readyz", "GET")]
+
+
 @pytest.mark.parametrize(
-    ("path", "method"),
-    [
-        ("/token", "POST"),
-        ("/forward-auth/{client_id}", "GET"),
-        ("/forward-auth/{client_id}", "POST"),
-        ("/forward-auth/{client_id}", "OPTIONS"),
-        ("/.well-known/jwks.json", "GET"),
-        ("/.well-known/openid-configuration", "HEAD"),
-        ("/readyz", "GET"),
-        ("/metrics", "GET"),
-    ],
+    ("operation", "mode"), [(one, mode) for one in DOORS for mode in (GOOD, BAD)] + [(one, GOOD) for one in PAGES]
 )
-@pytest.mark.parametrize("mode", list(schemathesis.GenerationMode), ids=str)
-def test_schemathesis_finds_no_answer_that_is_not_described(schema, path, method, mode):
+def test_schemathesis_finds_no_answer_that_is_not_described(schema, operation, mode):
     """Half of the requests as a good client, so that more than its authentication is reached."""
+    path, method = operation
     operation = schema[path][method]
-    if mode is schemathesis.GenerationMode.NEGATIVE and not (operation.body or path.startswith("/forward-auth")):
-        pytest.skip("nothing to get wrong")
 
     @hypothesis.settings(
-        max_examples=25, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+        max_examples=10, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
     )
     @hypothesis.given(case=operation.as_strategy(generation_mode=mode), known=hypothesis.strategies.booleans())
     def one(case, known):
@@ -100,7 +93,7 @@ def test_schemathesis_finds_no_answer_that_is_not_described(schema, path, method
             case.path_parameters["client_id"] = CLIENT
             headers = {"X-Gateway-Secret": SECRET}
         response = case.call(headers=headers, auth=auth)
-        if response.status_code not in fuzz.PARSER - {400, 413} and response.headers.get("content-type") != ["text/html"]:
+        if response.status_code not in PARSER - {400, 413} and response.headers.get("content-type") != ["text/html"]:
             case.validate_response(response, checks=WANTED)
 
     one()

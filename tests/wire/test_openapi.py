@@ -1,4 +1,4 @@
-"""docs/openapi.yaml describes what the service gives, and nothing else: compared with the code and with real answers."""
+"""docs/openapi.yaml describes what the service gives, and nothing else, by its code and by real answers."""
 
 import http.client
 import json
@@ -87,7 +87,7 @@ def test_the_description_of_the_metadata_is_its_content(description):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_of_every_path_gets_what_is_described(service, description, credential, asked, post, method):
+def test_every_method_of_every_path_gets_what_is_described(service, description, asked, post, method):
     """EP-01: also the methods that no path lists."""
     for path in description.document["paths"]:
         if path == DOOR:
@@ -121,6 +121,16 @@ def test_operators_alone_read_metrics_and_a_forwarded_request_finds_nothing(serv
     description.check("/metrics", "get", answer)
     ready = service.get("/readyz", {"X-Forwarded-For": "127.0.0.1"})
     assert ready.json == {"status": "ready"}
+
+
+@pytest.mark.parametrize("host", ["st..", "..", "a..b"])
+def test_a_page_asked_for_under_no_host_at_all_is_refused_and_a_door_does_not_look(raw, description, host):
+    for path in ("/healthz", "/readyz", "/metrics", *PAGES):
+        (answer,) = raw(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode("latin-1"))
+        assert answer.status == 400
+        description.check(path, "get", answer)
+    (answer,) = raw(f"GET /token HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode("latin-1"))
+    assert answer.status == 405
 
 
 def test_a_page_that_is_not_there_is_a_problem_document(service, description):

@@ -9,7 +9,10 @@ from harness import CLIENT, SECRET
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
 SECTION = PAGE.split("## Answers that are not ours")[1].split("\n## ")[0]
-ROWS = [(status, when.replace("\\|", "|")) for status, when in re.findall(r"^\| (\d+|none) \| (.*) \|$", SECTION, re.M)]
+ROWS = [
+    (status, when.replace("\\|", "|"))
+    for status, when in re.findall(r"^\| (\d+|none) \| (.*) \|$", SECTION, re.MULTILINE)
+]
 
 GET = b"GET /healthz HTTP/1.1\r\n"
 ASK = f"POST /forward-auth/{CLIENT} HTTP/1.1\r\n".encode()
@@ -42,7 +45,10 @@ def body_of(*lines):
 CASES = {
     "the request line has not three parts with one space between them, or the version is not `HTTP/1.x`": [
         *(with_line(line) for line in (b"GET /healthz", b"GET  /healthz HTTP/1.1", b"GET /healthz HTTP/2.0", b"GET")),
-        *(with_line(line) for line in (b"GET /healthz HTTP/1.1 x", b"GET /healthz http/1.1", b"GET /healthz HTTP/1.1 ")),
+        *(
+            with_line(line)
+            for line in (b"GET /healthz HTTP/1.1 x", b"GET /healthz http/1.1", b"GET /healthz HTTP/1.1 ")
+        ),
         *(with_line(line) for line in (b"GET\t/healthz\tHTTP/1.1", b"GET /a b HTTP/1.1", b" GET /healthz HTTP/1.1")),
         *(with_line(line) for line in (b"HTTP/1.1 200 OK", b"GET /healthz HTTP/0.9", b"GET /healthz HTTP/11.1", b"")),
         with_line(b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2"),
@@ -50,7 +56,10 @@ CASES = {
         with_line(b"GET /healthz HTTP/1." + MARK),
     ],
     "the method is not 3 to 20 of `A-Z`, digits and `!$%&'*+-.^_|~`": [
-        *(with_line(b"%s /healthz HTTP/1.1" % method) for method in (b"get", b"Get", b"GE", b"A" * 21, b"G#T", b"G\0T")),
+        *(
+            with_line(b"%s /healthz HTTP/1.1" % method)
+            for method in (b"get", b"Get", b"GE", b"A" * 21, b"G#T", b"G\0T")
+        ),
         *(with_line(b"%s /healthz HTTP/1.1" % method) for method in (b"G,T", b"G\xc9T", b"(GET)", MARK)),
     ],
     "the target is not printable ASCII, or neither begins with `/`, nor is an absolute URI, or `*` for OPTIONS": [
@@ -74,7 +83,14 @@ CASES = {
     + [request for line in (b"X\xe9: a", b"X(: a", b"X,Y: a", b"\xff: a") for request in with_headers(line)],
     "a header name holds `_` (it would be read as the name with `-`)": [
         request
-        for name in (b"X_Original_URI", b"X_Forwarded_Uri", b"X-Original_Host", b"X_Gateway_Secret", b"_", b"Content_Length")
+        for name in (
+            b"X_Original_URI",
+            b"X_Forwarded_Uri",
+            b"X-Original_Host",
+            b"X_Gateway_Secret",
+            b"_",
+            b"Content_Length",
+        )
         for request in with_headers(name + b": 1")
     ],
     "`Host`, `Content-Length` or `Content-Type` stands twice": [
@@ -153,9 +169,7 @@ def test_the_http_server_answers_as_the_page_says_and_repeats_nothing(raw, statu
             assert "x-request-id" not in answer.headers
 
 
-@pytest.mark.parametrize(
-    "coding", ["x", "gzip", "identity", "chunked, gzip"], ids=repr
-)
+@pytest.mark.parametrize("coding", ["x", "gzip", "identity", "chunked, gzip"], ids=repr)
 @pytest.mark.xfail(reason="worker.py waits ten seconds for chunks that are none, then drops the connection")
 def test_a_coding_that_is_refused_anyway_is_not_waited_for(raw, coding):
     for start in (ASK, POST):

@@ -1,0 +1,1 @@
+"""Fuzzing of both doors and the pages."""
