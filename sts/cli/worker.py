@@ -2,9 +2,9 @@
 
 gunicorn's own hands a connection to a thread with its first byte, and that thread waits for the rest as long as the
 peer likes: as many slow peers as there are threads stop the service. Here the worker's one poller gathers what peers
-send, however slowly, and a thread gets a request when head and body are there. What has not arrived by a deadline is
-dropped. Nothing is judged on the way: how long a request is decides when it is handed on, what it says is gunicorn's
-parser's to read.
+send, however slowly, and a thread gets a request when head and body are there; no thread ever reads from a peer. What
+has not arrived by a deadline is dropped. Nothing is judged on the way: how long a request is decides when it is handed
+on, what it says is gunicorn's parser's to read.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_CHUNKED_BYTES: Final = 2 * MAX_BODY_BYTES
 
 _END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
-_LENGTH: Final = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r?\n", re.IGNORECASE)
-_CHUNKED: Final = re.compile(rb"\ntransfer-encoding:", re.IGNORECASE)
+_LENGTH: Final = re.compile(rb"\ncontent-length:[ \t]*0*([0-9]*)[ \t]*\r?\n", re.IGNORECASE)
+_MANY_DIGITS: Final = 18
+_CHUNKED: Final = re.compile(rb"\ntransfer-encoding:[^\n]*chunked[ \t]*\r?\n", re.IGNORECASE)
+_CHUNK_SIZE: Final = re.compile(rb"([0-9a-f]{1,16})[ \t]*(?:;.*)?", re.IGNORECASE | re.DOTALL)
 _EXPECT: Final = re.compile(rb"\nexpect:[ \t]*100-continue", re.IGNORECASE)
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HEAD_TOO_LARGE: Final = (
@@ -64,6 +66,7 @@ class Connection(gthread.TConn):  # type: ignore[misc]  # gunicorn has no types
         self.told_to_continue = False
         self.searched = 0  # so far there is no end of the head
         self.chunk = 0  # where the chunk begins that has not arrived whole
+        self.decoded = 0  # how many bytes the chunks before it hold
 
     def close(self, graceful: bool = False) -> None:  # noqa: FBT001, FBT002 - gunicorn's signature
         """Close; gracefully means that the worker lingers first: gunicorn would stop its poller for up to 2 s."""
@@ -167,7 +170,10 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         whole = _whole(conn)
         if whole is None:
             _send(conn, _HEAD_TOO_LARGE)
-            self._drop(conn)
+            self._forget(conn)
+            self.nr_conns -= 1
+            conn.close(graceful=True)
+            self._linger(conn)
             return True
         if not whole or not _writable(conn.sock):
             return False
@@ -176,6 +182,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         conn.begin()
         conn.init()
         conn.parser.unreader.unread(bytes(conn.arrived))
+        conn.parser.unreader.chunk = _nothing_more  # whatever the parser makes of it, no thread waits for this peer
         conn.arrived.clear()
         self.enqueue_req(conn)
         return True
@@ -228,7 +235,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
 def _whole(conn: Connection) -> bool | None:
     """Whether the request has arrived, as far as its length can be seen; None if its head is longer than any may be.
 
-    A wrong answer costs time, never safety: the parser reads the same bytes anew and judges them.
+    A wrong answer costs an answer, never safety: the parser reads the same bytes anew, judges them, and gets no more.
     """
     data = conn.arrived
     end = _END_OF_HEAD.search(data, conn.searched)
@@ -236,40 +243,47 @@ def _whole(conn: Connection) -> bool | None:
         conn.searched = max(0, len(data) - 3)
         return None if len(data) > MAX_HEAD_BYTES else False
     head = bytes(data[: end.end()])
-    if _CHUNKED.search(head):
+    chunked, length = _CHUNKED.search(head), _LENGTH.search(head)
+    if chunked and length:  # refused, whatever follows (RFC 9112 §6.3)
+        return True
+    if chunked:
         conn.chunk = conn.chunk or end.end()
-        return _last_chunk_is_there(conn, end.end())
-    length = _LENGTH.search(head)
-    wanted = int(length[1]) if length else 0
-    if wanted > MAX_BODY_BYTES:  # it is refused unread
-        conn.oversize = True
-        return True
-    if len(data) >= end.end() + wanted:
-        return True
-    if _EXPECT.search(head) and not conn.told_to_continue:
+        arrived = _last_chunk_is_there(conn, end.end())
+    else:
+        wanted = int(length[1][:_MANY_DIGITS] or b"0") if length else 0
+        conn.oversize = wanted > MAX_BODY_BYTES  # it is refused unread
+        arrived = conn.oversize or len(data) >= end.end() + wanted
+    if not arrived and not conn.told_to_continue and _EXPECT.search(head):
         conn.told_to_continue = True
         _send(conn, _CONTINUE)
-    return False
+    return arrived
 
 
 def _last_chunk_is_there(conn: Connection, body: int) -> bool:
     """Walk the chunks (RFC 9112 §7.1) from where the walk stopped. What is no chunk is handed on to be refused."""
     data = conn.arrived
-    while conn.chunk - body <= MAX_BODY_BYTES and len(data) - body <= MAX_CHUNKED_BYTES:
+    while conn.decoded <= MAX_BODY_BYTES and len(data) - body <= MAX_CHUNKED_BYTES:
         line_end = data.find(b"\r\n", conn.chunk)
         if line_end < 0:
             return len(data) - conn.chunk > _LONGEST_CHUNK_LINE
-        try:
-            size = int(bytes(data[conn.chunk : line_end]).partition(b";")[0], 16)
-        except ValueError:
+        found = _CHUNK_SIZE.fullmatch(data, conn.chunk, line_end)
+        if found is None:
             return True
-        if size <= 0:
+        size, begin = int(found[1], 16), line_end + 2
+        if size == 0:
             return data.find(b"\r\n\r\n", line_end) >= 0
-        if line_end + 2 + size + 2 > len(data):
-            return size > MAX_CHUNKED_BYTES
-        conn.chunk = line_end + 2 + size + 2
+        if begin + size + 2 > len(data):
+            if conn.decoded + min(size, len(data) - begin) <= MAX_BODY_BYTES:
+                return False
+            break
+        conn.decoded += size
+        conn.chunk = begin + size + 2
     conn.oversize = True
     return True
+
+
+def _nothing_more(_size_hint: int | None = None) -> bytes:
+    return b""
 
 
 def _send(conn: Connection, data: bytes) -> None:

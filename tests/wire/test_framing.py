@@ -280,7 +280,6 @@ STOPS = {
 
 
 @pytest.mark.parametrize("how", STOPS)
-@pytest.mark.xfail(reason="worker.py hands these on before they have arrived: each holds a thread")
 def test_a_peer_that_stops_in_the_middle_holds_no_thread(few_threads, head, how):
     line, first = STOPS[how]
     assert answered_meanwhile(few_threads, head(line, close=False) + first)

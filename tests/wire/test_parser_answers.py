@@ -170,7 +170,6 @@ def test_the_http_server_answers_as_the_page_says_and_repeats_nothing(raw, statu
 
 
 @pytest.mark.parametrize("coding", ["x", "gzip", "identity", "chunked, gzip"], ids=repr)
-@pytest.mark.xfail(reason="worker.py waits ten seconds for chunks that are none, then drops the connection")
 def test_a_coding_that_is_refused_anyway_is_not_waited_for(raw, coding):
     for start in (ASK, POST):
         (answer,) = raw(start + HOST + f"Transfer-Encoding: {coding}\r\n\r\n".encode(), seconds=1.0)
