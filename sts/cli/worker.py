@@ -23,6 +23,7 @@ from typing import Any, Final
 from gunicorn.workers import gthread
 
 from sts.edge.form import MAX_BODY_BYTES
+from sts.waiting import WouldWait, without_waiting
 
 ARRIVAL_S: Final = 10.0
 """How long a request may take to arrive, and how long a new connection may say nothing."""
@@ -36,6 +37,7 @@ _LENGTH: Final = re.compile(rb"\ncontent-length:[ \t]*0*([0-9]*)[ \t]*\r?\n", re
 _MANY_DIGITS: Final = 18
 _CHUNKED: Final = re.compile(rb"\ntransfer-encoding:[^\n]*chunked[ \t]*\r?\n", re.IGNORECASE)
 _CHUNK_SIZE: Final = re.compile(rb"([0-9a-f]{1,16})[ \t]*(?:;.*)?", re.IGNORECASE | re.DOTALL)
+_DOOR: Final = re.compile(rb"POST /token[ ?]|[A-Z]+ /forward-auth/")
 _EXPECT: Final = re.compile(rb"\nexpect:[ \t]*100-continue", re.IGNORECASE)
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HEAD_TOO_LARGE: Final = (
@@ -68,6 +70,12 @@ class Connection(gthread.TConn):  # type: ignore[misc]  # gunicorn has no types
         self.chunk = 0  # where the chunk begins that has not arrived whole
         self.decoded = 0  # how many bytes the chunks before it hold
 
+    def hold(self, arrived: bytes) -> None:
+        """Give the parser what has arrived, and nothing more: no thread waits for this peer."""
+        self.init()
+        self.parser.unreader.unread(arrived)
+        self.parser.unreader.chunk = _nothing_more
+
     def close(self, graceful: bool = False) -> None:  # noqa: FBT001, FBT002 - gunicorn's signature
         """Close; gracefully means that the worker lingers first: gunicorn would stop its poller for up to 2 s."""
         if graceful:
@@ -76,6 +84,21 @@ class Connection(gthread.TConn):  # type: ignore[misc]  # gunicorn has no types
                 self.sock.shutdown(socket.SHUT_WR)
         else:
             super().close()
+
+
+class _Answered:
+    """The outcome of a request that no thread has answered, in the shape of a thread's."""
+
+    __slots__ = ("_goes_on",)
+
+    def __init__(self, goes_on: object) -> None:
+        self._goes_on = goes_on
+
+    def cancelled(self) -> bool:
+        return False
+
+    def result(self) -> object:
+        return self._goes_on
 
 
 class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -107,7 +130,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         if not self._receive(conn, client):
             self._gather(conn)
 
-    def finish_request(self, conn: Connection, fs: Future[Any]) -> None:
+    def finish_request(self, conn: Connection, fs: Future[Any] | _Answered) -> None:
         """A request is answered. What came behind it on the connection is gathered like any other."""
         behind = conn.parser.unreader.take_buffered() if conn.parser is not None else b""
         super().finish_request(conn, fs)
@@ -118,7 +141,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
             self.keepalived_conns.remove(conn)
             conn.arrived += behind
             conn.deadline = time.monotonic() + ARRIVAL_S
-            if not self._hand_on(conn):
+            if not self._hand_on(conn, here=False):
                 self._gather(conn)
 
     def handle_error(self, req: object, client: socket.socket, addr: object, exc: Exception) -> None:
@@ -165,8 +188,11 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         conn.arrived += data
         return self._hand_on(conn)
 
-    def _hand_on(self, conn: Connection) -> bool:
-        """Give a request that is there to a thread; returns whether the connection was handed on or dropped."""
+    def _hand_on(self, conn: Connection, *, here: bool = True) -> bool:
+        """Have a request that is there answered, by a thread where it may wait; a part of one goes on being gathered.
+
+        Returns whether the connection was handed on or dropped. Without `here` it is always a thread.
+        """
         whole = _whole(conn)
         if whole is None:
             _send(conn, _HEAD_TOO_LARGE)
@@ -178,13 +204,25 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         if not whole or not _writable(conn.sock):
             return False
         self._forget(conn)
+        arrived = bytes(conn.arrived)
         conn.deadline = 0.0
         conn.begin()
-        conn.init()
-        conn.parser.unreader.unread(bytes(conn.arrived))
-        conn.parser.unreader.chunk = _nothing_more  # whatever the parser makes of it, no thread waits for this peer
         conn.arrived.clear()
-        self.enqueue_req(conn)
+        conn.hold(arrived)
+        if not (here and _DOOR.match(arrived) and self._answer(conn, arrived)):
+            self.enqueue_req(conn)
+        return True
+
+    def _answer(self, conn: Connection, arrived: bytes) -> bool:
+        """Answer here, in the poller, unless that would mean to wait; then everything is as before."""
+        try:
+            with without_waiting():
+                goes_on = self.handle(conn)
+        except WouldWait:
+            conn.initialized, conn.parser = False, None
+            conn.hold(arrived)
+            return False
+        self.finish_request(conn, _Answered(goes_on))
         return True
 
     def _linger(self, conn: Connection) -> None:
