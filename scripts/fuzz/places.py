@@ -10,7 +10,6 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Final
 
 from gunicorn import config, http
@@ -20,7 +19,7 @@ from keys.keyring import Keyring
 from scripts.demo.service import CONFIGURATION, ISSUER, SECRET
 from sts.app import App
 from sts.audit import LABEL, AuditLog
-from sts.cli import worker
+from sts.cli.arrival import Arrival
 from sts.mint.keystore import prepare
 from sts.settings import Environment, load
 from sts.telemetry import metrics
@@ -65,9 +64,9 @@ class Here:
 
     def send(self, data: bytes) -> Answer | None:
         """Answer as the server would; what the parser refuses is the status that gunicorn gives it."""
-        gathered = SimpleNamespace(arrived=bytearray(data), searched=0, chunk=0, decoded=0, sock=self.peer)
-        gathered.told_to_continue = gathered.oversize = False
-        worker._whole(gathered)  # type: ignore[arg-type]  # noqa: SLF001 - it must never raise
+        arrival = Arrival()
+        arrival.data += data
+        arrival.whole()  # it must never raise
         try:
             request = next(http.parser.RequestParser(self.config, iter([data]), ("127.0.0.1", 1)))
         except (errors.ParseException, errors.NoMoreData, StopIteration):

@@ -19,7 +19,6 @@ from sts.cache.memory import Memory
 from sts.errors import Reason, Refusal
 from sts.model import NOT_APPLICABLE, Ask, Client, Credential, Grant, Issued, Principal
 from sts.options import ByteSize, Duration, Section
-from sts.waiting import about_to_wait
 
 PATIENCE_S: Final = 2.0
 """Seconds that a request waits for the same request of somebody else before it makes its own token."""
@@ -206,7 +205,6 @@ class TokenCache:
 
     def _wait(self, flight: _Flight) -> bool:
         """Wait for somebody else's token; whether it is worth a look."""
-        about_to_wait()
         if not self._waiters.acquire(blocking=False):
             return False
         try:

@@ -10,7 +10,6 @@ on, what it says is gunicorn's parser's to read.
 from __future__ import annotations
 
 import contextlib
-import re
 import select
 import selectors
 import socket
@@ -22,28 +21,19 @@ from typing import Any, Final
 
 from gunicorn.workers import gthread
 
-from sts.edge.form import MAX_BODY_BYTES
-from sts.waiting import WouldWait, without_waiting
+from sts.cli.arrival import MAX_CHUNKED_BYTES, Arrival
 
+MAX_BEHIND_BYTES: Final = 512 * 1024
+"""How much may pile up of a peer that does not read its answers."""
 ARRIVAL_S: Final = 10.0
 """How long a request may take to arrive, and how long a new connection may say nothing."""
 WRITE_S: Final = 5
 """How long one write of an answer may wait for the peer to read."""
-MAX_HEAD_BYTES: Final = 64 * 1024
-MAX_CHUNKED_BYTES: Final = 2 * MAX_BODY_BYTES
 
-_END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
-_LENGTH: Final = re.compile(rb"\ncontent-length:[ \t]*0*([0-9]*)[ \t]*\r?\n", re.IGNORECASE)
-_MANY_DIGITS: Final = 18
-_CHUNKED: Final = re.compile(rb"\ntransfer-encoding:[^\n]*chunked[ \t]*\r?\n", re.IGNORECASE)
-_CHUNK_SIZE: Final = re.compile(rb"([0-9a-f]{1,16})[ \t]*(?:;.*)?", re.IGNORECASE | re.DOTALL)
-_DOOR: Final = re.compile(rb"POST /token[ ?]|[A-Z]+ /forward-auth/")
-_EXPECT: Final = re.compile(rb"\nexpect:[ \t]*100-continue", re.IGNORECASE)
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HEAD_TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 )
-_LONGEST_CHUNK_LINE: Final = 1024
 _LOOK_EVERY_S: Final = 1.0
 _LINGER_S: Final = 2.0
 _TIMEVAL: Final = struct.Struct("ll")
@@ -54,21 +44,20 @@ class Connection(gthread.TConn):  # type: ignore[misc]  # gunicorn has no types
 
     def __init__(self, *arguments: Any) -> None:  # noqa: ANN401 - as gunicorn calls it
         super().__init__(*arguments)
-        self.arrived = bytearray()
+        self.arrival = Arrival()
         self.deadline = 0.0
-        self.oversize = False
+        self.unread_body = False
+        self.told_to_continue = False
         self.lingers = False
         self.drained = 0
-        self.begin()
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(WRITE_S, 0))
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(WRITE_S, 0))
 
-    def begin(self) -> None:
-        """Begin with the next request; nothing of it has been looked at."""
-        self.told_to_continue = False
-        self.searched = 0  # so far there is no end of the head
-        self.chunk = 0  # where the chunk begins that has not arrived whole
-        self.decoded = 0  # how many bytes the chunks before it hold
+    def take(self) -> bytes:
+        """Take the request that has arrived, and begin with the next."""
+        arrived, self.unread_body = bytes(self.arrival.data), self.arrival.oversize
+        self.arrival, self.told_to_continue, self.deadline = Arrival(), False, 0.0
+        return arrived
 
     def hold(self, arrived: bytes) -> None:
         """Give the parser what has arrived, and nothing more: no thread waits for this peer."""
@@ -84,21 +73,6 @@ class Connection(gthread.TConn):  # type: ignore[misc]  # gunicorn has no types
                 self.sock.shutdown(socket.SHUT_WR)
         else:
             super().close()
-
-
-class _Answered:
-    """The outcome of a request that no thread has answered, in the shape of a thread's."""
-
-    __slots__ = ("_goes_on",)
-
-    def __init__(self, goes_on: object) -> None:
-        self._goes_on = goes_on
-
-    def cancelled(self) -> bool:
-        return False
-
-    def result(self) -> object:
-        return self._goes_on
 
 
 class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -130,7 +104,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         if not self._receive(conn, client):
             self._gather(conn)
 
-    def finish_request(self, conn: Connection, fs: Future[Any] | _Answered) -> None:
+    def finish_request(self, conn: Connection, fs: Future[Any]) -> None:
         """A request is answered. What came behind it on the connection is gathered like any other."""
         behind = conn.parser.unreader.take_buffered() if conn.parser is not None else b""
         super().finish_request(conn, fs)
@@ -139,9 +113,9 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         elif behind and conn in self.keepalived_conns:  # now it waits among the kept-alive ones
             self.poller.unregister(conn.sock)
             self.keepalived_conns.remove(conn)
-            conn.arrived += behind
+            conn.arrival.data += behind
             conn.deadline = time.monotonic() + ARRIVAL_S
-            if not self._hand_on(conn, here=False):
+            if not self._hand_on(conn):
                 self._gather(conn)
 
     def handle_error(self, req: object, client: socket.socket, addr: object, exc: Exception) -> None:
@@ -156,16 +130,16 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
             return
         self.looked_at = now
         for conn in list(self.gathering):
-            if conn.deadline <= now or (not self.alive and not conn.arrived):
+            if conn.deadline <= now or (not self.alive and not conn.arrival.data):
                 self._drop(conn)
-            elif conn.arrived:  # the peer may read its answers again
+            elif conn.arrival.data:  # the peer may read its answers again
                 self._hand_on(conn)
         for conn in [conn for conn in self.lingering if conn.deadline <= now]:
             self._part(conn)
 
     def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:  # noqa: FBT001 - gunicorn's signature
         """Whether the connection goes on; a body that nobody will read is not waited for."""
-        return not conn.oversize and bool(super()._keepalive_after(conn, keepalive))
+        return not conn.unread_body and bool(super()._keepalive_after(conn, keepalive))
 
     def _gather(self, conn: Connection) -> None:
         """Wait in the poller for more of a request."""
@@ -185,45 +159,36 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         if not data:
             self._drop(conn)
             return True
-        conn.arrived += data
+        conn.arrival.data += data
         return self._hand_on(conn)
 
-    def _hand_on(self, conn: Connection, *, here: bool = True) -> bool:
-        """Have a request that is there answered, by a thread where it may wait; a part of one goes on being gathered.
+    def _hand_on(self, conn: Connection) -> bool:
+        """Give a request that is there to a thread; returns whether the connection was handed on or dropped."""
+        if not conn.arrival.whole():
+            return self._not_yet(conn)
+        if not _writable(conn.sock):
+            if len(conn.arrival.data) <= MAX_BEHIND_BYTES:
+                return False
+            self._drop(conn)  # it goes on asking and does not read its answers
+            return True
+        self._forget(conn)
+        conn.hold(conn.take())
+        self.enqueue_req(conn)
+        return True
 
-        Returns whether the connection was handed on or dropped. Without `here` it is always a thread.
-        """
-        whole = _whole(conn)
-        if whole is None:
+    def _not_yet(self, conn: Connection) -> bool:
+        """Go on gathering, unless the head is longer than any may be; returns whether the connection is given up."""
+        if conn.arrival.too_long:
             _send(conn, _HEAD_TOO_LARGE)
             self._forget(conn)
             self.nr_conns -= 1
             conn.close(graceful=True)
             self._linger(conn)
             return True
-        if not whole or not _writable(conn.sock):
-            return False
-        self._forget(conn)
-        arrived = bytes(conn.arrived)
-        conn.deadline = 0.0
-        conn.begin()
-        conn.arrived.clear()
-        conn.hold(arrived)
-        if not (here and _DOOR.match(arrived) and self._answer(conn, arrived)):
-            self.enqueue_req(conn)
-        return True
-
-    def _answer(self, conn: Connection, arrived: bytes) -> bool:
-        """Answer here, in the poller, unless that would mean to wait; then everything is as before."""
-        try:
-            with without_waiting():
-                goes_on = self.handle(conn)
-        except WouldWait:
-            conn.initialized, conn.parser = False, None
-            conn.hold(arrived)
-            return False
-        self.finish_request(conn, _Answered(goes_on))
-        return True
+        if conn.arrival.asks_to_continue and not conn.told_to_continue:
+            conn.told_to_continue = True
+            _send(conn, _CONTINUE)
+        return False
 
     def _linger(self, conn: Connection) -> None:
         """Let the peer read the answer to its end before the connection goes (RFC 9112 §9.6)."""
@@ -268,56 +233,6 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
     def _close(self, conn: Connection) -> None:
         self.nr_conns -= 1
         conn.close()
-
-
-def _whole(conn: Connection) -> bool | None:
-    """Whether the request has arrived, as far as its length can be seen; None if its head is longer than any may be.
-
-    A wrong answer costs an answer, never safety: the parser reads the same bytes anew, judges them, and gets no more.
-    """
-    data = conn.arrived
-    end = _END_OF_HEAD.search(data, conn.searched)
-    if end is None:
-        conn.searched = max(0, len(data) - 3)
-        return None if len(data) > MAX_HEAD_BYTES else False
-    head = bytes(data[: end.end()])
-    chunked, length = _CHUNKED.search(head), _LENGTH.search(head)
-    if chunked and length:  # refused, whatever follows (RFC 9112 §6.3)
-        return True
-    if chunked:
-        conn.chunk = conn.chunk or end.end()
-        arrived = _last_chunk_is_there(conn, end.end())
-    else:
-        wanted = int(length[1][:_MANY_DIGITS] or b"0") if length else 0
-        conn.oversize = wanted > MAX_BODY_BYTES  # it is refused unread
-        arrived = conn.oversize or len(data) >= end.end() + wanted
-    if not arrived and not conn.told_to_continue and _EXPECT.search(head):
-        conn.told_to_continue = True
-        _send(conn, _CONTINUE)
-    return arrived
-
-
-def _last_chunk_is_there(conn: Connection, body: int) -> bool:
-    """Walk the chunks (RFC 9112 §7.1) from where the walk stopped. What is no chunk is handed on to be refused."""
-    data = conn.arrived
-    while conn.decoded <= MAX_BODY_BYTES and len(data) - body <= MAX_CHUNKED_BYTES:
-        line_end = data.find(b"\r\n", conn.chunk)
-        if line_end < 0:
-            return len(data) - conn.chunk > _LONGEST_CHUNK_LINE
-        found = _CHUNK_SIZE.fullmatch(data, conn.chunk, line_end)
-        if found is None:
-            return True
-        size, begin = int(found[1], 16), line_end + 2
-        if size == 0:
-            return data.find(b"\r\n\r\n", line_end) >= 0
-        if begin + size + 2 > len(data):
-            if conn.decoded + min(size, len(data) - begin) <= MAX_BODY_BYTES:
-                return False
-            break
-        conn.decoded += size
-        conn.chunk = begin + size + 2
-    conn.oversize = True
-    return True
 
 
 def _nothing_more(_size_hint: int | None = None) -> bytes:

@@ -17,7 +17,6 @@ from sts.errors import SOURCE_UNREACHABLE, Refusal
 from sts.jose import KeySet, UnfitError, VerifyKey
 from sts.trust.fetch import UnreachableError
 from sts.trust.key_source import LookUp
-from sts.waiting import about_to_wait
 
 MIN_LIFE: Final = 60.0
 MAX_LIFE: Final = 3600.0
@@ -137,7 +136,6 @@ class RemoteJwks:
         return now - self._failed_at < FAILURE_IS_NEWS and now < held.stale_until
 
     def _wait(self, flight: _Flight) -> None:
-        about_to_wait()
         if not self._waiters.acquire(blocking=False):
             return
         try:

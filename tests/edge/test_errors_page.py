@@ -4,7 +4,7 @@ from pathlib import Path
 
 from gunicorn.config import LimitRequestFields, LimitRequestFieldSize, LimitRequestLine
 
-from sts.cli import server, worker
+from sts.cli import arrival, server, worker
 from sts.clients import failures
 from sts.edge import form, token
 from sts.errors import REASONS, Reason
@@ -55,9 +55,9 @@ FIGURES = {
     "request line": f"{LimitRequestLine.default} bytes",
     "one header field": f"{LimitRequestFieldSize.default} bytes",
     "header fields": f"{LimitRequestFields.default}",
-    "the whole head, while it arrives": f"{worker.MAX_HEAD_BYTES // 1024} KiB",
+    "the whole head, while it arrives": f"{arrival.MAX_HEAD_BYTES // 1024} KiB",
     "body at `/token`": f"{form.MAX_BODY_BYTES // 1024} KiB",
-    "framing and content of a chunked body": f"{worker.MAX_CHUNKED_BYTES // 1024} KiB",
+    "framing and content of a chunked body": f"{arrival.MAX_CHUNKED_BYTES // 1024} KiB",
     "parameters of a form": f"{form.MAX_PARAMETERS}",
     "arrival of a request, head and body": f"{worker.ARRIVAL_S:g} s",
     "one write of an answer": f"{worker.WRITE_S} s",
