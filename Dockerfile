@@ -40,6 +40,7 @@ VOLUME /var/lib/sts
 EXPOSE 8080
 # Gunicorn's master takes SIGTERM as "finish what is under way, then stop".
 STOPSIGNAL SIGTERM
+# It asks where the file's `listen` says; after `serve --listen ADDR` run it with --health-cmd "sts health --listen ADDR".
 HEALTHCHECK --interval=10s --timeout=3s --start-period=15s --retries=3 CMD ["sts", "health"]
 ENTRYPOINT ["sts"]
 CMD ["serve"]

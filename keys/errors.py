@@ -28,7 +28,7 @@ class StoreUnauthentic(KeysError):  # noqa: N818 - says what is the matter
 
 
 class RolledBack(StoreUnauthentic):
-    """The store holds an authentic ring that is older than one this process has already seen."""
+    """The store holds an authentic ring that is older than one this replica has already seen, or differs from it."""
 
 
 class Conflict(KeysError):  # noqa: N818 - says what is the matter

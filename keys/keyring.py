@@ -5,14 +5,13 @@ A request takes no lock here, reads no file and parses no key: it reads one attr
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from keys.errors import KeysError, NoUsableKey, RingMissing, RolledBack
+from keys.floor import Floor
 from keys.jwks import public_jwk
 from keys.lifecycle import Schedule, due_in, guard_missing, is_published
 from keys.record import KeyRecord, Ring
@@ -62,7 +61,8 @@ class _Snapshot:
 class Keyring:
     """The ring of one worker, kept fresh by `refresh`.
 
-    `on_fault` hears when looking at the store begins to fail, or fails for another reason; `clock` gives Unix seconds.
+    `on_fault` hears when looking at the store begins to fail, or fails for another reason; `clock` gives Unix seconds;
+    `floor` is what all workers of a replica share, and without it this keyring knows only what it has seen itself.
     The construction loads and raises KeysError; from then on the last good ring is kept, for signing until
     `store_grace` has passed.
     """
@@ -73,17 +73,20 @@ class Keyring:
         schedule: Schedule,
         clock: Callable[[], float],
         on_fault: Callable[[KeysError], None] | None = None,
+        floor: Floor | None = None,
     ) -> None:
         self._store = store
         self._schedule = schedule
         self._clock = clock
         self._on_fault = on_fault
+        self._floor = Floor() if floor is None else floor
         self._refreshing = threading.Lock()
         self._stopping = threading.Event()
         self._poller: threading.Thread | None = None
         self._fault = ""
         seen_at = clock()
-        self._snapshot = _snapshot(store.load())
+        self._snapshot = _snapshot(self._load())
+        self._floor.raise_to(self._snapshot.ring.version)
         self._seen_at = seen_at
         self._signs_until = seen_at + schedule.store_grace
 
@@ -104,11 +107,6 @@ class Keyring:
     def jwks(self, now: float) -> dict[str, Any]:
         """The JWK Set at `now` (RFC 7517 §5): public members by allow-list, in the order of publication."""
         return {"keys": [public_jwk(key) for key in self._snapshot.ring.keys if is_published(key, now)]}
-
-    def etag(self, now: float) -> str:
-        """A strong validator of `jwks(now)`, quotes included (RFC 9110 §8.8.3); the same on every replica."""
-        document = json.dumps(self.jwks(now), sort_keys=True, separators=(",", ":"))
-        return f'"{hashlib.sha256(document.encode()).hexdigest()[:32]}"'
 
     def status(self, now: float) -> Status:
         """What there is to report at `now`."""
@@ -160,21 +158,32 @@ class Keyring:
             self._poller.join()
             self._poller = None
 
-    def _refresh(self) -> bool:
-        seen_at = self._clock()  # before the look: what is read may be this old
-        known = self._snapshot.ring
+    def _load(self) -> Ring:
+        """Read the ring. Raises RolledBack where any process of this replica has seen a newer one."""
+        seen = self._floor.version  # before the look: what others see meanwhile may well be newer
         try:
             ring = self._store.load()
         except RingMissing as error:
-            raise RolledBack(f"{error}, though this process has seen version {known.version}") from None
+            if not seen:
+                raise
+            raise RolledBack(f"{error}, though this service has seen version {seen}") from None
+        if ring.version < seen:
+            raise RolledBack(
+                f"{self._store.place} holds version {ring.version} of the ring, "
+                f"though this service has seen version {seen}"
+            )
+        return ring
+
+    def _refresh(self) -> bool:
+        seen_at = self._clock()  # before the look: what is read may be this old
+        known = self._snapshot.ring
+        ring = self._load()
         changed = ring != known
         if changed:
             if ring.version <= known.version:
-                raise RolledBack(
-                    f"{self._store.place} holds version {ring.version} of the ring, "
-                    f"though this process has seen version {known.version}"
-                )
+                raise RolledBack(f"{self._store.place} holds another ring of version {ring.version} than was seen")
             self._snapshot = _snapshot(ring)
+            self._floor.raise_to(ring.version)
         self._seen_at = seen_at
         self._signs_until = seen_at + self._schedule.store_grace
         self._fault = ""

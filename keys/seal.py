@@ -5,7 +5,7 @@ version, so that a half moves neither to other times, nor to another name, nor i
 whole ring with its version keeps a key from being added, dropped or un-retired.
 
 What this does not prove: that the ring is the newest one. Whoever can write to the store can put back an older ring
-as a whole; a process that has seen a newer one refuses it (`keyring`), a process that starts afresh cannot know.
+as a whole; a replica that has seen a newer one refuses it (`floor`), one that starts afresh cannot know.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ class App:
         """Ready: a configuration and a usable key. An issuer that is down harms its own tokens, so it is only told."""
         status = self.keyring.status(self.clock())
         detail = {
-            "revision": self.current.settings.revision,
+            "revision": self.current.exchange.revision,
             "ring_version": status.version,
             "ring_unseen_s": round(status.unseen),
             "keys": {name: {"kid": key.kid, "due_in_s": round(key.due_in)} for name, key in status.keys.items()},

@@ -70,13 +70,17 @@ class Trail:
         "_reason",
         "_stranger",
         "_subject",
+        "correlation_id",
         "door",
         "request_id",
         "revision",
         "started",
     )
 
-    def __init__(self, door: DoorName, request_id: str, revision: str, started: float) -> None:
+    def __init__(
+        self, door: DoorName, request_id: str, revision: str, started: float, correlation_id: str = ""
+    ) -> None:
+        self.correlation_id = correlation_id
         self.door = door
         self.request_id = request_id
         self.revision = revision
@@ -120,10 +124,13 @@ class Trail:
         """These are the names of the audiences that it means."""
         self._audiences = tuple(audiences)
 
-    def presented(self, presented: Presented, credential: Credential) -> None:
+    def brought(self, credential: Credential) -> None:
+        """This credential came along, whoever it may be for."""
+        self._credential = credential
+
+    def presented(self, presented: Presented) -> None:
         """The credential is for this source, unproven as yet."""
         self._presented = presented
-        self._credential = credential
 
     def identified(self, subject: str) -> None:
         """The proven credential maps to this subject."""
@@ -149,7 +156,7 @@ class Trail:
             "outcome": "allowed" if self._reason is None else "refused",
             "reason": None if self._reason is None else self._reason.name,
             "request_id": self.request_id,
-            "correlation_id": _correlation_id(ask),
+            "correlation_id": _correlation_id(self.correlation_id),
             "door": self.door,
             "client": self._client,
             "source": None if presented is None else presented.source,
@@ -176,8 +183,8 @@ class Trail:
         return event
 
 
-def _correlation_id(ask: Ask | None) -> str | None:
-    return ask.correlation_id if ask is not None and _CORRELATION_ID.fullmatch(ask.correlation_id) else None
+def _correlation_id(name: str) -> str | None:
+    return name if _CORRELATION_ID.fullmatch(name) else None
 
 
 def _text(text: str) -> str:
@@ -230,9 +237,9 @@ class AuditLog:
         self._telling = threading.Lock()
         self._told_at = -math.inf
 
-    def begin(self, door: DoorName, request_id: str, revision: str) -> Trail:
+    def begin(self, door: DoorName, request_id: str, revision: str, correlation_id: str = "") -> Trail:
         """Begin the trail of one request."""
-        return Trail(door, request_id, revision, self._monotonic())
+        return Trail(door, request_id, revision, self._monotonic(), correlation_id)
 
     def record(self, trail: Trail) -> None:
         """Write the one event of a decision, and count the decision. Never raises."""

@@ -56,7 +56,7 @@ class Exchange:
 
     def answer(self, door: Door, incoming: Incoming) -> Reply:
         """Answer one request at `door`. Never raises; every answer leaves exactly one audit event."""
-        trail = self.audit.begin(door.name, incoming.request_id, self.revision)
+        trail = self.audit.begin(door.name, incoming.request_id, self.revision, incoming.correlation_id)
         try:
             caller = door.caller(incoming)
             trail.called(caller, known=self.clients.knows(caller))
@@ -79,8 +79,9 @@ class Exchange:
         """Turn `credential` into a token for what `client` asks, or raise the Refusal that says why not."""
         target = self.policy.target(client, ask)
         trail.aimed([audience.name for audience in target.audiences])
+        trail.brought(credential)
         presented = self.sources.present(credential)
-        trail.presented(presented, credential)
+        trail.presented(presented)
         self.policy.consent(client, presented.source, target)
         parts = self.policy.parts(client, presented.source, target, ask)
         key = cache_key(self.tokens.secret, client, ask, credential, self.policy.facts_read(target, ask))

@@ -44,6 +44,7 @@ class Incoming:
     `target` is the raw request target, undecoded. `headers` have lower-case names; a header sent twice arrives joined
     with a comma. `body` is empty for forward-auth, which never reads one; `fault` says that the edge could not take
     the body (`too_large` or `malformed`), so that the door answers it in its own shape.
+    `correlation_id` is the caller's own name for the request, for the audit alone.
     """
 
     method: str
@@ -53,6 +54,7 @@ class Incoming:
     request_id: str
     body: bytes = b""
     fault: str = ""
+    correlation_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,6 @@ class Ask:
     actor_present: bool = False
     route: str | None = None
     request: RequestFacts | None = None
-    correlation_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sts.edge import forward_auth, token
 from sts.edge.form import MAX_BODY_BYTES
-from sts.edge.peer import peer_of
+from sts.edge.peer import correlation_id, peer_of
 from sts.edge.reply import send
 from sts.model import DoorName, Incoming
 
@@ -51,11 +51,18 @@ class Service(Protocol):
         """Everything but the doors."""
 
 
-def application(service: Service) -> WSGIApplication:
-    """Serve `service` as a WSGI application."""
+def application(service: Service, prefix: str = "") -> WSGIApplication:
+    """Serve `service` as a WSGI application.
+
+    `prefix` is the path of an issuer that has one: its token endpoint is there too, since the metadata say so and a
+    gateway in front may or may not cut the path off.
+    """
 
     def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        door = door_of(environ.get("RAW_URI", ""))
+        target = environ.get("RAW_URI", "")
+        if prefix and target.startswith(prefix + token.PATH):
+            environ["RAW_URI"] = target = target.removeprefix(prefix)
+        door = door_of(target)
         if door is None:
             return service.flask(environ, start_response)
         revision = service.current  # once: a request finishes on the revision it began with
@@ -97,6 +104,7 @@ def receive(environ: WSGIEnvironment, door: DoorName) -> Incoming:
         request_id=secrets.token_hex(16),
         body=body,
         fault=fault,
+        correlation_id=correlation_id(headers),
     )
 
 

@@ -52,7 +52,7 @@ def caller(client_id="edge-gateway"):
 
 
 def ask(**fields):
-    usual = {"audiences": ("orders",), "scopes": ("orders:read",), "route": "orders-read", "correlation_id": "trace-1"}
+    usual = {"audiences": ("orders",), "scopes": ("orders:read",), "route": "orders-read"}
     return Ask(door="forward_auth", credential=CREDENTIAL, **(usual | fields))
 
 
@@ -90,11 +90,12 @@ def told(monkeypatch):
 
 def whole_way(log, outcome=None, **facts):
     """Record a decision that went all the way, and was refused at the end if `outcome` is a reason."""
-    trail = log.begin("forward_auth", "request-1", "revision-1")
+    trail = log.begin("forward_auth", "request-1", "revision-1", "trace-1")
     trail.called(caller(), known=True)
     trail.asked(ask())
     trail.aimed(["orders"])
-    trail.presented(PRESENTED, CREDENTIAL)
+    trail.brought(CREDENTIAL)
+    trail.presented(PRESENTED)
     trail.issued(ISSUED)
     if outcome is not None:
         trail.refused(outcome, facts)
@@ -106,11 +107,12 @@ def hmac_of(text):
 
 
 def test_an_allowed_request_leaves_one_line_with_the_fields_of_the_contract(log, lines, steady):
-    trail = log.begin("forward_auth", "request-1", "revision-1")
+    trail = log.begin("forward_auth", "request-1", "revision-1", "trace-1")
     trail.called(caller(), known=True)
     trail.asked(ask())
     trail.aimed(["orders"])
-    trail.presented(PRESENTED, CREDENTIAL)
+    trail.brought(CREDENTIAL)
+    trail.presented(PRESENTED)
     trail.issued(ISSUED)
     steady.now += 0.0625
     log.record(trail)
@@ -167,7 +169,7 @@ def test_an_unknown_caller_leaves_a_line_too(log, lines):
 
 
 def test_a_public_route_is_allowed_without_a_token(log, lines):
-    trail = log.begin("forward_auth", "request-1", "revision-1")
+    trail = log.begin("forward_auth", "request-1", "revision-1", "trace-1")
     trail.called(caller(), known=True)
     trail.asked(Ask(door="forward_auth", credential=None, route="health"))
     log.record(trail)
@@ -228,9 +230,7 @@ def test_the_name_of_no_configured_client_is_not_written_down(log, lines, client
 
 @pytest.mark.parametrize("correlation_id", ["", "a b", "x" * 129, "a\u00e9", JWT])
 def test_what_is_no_correlation_id_is_not_written_down(log, lines, correlation_id):
-    trail = log.begin("token", "r", "v")
-    trail.asked(ask(correlation_id=correlation_id))
-    log.record(trail)
+    log.record(log.begin("token", "r", "v", correlation_id))
     written = json.loads(lines[0])["correlation_id"]
     assert written is None or len(correlation_id) <= 128
 
@@ -321,7 +321,8 @@ def test_whatever_a_caller_sends_the_event_is_one_short_line_of_strict_ascii_jso
     trail = log.begin("token", "r" * 32, "v" * 64)
     trail.called(caller("c" * 128), known=True)
     trail.asked(ask(audiences=tuple(audiences), scopes=None if scopes is None else tuple(scopes), route="r" * 128))
-    trail.presented(Presented("jwt", "s" * 128, TYPE_ACCESS_TOKEN, None), CREDENTIAL)
+    trail.brought(CREDENTIAL)
+    trail.presented(Presented("jwt", "s" * 128, TYPE_ACCESS_TOKEN, None))
     if refused:
         trail.refused(EXPIRED, facts)
     log.record(trail)

@@ -4,43 +4,67 @@ from __future__ import annotations
 
 import http.client
 import socket
+import sys
 from pathlib import Path
+from typing import Final, NoReturn
 
 import click
 
-from sts.cli import common
-from sts.settings import Settings
+from sts.settings import SettingsError, default_config, listening, listening_at, printable
+from sts.settings.listen import Listen
 
 _TIMEOUT_S = 3.0
 
+# As in `common`, whose imports cost as much as all the rest: this command is run every few seconds.
+_EXIT_REFUSED: Final = 1
+_EXIT_UNREACHABLE: Final = 3
+
 
 @click.command()
-@common.config_option
+@click.option(
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path),
+    default=default_config,
+    metavar="FILE",
+    help="The configuration; default: $STS_CONFIG, else ./sts.yaml.",
+)
+@click.option("--listen", metavar="ADDR", help="Ask here instead, as `sts serve --listen`; no file is read.")
 @click.option("--ready", is_flag=True, help="Ask /readyz (may it take traffic?) instead of /healthz (is it alive?).")
-def health(config: Path, ready: bool) -> None:  # noqa: FBT001 - a flag of the command line
+def health(*, config: Path, listen: str | None, ready: bool) -> None:
     r"""Ask the service of this configuration on this machine how it is; for container health checks.
+
+    Only `listen` is read: a service goes on with what it accepted, whatever has become of the rest of its file.
 
     \b
     Example:  sts health -c /etc/sts/sts.yaml --ready
 
     \b
-    Exit status: 0 it is well, 1 it answers but is not, 2 usage, 3 it does not answer.
+    Exit status: 0 it is well, 1 it answers but is not, or nothing says where it listens, 2 usage, 3 it does not answer.
     """
-    settings = common.load(config)
+    try:
+        at = listening(config) if listen is None else listening_at(listen)
+    except SettingsError as error:
+        _fail("\n".join(f"sts: {fault}" for fault in error.faults), _EXIT_REFUSED)
     path = "/readyz" if ready else "/healthz"
     try:
-        status = _ask(settings, path)
+        status = _ask(at, path)
     except (OSError, http.client.HTTPException) as error:
-        common.fail(f"{settings.listen.bind} does not answer: {error}", common.EXIT_UNREACHABLE)
+        _fail(f"sts: {printable(f'{at.bind} does not answer: {error}')}", _EXIT_UNREACHABLE)
     if status != http.HTTPStatus.OK:
-        common.fail(f"{path} answered {status}", common.EXIT_REFUSED)
+        _fail(f"sts: {path} answered {status}", _EXIT_REFUSED)
     click.echo("ready" if ready else "alive")
 
 
-def _ask(settings: Settings, path: str) -> int:
+def _fail(text: str, status: int) -> NoReturn:
+    click.echo(text, err=True)
+    sys.exit(status)
+
+
+def _ask(listen: Listen, path: str) -> int:
     """Ask by the standard library: a health check must not cost the start of a pooling client every few seconds."""
-    bind = settings.listen.bind
-    if settings.listen.is_unix:
+    bind = listen.bind
+    if listen.is_unix:
         connection = http.client.HTTPConnection("localhost", timeout=_TIMEOUT_S)
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(_TIMEOUT_S)
@@ -49,7 +73,7 @@ def _ask(settings: Settings, path: str) -> int:
         host = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))  # noqa: S104 - not bound here
         connection = http.client.HTTPConnection(host, int(port), timeout=_TIMEOUT_S)
     try:
-        if settings.listen.is_unix:
+        if listen.is_unix:
             connection.sock.connect(bind.removeprefix("unix:"))
         connection.request("GET", path)
         return connection.getresponse().status

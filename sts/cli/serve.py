@@ -9,11 +9,13 @@ import time
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
 from keys import rotation
 from keys.errors import KeysError
+from keys.floor import Floor
 from keys.keyring import Keyring
 from keys.store import Store
 from sts.app import App
@@ -48,6 +50,7 @@ def serve(config: Path, listen: str | None) -> None:
 
     def read() -> Settings:
         settings = load(config, environment)
+        environment.take_out_secrets()
         return settings if listen is None else settings.listening_at(listen)
 
     try:
@@ -55,15 +58,14 @@ def serve(config: Path, listen: str | None) -> None:
     except SettingsError as error:
         common.show_faults(error.faults, common.console_err)
         common.fail(common.summary(error.faults))
-    environment.take_out_secrets()
     take_over_logging()
     metrics_directory = Path(tempfile.mkdtemp(prefix="sts-metrics-", dir=_memory()))
     master = os.getpid()
     try:
         prepare_metrics(metrics_directory)
-        secret, store = _prepare(settings)
+        secret, store, floor = _prepare(settings)
         log.info("serving", listen=settings.listen.bind, workers=settings.workers, revision=settings.revision)
-        Server(settings, read, partial(_before_swap, store), partial(_worker, secret, store)).run()
+        Server(settings, read, partial(_before_swap, store), partial(_worker, secret, store, floor)).run()
     finally:
         if os.getpid() == master:  # a worker is a fork of us, and leaves by the same way
             shutil.rmtree(metrics_directory, ignore_errors=True)
@@ -75,10 +77,11 @@ def _memory() -> Path | None:
     return shared if os.access(shared, os.W_OK) else None
 
 
-def _prepare(settings: Settings) -> tuple[DeploymentSecret, Store]:
+def _prepare(settings: Settings) -> tuple[DeploymentSecret, Store, Floor]:
     """Open secret and ring, and make them on the very first start; the master does so once, before it forks.
 
-    What else a worker opens is tried here too. Raises StartError.
+    The floor is what all workers share from then on: the newest version of the ring that any of them has seen. What
+    else a worker opens is tried here too. Raises StartError.
     """
     AuditFile(settings.audit.file).close()
     try:
@@ -89,7 +92,9 @@ def _prepare(settings: Settings) -> tuple[DeploymentSecret, Store]:
         raise StartError(str(error)) from None
     if made:
         log.info("key ring made", var=str(settings.var), version=ring.version)
-    return secret, store
+    floor = Floor()
+    floor.raise_to(ring.version)
+    return secret, store, floor
 
 
 def _before_swap(store: Store, settings: Settings) -> None:
@@ -104,14 +109,18 @@ def _before_swap(store: Store, settings: Settings) -> None:
         raise StartError(str(error)) from None
 
 
-def _worker(secret: DeploymentSecret, store: Store, settings: Settings) -> tuple[Any, Any]:
-    """Build one worker's service, in the worker."""
-    keyring = Keyring(
-        store,
-        settings.keys.schedule(),
-        time.time,
-        lambda fault: log.error("key store", fault=str(fault)),
-    )
+def _worker(secret: DeploymentSecret, store: Store, floor: Floor, settings: Settings) -> tuple[Any, Any]:
+    """Build one worker's service, in the worker. Raises StartError."""
+    try:
+        keyring = Keyring(
+            store,
+            settings.keys.schedule(),
+            time.time,
+            lambda fault: log.error("key store", fault=str(fault)),
+            floor,
+        )
+    except KeysError as error:  # this worker alone must not start: anything else that is raised here ends its siblings
+        raise StartError(str(error)) from None
     keyring.start()
     file = AuditFile(settings.audit.file)
     audit = AuditLog(secret.key(LABEL), file.write, time.time, time.monotonic, metrics)
@@ -122,4 +131,4 @@ def _worker(secret: DeploymentSecret, store: Store, settings: Settings) -> tuple
         file.reopen(accepted.audit.file)
         app.swap(accepted)
 
-    return application(app), swap
+    return application(app, urlsplit(settings.issuer).path), swap

@@ -24,6 +24,7 @@ from typing import Any, Final
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
+from keys.errors import KeysError
 from sts.edge.profiles import PROFILES
 from sts.errors import StartError
 from sts.settings import Settings, SettingsError, changes_needing_restart
@@ -99,8 +100,9 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         """
         try:
             application, swap = self.worker(self.accepted)
-        except StartError as error:
-            log.error("worker cannot start", why=str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the workers that run go on
+            told = {"why": str(error)} if isinstance(error, StartError | KeysError) else {"fault": type(error).__name__}
+            log.error("worker cannot start", **told, at=log.where(error))
             time.sleep(_PAUSE_S)
             sys.exit(1)
         if self.opening is not None:

@@ -77,7 +77,7 @@ class JwtSource(SourceSettings):
     audience: Annotated[Names, AfterValidator(_not_empty)]
     """What its tokens' audience must be: any of these."""
     audience_claim: ShortText = "aud"
-    """The claim that names the audience; `client_id` for issuers whose tokens have no `aud`."""
+    """What names the audience where there is no `aud`: `client_id` for issuers whose tokens have none."""
     token_types: Annotated[tuple[Literal["access_token", "jwt", "id_token"], ...], Field(min_length=1)] = (
         "access_token",
         "jwt",
@@ -171,7 +171,7 @@ class JwtSourceAtWork:
             source=self.name,
             issuer=self.issuer,
             subject=claims.get("sub"),
-            audience=text_or_texts(claims[self._audience_claim], self._audience_claim),
+            audience=self._audience(claims),
             expires_at=claims["exp"],
             not_before=claims.get("nbf"),
             issued_at=claims.get("iat"),
@@ -183,6 +183,11 @@ class JwtSourceAtWork:
             proof_key=key.thumbprint,
             attributes=claims,
         )
+
+    def _audience(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
+        """Whom the token is for: another claim stands in for an absent `aud`, never for one that names others."""
+        name = "aud" if "aud" in claims else self._audience_claim
+        return text_or_texts(claims[name], name)
 
     def key_current(self, proof_key: str) -> bool:
         """As Source says."""

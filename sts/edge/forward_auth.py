@@ -11,7 +11,6 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator
 
-from sts.edge.peer import correlation_id
 from sts.edge.profiles import PROFILES, is_preflight
 from sts.edge.reply import REALM, RETRY_AFTER, problem
 from sts.edge.routes import Routes
@@ -97,14 +96,17 @@ class ForwardAuthDoor:
         headers = incoming.headers
         request = PROFILES[client.profile].facts(headers)
         route = self.routes.match(request, preflight=is_preflight(headers))
+        try:
+            credential = None if route.open else bearer(headers.get("authorization", ""))
+        except Refusal as refusal:
+            raise Refusal(refusal.reason, **refusal.facts, route=route.name) from None
         return Ask(
             door=self.name,
-            credential=None if route.open else bearer(headers.get("authorization", "")),
+            credential=credential,
             audiences=() if route.audience is None else (route.audience,),
             scopes=route.scopes,
             route=route.name,
             request=request,
-            correlation_id=correlation_id(headers),
         )
 
     def allowed(self, incoming: Incoming, ask: Ask, issued: Issued | None, now: float) -> Reply:  # noqa: ARG002 - Door

@@ -10,7 +10,6 @@ from typing import Final
 from urllib.parse import unquote_plus
 
 from sts.edge.form import Form, read_form
-from sts.edge.peer import correlation_id
 from sts.edge.reply import NO_STORE, REALM, RETRY_AFTER, to_json
 from sts.errors import CLIENT_REFUSED, INTERNAL_ERROR, MALFORMED, MISSING_CREDENTIAL, Reason, Refusal
 from sts.model import (
@@ -91,7 +90,6 @@ class TokenDoor:
             scopes=_read_scopes(form),
             requested_type=requested_type,
             actor_present=form.one("actor_token") is not None,
-            correlation_id=correlation_id(incoming.headers),
         )
 
     def allowed(self, incoming: Incoming, ask: Ask, issued: Issued | None, now: float) -> Reply:

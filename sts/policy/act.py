@@ -5,10 +5,16 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sts.errors import ACTOR_REFUSED, Refusal
-from sts.model import NOT_APPLICABLE, Client, NotApplicable, Principal
+from sts.model import NOT_APPLICABLE, Ask, Client, NotApplicable, Principal
 
 DEEPEST: Final = 4
 """How many actors a minted token names at most, the present one included."""
+
+
+def no_actor_token(ask: Ask) -> None:
+    """Refuse an actor token as long as none can be proven: it must never be dropped silently (RFC 8693 §1.1)."""
+    if ask.actor_present:
+        raise Refusal(ACTOR_REFUSED, why="actor tokens are not supported yet")
 
 
 def actor_chain(principal: Principal, client: Client, issuer: str) -> dict[str, Any]:

@@ -19,10 +19,11 @@ def admit(principal: Principal, limits: Limits, now: float) -> Admitted:
     fresh at `now`; this does not prove that its subject may do anything.
     """
     _meant_for_us(principal, limits)
-    not_after = _alive(principal, limits, now)
-    fresh_until = _fresh(principal, limits, now)
+    end = _alive(principal, limits, now)
+    too_old_at = _young(principal, limits, now)
     _unbound(principal)
-    return Admitted(principal, not_after, fresh_until)
+    fresh_until = FOREVER if isinstance(principal.fresh_until, NotApplicable) else principal.fresh_until
+    return Admitted(principal, min(end, too_old_at), min(fresh_until, too_old_at))
 
 
 def _meant_for_us(principal: Principal, limits: Limits) -> None:
@@ -45,9 +46,12 @@ def _alive(principal: Principal, limits: Limits, now: float) -> float:
     return end
 
 
-def _fresh(principal: Principal, limits: Limits, now: float) -> float:
-    """Until when age and login are within the limits; a limit on a fact that is missing refuses."""
-    fresh_until = FOREVER if isinstance(principal.fresh_until, NotApplicable) else principal.fresh_until
+def _young(principal: Principal, limits: Limits, now: float) -> float:
+    """Until when age and login are within the limits; a limit on a fact that is missing refuses.
+
+    No token outlives it: a minted one that did would make the limit mean little.
+    """
+    too_old_at = FOREVER
     if limits.max_lifetime is not None:
         issued, end = _needed(principal.issued_at, "iat"), _needed(principal.expires_at, "exp")
         if end - issued > limits.max_lifetime:
@@ -61,8 +65,8 @@ def _fresh(principal: Principal, limits: Limits, now: float) -> float:
         until = _needed(since, claim) + limit
         if now > until:
             raise Refusal(TOO_OLD, why=f"{claim} is too long ago", over_by_s=round(now - until))
-        fresh_until = min(fresh_until, until)
-    return fresh_until
+        too_old_at = min(too_old_at, until)
+    return too_old_at
 
 
 def _unbound(principal: Principal) -> None:

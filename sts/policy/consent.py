@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sts.errors import ACTOR_REFUSED, AUDIENCE_MISSING, NO_CONSENT, Refusal
+from sts.errors import AUDIENCE_MISSING, NO_CONSENT, Refusal
 from sts.model import Ask, Client
 from sts.policy.rules import ALL, AudienceRules, SourceRules
 
@@ -29,11 +29,8 @@ class Consent:
         """Resolve what the client asks for: `audience` by name, `resource` by `aud` (RFC 8693 §2.1, RFC 8707 §2).
 
         Raises NO_CONSENT for an audience the client may not ask for, an unknown or disabled one alike, so that none
-        can be enumerated; AUDIENCE_MISSING where none is named and the client has no default; ACTOR_REFUSED for an
-        actor token, which must never be dropped without a word (RFC 8693 §1.1).
+        can be enumerated; AUDIENCE_MISSING where none is named and the client has no default.
         """
-        if ask.actor_present:
-            raise Refusal(ACTOR_REFUSED, why="actor tokens are not supported yet")
         named = [self.audiences.get(name) for name in ask.audiences] + [self.by_aud.get(aud) for aud in ask.resources]
         if not named:
             if client.default_audience is None:

@@ -9,7 +9,7 @@ from typing import Any
 from sts.errors import INSUFFICIENT_SCOPE, NO_MAPPING, NOT_ALLOWED, SUBJECT_COLLISION, UNSAFE_HEADER_VALUE, Refusal
 from sts.expressions import ABSENT, EvaluationError, Expression, Scope, as_attribute, bind
 from sts.model import Admitted, Ask, Client, Grant, Identity, Limits, Principal
-from sts.policy.act import actor_chain
+from sts.policy.act import actor_chain, no_actor_token
 from sts.policy.admit import admit
 from sts.policy.consent import Consent, Target
 from sts.policy.headers import header_value
@@ -34,7 +34,8 @@ class Policy:
     min_remaining: float | None
 
     def target(self, client: Client, ask: Ask) -> Target:
-        """Resolve the audiences a request names: see `Consent.target`."""
+        """Resolve the audiences a request names: see `Consent.target`. Raises ACTOR_REFUSED for an actor token."""
+        no_actor_token(ask)
         return self.consents.target(client, ask)
 
     def consent(self, client: Client, source: str, target: Target) -> None:

@@ -7,13 +7,25 @@
     checks       what only the whole can be judged by: names, consent, subjects, rivals
     rules        every rule compiled, every outside file and address looked at
     model        the frozen `Settings`
+    loading      all of it, in this order
+    asked        `listen` alone, for who only asks how the service is
+
+A name is imported when it is first used: a health check every few seconds must not cost the import of every part.
+So no module here may bear the name of something that is offered.
 """
 
-from sts.settings.environment import Environment, default_config
-from sts.settings.faults import Fault, SettingsError, printable
-from sts.settings.load import changes_needing_restart, load
-from sts.settings.model import Settings
-from sts.settings.printing import effective, schema
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from sts.settings.asked import listening, listening_at
+    from sts.settings.environment import Environment, default_config
+    from sts.settings.faults import Fault, SettingsError, printable
+    from sts.settings.loading import changes_needing_restart, load
+    from sts.settings.model import Settings
+    from sts.settings.printing import effective, schema
 
 __all__ = [
     "Environment",
@@ -23,7 +35,28 @@ __all__ = [
     "changes_needing_restart",
     "default_config",
     "effective",
+    "listening",
+    "listening_at",
     "load",
     "printable",
     "schema",
 ]
+
+_MODULES: Final = {
+    "asked": ("listening", "listening_at"),
+    "environment": ("Environment", "default_config"),
+    "faults": ("Fault", "SettingsError", "printable"),
+    "loading": ("changes_needing_restart", "load"),
+    "model": ("Settings",),
+    "printing": ("effective", "schema"),
+}
+_HOMES: Final = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is offered here when it is first asked for (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = found
+    return found

@@ -14,7 +14,7 @@ from sts.mint.settings import KeysSettings
 from sts.options import Name, Place, Section
 from sts.policy.settings import AudienceSettings
 from sts.settings.document import Document
-from sts.settings.faults import Finding, Later, findings, near, not_yet, quote, unknown_key
+from sts.settings.faults import Finding, Later, Trail, findings, near, not_yet, quote, unknown_key
 from sts.settings.model import Settings
 
 KINDS: Final[Mapping[str, tuple[str, type[Section]]]] = {
@@ -65,7 +65,29 @@ def validate(document: Document, place: Place) -> tuple[list[Finding], dict[str,
     found.extend(_faulty_defaults(document, place))
     if "listen" in values:
         values["listen"] = values["listen"].resolved(place.directory)
-    return found, values
+    empty = {path: _nothing(path) for path in _nulls(document.value, ()) if len(path) > 1}
+    return [*empty.values(), *(finding for finding in found if finding.path not in empty)], values
+
+
+def _nulls(value: object, path: Trail) -> Iterator[Trail]:
+    """Where a null is written, at any depth."""
+    if value is None:
+        yield path
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _nulls(inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _nulls(inner, (*path, index))
+
+
+def _nothing(path: Trail) -> Finding:
+    """A key with nothing behind it: `allow:` whose rule is commented out must not open what it was written to close.
+
+    Only what stands at the top may be left empty: a section without entries.
+    """
+    entry = "; {} is an entry of nothing but defaults" if len(path) == 2 and path[0] in KINDS else ""
+    return Finding(path, "is written with nothing behind it", f"write a value or leave the key out{entry}")
 
 
 def _adapter(name: str) -> TypeAdapter[Any]:
@@ -84,10 +106,12 @@ def _section(section: str, document: Document, place: Place, found: list[Finding
         return {}
     right: dict[str, Section] = {}
     for name, entry in entries.items():
+        if entry is None:
+            continue  # told with all that is empty
         problems = [*_wrong_name(section, name), *_wrong_choice(section, name, entry)]
         if not problems:
             try:
-                right[name] = model.model_validate({} if entry is None else entry, context=place)
+                right[name] = model.model_validate(entry, context=place)
             except ValidationError as error:
                 problems.extend(findings(error, model, (section, name), (), _LATER))
         found.extend(problems)

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from sts.cache.tokens import CacheSettings
 from sts.clients.secret import SecretClient
 from sts.credentials.jwt import JwtSource
 from sts.edge.forward_auth import ForwardAuthSettings
 from sts.edge.profiles import PROFILES
 from sts.edge.routes import RouteSettings, ties
 from sts.mint.settings import KeysSettings
+from sts.options import show_duration
 from sts.policy.headers import header_name
 from sts.policy.settings import AudienceSettings
 from sts.settings.faults import Finding, Trail, near, not_yet, quote
@@ -33,6 +35,7 @@ class Parts:
     place: Callable[[Trail], str]
     issuer: str | None = None
     keys: KeysSettings | None = None
+    cache: CacheSettings | None = None
     forward_auth: ForwardAuthSettings | None = None
     clients: Mapping[str, SecretClient] = field(default_factory=dict)
     sources: Mapping[str, JwtSource] = field(default_factory=dict)
@@ -214,7 +217,21 @@ def headers(parts: Parts) -> Iterator[Finding]:
                 yield Finding(path, f"{header} and {first} are one header to everybody else", f"write it as {first}")
 
 
+def cached(parts: Parts) -> Iterator[Finding]:
+    """`cache.min_remaining` leaves a life in the cache to the tokens of every audience that shares them."""
+    least = parts.cache.min_remaining if parts.cache is not None else None
+    shared = {name: audience.ttl for name, audience in parts.audiences.items() if audience.reuse == "shared"}
+    if least is None or not shared:
+        return
+    shortest = min(shared, key=lambda name: shared[name])
+    ttl = show_duration(shared[shortest])
+    if least >= shared[shortest]:
+        problem = f"{show_duration(least)} is not below the ttl of {shortest}, {ttl}: no token of it would be cached"
+        hint = f"write less than {ttl}, or leave it out; `reuse: unique` says that an audience is never cached"
+        yield Finding(("cache", "min_remaining"), problem, hint)
+
+
 CHECKS: Final[tuple[Check, ...]] = (
-    *(names, consent, namespaces, issuers, auds, scopes, tied_routes, profiles, secrets, headers),
+    *(names, consent, namespaces, issuers, auds, scopes, tied_routes, profiles, secrets, headers, cached),
 )
 """The checks of this module, in the order of the sections."""

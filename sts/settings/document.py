@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import yaml
 
-from sts.settings.faults import Fault, Mark, Trail, dotted
+from sts.settings.faults import Fault, Mark, SettingsError, Trail, dotted
 
 SECTIONS: Final = ("clients", "sources", "audiences", "routes", "tables")
 """What an included file may hold."""
@@ -64,12 +64,11 @@ class Document:
             return
         marks = [(path[2:], mark) for path, mark in self.marks.items() if path[:2] == ("defaults", kind)]
         for name, entry in entries.items():
-            own = {} if entry is None else entry
-            if not isinstance(own, dict):
+            if not isinstance(entry, dict):
                 continue  # the settings say so themselves
-            entries[name] = {**shared, **own}
+            entries[name] = {**shared, **entry}
             for path, mark in marks:
-                if path and path[0] not in own:
+                if path and path[0] not in entry:
                     self.marks[(section, name, *path)] = mark
 
 
@@ -202,6 +201,17 @@ def _syntax_fault(shown: str, error: yaml.MarkedYAMLError) -> Fault:
     return Fault(shown, mark.line + 1 if mark else 0, "", problem, hint)
 
 
+def read_alone(path: Path) -> Document:
+    """Read one file without what it includes; of a repeated key the first stands.
+
+    Raises SettingsError where it cannot be read to its end.
+    """
+    try:
+        return _parse(path, str(path))[0]
+    except _Unreadable as unreadable:
+        raise SettingsError([unreadable.fault]) from None
+
+
 def read(path: Path) -> tuple[Document, list[Fault], bool]:
     """Read the configuration file and all that it includes into one document.
 
@@ -237,13 +247,29 @@ def _included(path: Path, document: Document, faults: list[Fault]) -> Iterator[P
         if not isinstance(pattern, str) or not pattern:
             continue
         found = [Path(name) for name in sorted(glob.glob(str(path.parent / pattern)))]  # noqa: PTH207 - takes absolute patterns
-        if not found and not glob.has_magic(pattern):
+        if not found and glob.has_magic(pattern):
+            faults.extend(_nowhere(path.parent, pattern, document.mark(("include", index))))
+        elif not found:
             hint = "the name counts from the configuration file; a pattern such as conf.d/*.yaml may match nothing"
             faults.append(document.fault(("include", index), f"there is no file {path.parent / pattern}", hint))
         for file in found:
             if file.resolve() not in seen:
                 seen.add(file.resolve())
                 yield file
+
+
+def _nowhere(directory: Path, pattern: str, mark: Mark) -> Iterator[Fault]:
+    """A pattern may match nothing, but where it looks must be there: a directory misspelt would drop its entries."""
+    for part in Path(pattern).parts:
+        if glob.has_magic(part):
+            break
+        directory /= part
+    try:
+        next(directory.iterdir(), None)
+    except OSError as error:
+        hint = "the name counts from the configuration file; an empty directory will do"
+        problem = f"the directory {directory} cannot be read: {error.strerror}"
+        yield Fault(mark.file, mark.line, dotted(mark.path), problem, hint)
 
 
 def _add(document: Document, more: Document) -> Iterator[Fault]:

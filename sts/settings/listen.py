@@ -99,6 +99,10 @@ def _is_loopback(host: str) -> bool:
     return host == "localhost"
 
 
+DEFAULT: Final = Listen(address="127.0.0.1:8080")
+"""Where the service listens unless it is told."""
+
+
 def available_cpus() -> int:
     """How many processors this process may use: the cgroup's quota rounded up, at most those it may run on."""
     allowed = len(os.sched_getaffinity(0))

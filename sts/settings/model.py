@@ -7,7 +7,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from sts.audit import AuditSettings
 from sts.cache.tokens import CacheSettings
@@ -21,9 +21,10 @@ from sts.labels import DeploymentSecret
 from sts.mint.settings import KeysSettings
 from sts.options import ConfigFile, Name, Names, SecretText, Section
 from sts.policy.settings import AudienceSettings
+from sts.settings.asked import listening_at
 from sts.settings.canonical import digest
-from sts.settings.faults import Fault, SettingsError, findings, not_yet
-from sts.settings.listen import Listen, available_cpus
+from sts.settings.faults import not_yet
+from sts.settings.listen import DEFAULT, Listen, available_cpus
 from sts.trust.fetch import check_url
 
 MERGED: Final = ("include", "defaults")
@@ -81,7 +82,7 @@ class Settings(Section):
     """Where secret, key ring and state live; the environment's `STS_VAR` wins."""
     include: Names = ()
     """More files with clients, sources, audiences, routes: `[conf.d/*.yaml]`. A name defined twice is a fault."""
-    listen: Listen = Listen(address="127.0.0.1:8080")
+    listen: Listen = DEFAULT
     """`host:port`, `unix:/path`, or `{address, transport, socket_mode}`."""
     workers: Annotated[int, Field(ge=1, le=512)] = Field(default_factory=available_cpus)
     """Worker processes; default: as many as the CPU quota allows."""
@@ -139,9 +140,4 @@ class Settings(Section):
 
     def listening_at(self, address: str) -> Settings:
         """The same settings at another address. Raises SettingsError where `listen` would refuse it."""
-        try:
-            listen = Listen.model_validate(self.listen.model_dump() | {"address": address})
-        except ValidationError as error:
-            found = findings(error, Listen, (), (), {})
-            raise SettingsError(Fault("--listen", 0, address, one.problem, one.hint) for one in found) from None
-        return self.model_copy(update={"listen": listen.resolved(Path.cwd())})
+        return self.model_copy(update={"listen": listening_at(address, self.listen)})

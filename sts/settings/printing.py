@@ -25,6 +25,10 @@ def schema() -> dict[str, Any]:
     listen = {"$ref": sections["listen"].pop("$ref")}
     sections["listen"]["anyOf"] = [{"type": "string"}, listen]
     sections["secret"]["anyOf"] = [place for place in sections["secret"]["anyOf"] if place["type"] == "object"]
+    for definition in definitions.values():
+        for value in definition["properties"].values():
+            if "anyOf" in value:  # a key is left out, never written with nothing behind it
+                value["anyOf"] = [form for form in value["anyOf"] if form != {"type": "null"}]
     for kind, section in _WITH_DEFAULTS.items():
         sections[section]["additionalProperties"] = False  # a name that fits no pattern
         (entry,) = sections[section]["patternProperties"].values()

@@ -133,10 +133,6 @@ def test_every_text_that_can_arrive_makes_a_key(key_of):
     assert len({key_of(value=value) for value in ("\ud800", "\udc80", "é", "\x00", "", "a" * 70_000)}) == 6
 
 
-def test_what_the_decision_never_reads_is_not_in_the_key(key_of):
-    assert key_of(correlation_id="one") == key_of(correlation_id="two")
-
-
 # --- a hit -------------------------------------------------------------------------------------------------------
 
 

@@ -216,7 +216,12 @@ def test_another_claim_may_name_the_audience(idp, proven, refused):
     with refused(MALFORMED):
         proven(token)
     with refused(MALFORMED):
-        proven(idp.token(azp=5), audience_claim="azp")
+        proven(idp.token(azp=5, without=["aud"]), audience_claim="azp")
+
+
+def test_another_claim_stands_in_for_no_aud_that_names_somebody_else(idp, proven):
+    token = idp.token(aud="other-service", client_id="app")
+    assert proven(token, audience_claim="client_id").audience == ("other-service",)
 
 
 # Which source

@@ -145,7 +145,6 @@ def test_what_the_route_says_reaches_the_ask(ask, answer):
             scopes=("orders:read",),
             route="orders",
             request=RequestFacts("GET", "api.example.com", "/orders/1", "https", "192.0.2.7"),
-            correlation_id="trace-1",
         )
     ]
 

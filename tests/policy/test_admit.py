@@ -92,6 +92,7 @@ def test_age_and_login_are_limited_and_end_the_reuse_of_the_judgement():
     """JW-30."""
     limits = replace(LIMITS, max_age=20, max_auth_age=65)
     assert admit(GOOD, limits, NOW).fresh_until == NOW + 5
+    assert admit(GOOD, limits, NOW).not_after == NOW + 5  # TE-30: no token outlives it
     assert admit(GOOD, replace(limits, max_auth_age=1000), NOW).fresh_until == NOW + 10
     assert refused(GOOD, replace(LIMITS, max_age=9)) == "too_old"
     assert refused(GOOD, replace(LIMITS, max_auth_age=59)) == "too_old"

@@ -6,7 +6,7 @@ import json
 import jwt
 import pytest
 from authlib.oauth2.rfc8414 import AuthorizationServerMetadata, get_well_known_url
-from harness import CLIENT, SECRET, b64, decoded
+from harness import CLIENT, SECRET, b64, decoded, minimal
 
 OUR_ISSUER = "https://sts.example.internal/tenant"
 SERVER = "/.well-known/oauth-authorization-server"
@@ -122,3 +122,14 @@ def test_a_verifier_that_starts_from_the_issuer_alone_reaches_the_keys(rfc, ask,
         token, key, algorithms=["ES256"], issuer=metadata["issuer"], audience="https://orders.example.internal/api"
     )
     assert claims["sub"] == "alice"
+
+
+def test_an_issuer_with_a_path_serves_the_token_endpoint_that_its_metadata_name(make_service, idp):
+    """MD-03: with the path, as the metadata say, and without it, for a gateway that cuts it off."""
+    service = make_service(minimal(idp, **{"https://sts.example.internal": "https://sts.example.internal/a"}))
+    named = service.get("/.well-known/oauth-authorization-server/a").json["token_endpoint"]
+    assert named == "https://sts.example.internal/a/token"
+    for path in ("/a/token", "/token"):
+        assert service.request("POST", path, {"Content-Type": "text/plain"}, b"x").status == 415
+    assert service.request("POST", "/a/tokens").status == 404
+    assert service.request("POST", "/b/token").status == 404

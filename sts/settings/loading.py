@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from sts.mint.keystore import SECRET_FILE
 from sts.options import Place
 from sts.settings import checks, rules
 from sts.settings.assemble import KINDS, validate
 from sts.settings.checks import Parts
-from sts.settings.document import read
+from sts.settings.document import Document, read
 from sts.settings.environment import Environment
 from sts.settings.faults import SettingsError
 from sts.settings.model import Settings
 
-_PARTS: Final = ("issuer", "keys", "forward_auth", *KINDS)
+_PARTS: Final = ("issuer", "keys", "cache", "forward_auth", *KINDS)
 _FIXED: Final = ("issuer", "listen", "workers", "threads", "var", "secret")
 
 
@@ -29,6 +31,9 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Settings:
     if not whole:
         raise SettingsError(faults)
     directory = path.absolute().parent
+    var = _var(document, directory, environment)
+    if _is_ours(document.value.get("secret"), directory, var):
+        del document.value["secret"]  # the default, written out: it is made at the first start, so it may be missing
     found, values = validate(document, Place(directory, environment))
     parts = Parts(
         written=document.value,
@@ -40,9 +45,21 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Settings:
     faults.extend(document.fault(one.path, one.problem, one.hint) for one in found)
     if faults:
         raise SettingsError(faults)
-    values["var"] = Path(environment.get("STS_VAR") or directory / values.get("var", "var")).absolute()
+    values["var"] = var
     # Every piece is validated already; a second time would ask a duration that is a number by now for its unit.
     return Settings.model_construct(_fields_set=set(values), **values)
+
+
+def _var(document: Document, directory: Path, environment: Mapping[str, str]) -> Path:
+    """The directory of secret, key ring and state; the environment wins, so that an image can say where it is."""
+    written = document.value.get("var")
+    return Path(environment.get("STS_VAR") or directory / (written if isinstance(written, str) else "var")).absolute()
+
+
+def _is_ours(secret: object, directory: Path, var: Path) -> bool:
+    """Whether `secret` names the file in `var` that is the default."""
+    named = secret.get("file") if isinstance(secret, dict) and len(secret) == 1 else None
+    return isinstance(named, str) and os.path.realpath(directory / named) == os.path.realpath(var / SECRET_FILE)
 
 
 def changes_needing_restart(old: Settings, new: Settings) -> tuple[str, ...]:

@@ -1,0 +1,45 @@
+"""Where a running service listens, for those who ask how it is: `listen` alone, whatever else a file says.
+
+A service goes on with what it accepted while its file is being edited. So a fault elsewhere in the file is none here,
+and no other part of the settings is imported.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from sts.settings.document import read_alone
+from sts.settings.faults import Fault, SettingsError, findings
+from sts.settings.listen import DEFAULT, Listen
+
+
+def listening(path: Path) -> Listen:
+    """The `listen` of the file at `path`, or its default; what is wrong with the rest of the file is not looked at.
+
+    Raises SettingsError where the file cannot be read to its end, or `listen` itself is faulty.
+    """
+    document = read_alone(path)
+    written = document.value.get("listen")
+    if written is None:
+        return DEFAULT
+    try:
+        return Listen.model_validate(written).resolved(path.absolute().parent)
+    except ValidationError as error:
+        found = findings(error, Listen, ("listen",), (), {})
+        raise SettingsError(document.fault(one.path, one.problem, one.hint) for one in found) from None
+
+
+def listening_at(address: str, written: Listen | None = None) -> Listen:
+    """What `--listen ADDRESS` means, beside the `listen` that is `written`; a relative socket counts from here.
+
+    Without `written` the address is only asked, and nothing is bound: then it may be beyond loopback without further
+    words. Raises SettingsError where `listen` would refuse it.
+    """
+    beside = {"transport": "mesh"} if written is None else written.model_dump()
+    try:
+        return Listen.model_validate(beside | {"address": address}).resolved(Path.cwd())
+    except ValidationError as error:
+        found = findings(error, Listen, (), (), {})
+        raise SettingsError(Fault("--listen", 0, address, one.problem, one.hint) for one in found) from None
