@@ -81,7 +81,8 @@ class Settings(Section):
     var: ConfigFile = Path("var")
     """Where secret, key ring and state live; the environment's `STS_VAR` wins."""
     include: Names = ()
-    """More files with clients, sources, audiences, routes: `[conf.d/*.yaml]`. A name defined twice is a fault."""
+    """More files with clients, sources, audiences, routes: `[conf.d/*.yaml]`. A name defined twice is a fault,
+    and so is a directory that is not there."""
     listen: Listen = DEFAULT
     """`host:port`, `unix:/path`, or `{address, transport, socket_mode}`."""
     workers: Annotated[int, Field(ge=1, le=512)] = Field(default_factory=available_cpus)

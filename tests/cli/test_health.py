@@ -96,5 +96,34 @@ def test_a_faulty_configuration_ends_with_1(ask):
     assert "listen" in result.stderr
 
 
+def test_a_file_that_became_faulty_says_nothing_about_the_service(sts, service, tmp_path):
+    config = tmp_path / "sts.yaml"
+    config.write_text(f"listen: 127.0.0.1:{service.port}\nissuer: 5\nbogus: 1\nsources: [x]\ninclude: [gone.yaml]\n")
+    result = sts("health", "-c", config, "--ready")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "ready\n", "")
+
+
+def test_a_file_that_cannot_be_read_ends_with_1_and_a_line(sts, tmp_path):
+    config = tmp_path / "sts.yaml"
+    for text in ("listen: [\n", "- a\n", None):
+        config.unlink(missing_ok=True)
+        if text is not None:
+            config.write_text(text)
+        result = sts("health", "-c", config)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith(f"sts: {config}")
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_it_asks_where_serve_was_told_to_listen_and_reads_no_file(sts, service, tmp_path):
+    nowhere = tmp_path / "sts.yaml"
+    for host in ("127.0.0.1", "localhost"):
+        assert sts("health", "-c", nowhere, "--listen", f"{host}:{service.port}").exit_code == 0
+    assert sts("health", "-c", nowhere, "--listen", f"127.0.0.1:{free_port()}").exit_code == 3
+    wrong = sts("health", "-c", nowhere, "--listen", "here")
+    assert (wrong.exit_code, wrong.stdout) == (1, "")
+    assert wrong.stderr.startswith("sts: --listen  here  an address is")
+
+
 def test_an_unknown_option_ends_with_2(sts):
     assert sts("health", "--now").exit_code == 2

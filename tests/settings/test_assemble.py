@@ -1,6 +1,7 @@
 """Keys and entries read by themselves: what a fault says, and that one does not hide another."""
 
 import pytest
+import yaml
 
 
 @pytest.mark.parametrize(
@@ -136,8 +137,69 @@ def test_a_fault_in_one_section_does_not_hide_the_checks_across_the_others(base,
 
 
 def test_an_empty_entry_is_an_entry_with_nothing_but_defaults(base, loaded):
-    base["audiences"]["billing"] = None
+    base["audiences"]["billing"] = {}
     assert loaded(base).audiences["billing"].ttl == 300
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("clients: {edge: {networks: }}", "clients.edge.networks"),
+        ("clients: {edge: {networks: [127.0.0.0/8, ~]}}", "clients.edge.networks[1]"),
+        ("clients: {edge: {sources: null}}", "clients.edge.sources"),
+        ("sources: {idp: {require: }}", "sources.idp.require"),
+        ("sources: {idp: {max_age: ~}}", "sources.idp.max_age"),
+        ("sources: {idp: {identity: {roles: }}}", "sources.idp.identity.roles"),
+        ("audiences: {orders: {allow: }}", "audiences.orders.allow"),
+        ("audiences: {orders: {ttl: }}", "audiences.orders.ttl"),
+        ("audiences: {orders: {claims: }}", "audiences.orders.claims"),
+        ("audiences: {orders: }", "audiences.orders"),
+        ("routes: {orders: {methods: }}", "routes.orders.methods"),
+        ("routes: {orders: {host: }}", "routes.orders.host"),
+        ("cache: {min_remaining: }", "cache.min_remaining"),
+        ("listen: {address: 127.0.0.1:1, transport: }", "listen.transport"),
+        ("audit: {file: }", "audit.file"),
+        ("include: [~]", "include[0]"),
+        ("defaults: {audience: {allow: }}", "defaults.audience.allow"),
+        ("defaults: {audience: }", "defaults.audience"),
+    ],
+)
+def test_a_key_with_nothing_behind_it_is_a_fault_and_told_once(base, only_fault, text, path):
+    """`allow:` whose rule is commented out must not open what it was written to close."""
+
+    def merge(into, more):
+        for key, value in more.items():
+            if isinstance(value, dict) and isinstance(into.get(key), dict):
+                merge(into[key], value)
+            else:
+                into[key] = value
+
+    merge(base, yaml.safe_load(text))
+    fault = only_fault(base)
+    assert fault.path == path
+    assert fault.problem == "is written with nothing behind it"
+    assert fault.hint.startswith("write a value or leave the key out")
+
+
+def test_a_rule_that_is_commented_out_is_told_with_its_line(base, faults):
+    base["audiences"] = {}
+    text = yaml.safe_dump(base).replace("audiences: {}\n", "")
+    found = faults("audiences:\n  orders:\n    allow:\n      # \"'admin' in identity.roles\"\n" + text)
+    assert [(fault.line, fault.path) for fault in found if "nothing behind" in fault.problem] == [
+        (3, "audiences.orders.allow")
+    ]
+
+
+def test_an_empty_key_does_not_fall_back_to_the_default(base, only_fault):
+    base["defaults"] = {"audience": {"allow": "'admin' in identity.roles"}}
+    base["audiences"]["orders"]["allow"] = None
+    assert only_fault(base).path == "audiences.orders.allow"
+
+
+def test_an_empty_key_of_an_included_file_is_a_fault_there(base, only_fault):
+    base["include"] = ["more.yaml"]
+    fault = only_fault(base, more_yaml="audiences:\n  billing:\n    allow:\n")
+    assert (fault.file.endswith("more.yaml"), fault.line, fault.path) == (True, 3, "audiences.billing.allow")
 
 
 def test_a_section_left_empty_is_an_empty_section(base, loaded):

@@ -191,3 +191,30 @@ def test_one_header_in_two_audiences_is_fine(base, loaded):
     base["audiences"]["orders"]["headers"] = base["audiences"]["orders"].get("headers", {}) | {"X-User": "client.id"}
     base["audiences"]["billing"] = {"headers": {"X-User": "identity.subject"}}
     loaded(base)
+
+
+@pytest.mark.parametrize(("ttl", "least"), [("5m", "5m"), ("1m", "2m"), ("1s", "1000ms")])
+def test_a_life_in_the_cache_that_no_token_of_an_audience_has_is_a_fault(base, only_fault, ttl, least):
+    """It would switch the cache off without a word."""
+    base["audiences"]["orders"]["ttl"] = "1h"
+    base["audiences"]["billing"] = {"ttl": ttl, "enabled": False}
+    base["cache"] = {"min_remaining": least}
+    fault = only_fault(base)
+    assert fault.path == "cache.min_remaining"
+    assert f"not below the ttl of billing, {ttl}" in fault.problem
+    assert f"less than {ttl}" in fault.hint
+
+
+def test_a_life_in_the_cache_below_every_ttl_is_right_and_so_is_any_where_nothing_is_cached(base, loaded):
+    base["audiences"] |= {"once": {"ttl": "1s", "reuse": "unique"}}
+    base["cache"] = {"min_remaining": "299s"}
+    assert loaded(base).cache.min_remaining == 299
+    base["audiences"]["orders"]["reuse"] = "unique"
+    base["cache"] = {"min_remaining": "1h"}
+    assert loaded(base).cache.min_remaining == 3600
+
+
+def test_the_ttl_that_is_taken_where_none_is_written_counts_as_well(base, only_fault):
+    del base["audiences"]["orders"]["ttl"]
+    base["cache"] = {"min_remaining": "5m"}
+    assert only_fault(base).path == "cache.min_remaining"

@@ -42,8 +42,7 @@ NOT_BUILT = {
 @pytest.fixture
 def full(data, tmp_path):
     """The full configuration as it stands, with the files that it names."""
-    (tmp_path / "var").mkdir()
-    (tmp_path / "var" / "secret").write_text(SECRET)
+    (tmp_path / "conf.d").mkdir()
     path = tmp_path / "sts.yaml"
     path.write_text((data / "full.yaml").read_text())
     return path
@@ -86,7 +85,7 @@ def test_the_full_configuration_less_what_is_not_built_loads(full):
     assert set(settings.sources) == {"corporate-idp", "split-tokens"}
     assert settings.audiences["billing"].ttl == 120
     assert settings.audit.file == full.parent / "var" / "audit.jsonl"
-    assert settings.secret.get_secret_value() == SECRET
+    assert settings.secret is None  # var/secret, made at the first start
     assert settings.cache.min_remaining == 30
 
 
@@ -166,13 +165,28 @@ def test_an_included_file_holds_entries_only(base, faults):
     assert "clients, sources, audiences, routes, tables" in found[0].hint
 
 
-def test_a_pattern_may_match_nothing_but_a_plain_name_must_be_there(base, loaded, only_fault):
+def test_a_pattern_may_match_nothing_but_a_plain_name_must_be_there(base, loaded, only_fault, tmp_path):
+    (tmp_path / "conf.d").mkdir()
     base["include"] = ["conf.d/*.yaml"]
     assert loaded(base).include == ("conf.d/*.yaml",)
     base["include"] = ["conf.d/*.yaml", "more.yaml"]
     fault = only_fault(base)
     assert fault.path == "include[1]"
     assert "more.yaml" in fault.problem
+
+
+@pytest.mark.parametrize("pattern", ["conf.d/*.yaml", "conf.d/*/x.yaml", "/nowhere/at/all/*.yaml", "sts.yaml/*"])
+def test_a_pattern_whose_directory_is_not_there_is_a_fault(base, only_fault, pattern):
+    """A directory misspelt, or not mounted, would drop its entries without a word."""
+    base["include"] = ["*.yml", pattern]
+    fault = only_fault(base)
+    assert fault.path == "include[1]"
+    assert f"{pattern.partition('/*')[0]} cannot be read" in fault.problem
+
+
+def test_a_directory_that_a_pattern_itself_looks_for_may_be_missing(base, loaded):
+    base["include"] = ["conf*/*.yaml", "*.yml", "./[a-z].yaml"]
+    assert set(loaded(base).audiences) == {"orders"}
 
 
 def test_a_file_that_two_patterns_match_is_read_once_and_the_file_itself_never(base, loaded):
@@ -195,7 +209,7 @@ def test_not_built_sections_are_refused_by_name_in_included_files_as_well(base, 
 
 def test_defaults_reach_every_entry_and_an_entry_wins_as_a_whole(base, loaded):
     base["defaults"] = {"audience": {"ttl": "10m", "scopes": ["a"], "claims": {"a": "identity.roles"}}}
-    base["audiences"] = {"orders": {"scopes": ["orders:read"], "claims": {"b": "identity.roles"}}, "billing": None}
+    base["audiences"] = {"orders": {"scopes": ["orders:read"], "claims": {"b": "identity.roles"}}, "billing": {}}
     settings = loaded(base)
     assert (settings.audiences["orders"].ttl, settings.audiences["orders"].scopes) == (600, ("orders:read",))
     assert settings.audiences["orders"].claims == {"b": "identity.roles"}
@@ -259,6 +273,47 @@ def test_the_secret_comes_from_a_file_or_the_environment(base, loaded, tmp_path)
     (tmp_path / "key").write_text(SECRET + "\n")
     base["secret"] = {"file": "key"}
     assert loaded(base).secret.get_secret_value() == SECRET
+
+
+@pytest.mark.parametrize(
+    ("var", "environment", "file"),
+    [
+        (None, {}, "var/secret"),
+        (None, {}, "./var/../var/secret"),
+        ("state", {}, "state/secret"),
+        ("state", {"STS_VAR": "{here}/other"}, "other/secret"),
+        (None, {"STS_VAR": "{here}/other"}, "{here}/other/secret"),
+        (None, {"STS_VAR": "{here}/link"}, "other/secret"),
+    ],
+)
+def test_the_default_of_the_secret_written_out_is_the_default(base, loaded, tmp_path, var, environment, file):
+    """It is made at the first start, so it may be missing, and its mode is judged as that of the default."""
+    (tmp_path / "link").symlink_to("other")
+    if var is not None:
+        base["var"] = var
+    environment = {name: value.format(here=tmp_path) for name, value in environment.items()}
+    left_out = loaded(copy.deepcopy(base), environment)
+    base["secret"] = {"file": file.format(here=tmp_path)}
+    written = loaded(base, environment)
+    assert written == left_out
+    assert written.secret is None
+    assert changes_needing_restart(left_out, written) == ()
+
+
+@pytest.mark.parametrize(
+    ("var", "environment", "secret"),
+    [
+        ("state", {}, {"file": "var/secret"}),
+        (None, {"STS_VAR": "/srv/sts"}, {"file": "var/secret"}),
+        (None, {}, {"file": "var/secrets"}),
+    ],
+)
+def test_a_secret_file_that_is_not_that_of_var_must_be_there(base, only_fault, var, environment, secret):
+    if var is not None:
+        base["var"] = var
+    base["secret"] = secret
+    fault = only_fault(base, environment)
+    assert (fault.path, "cannot be read" in fault.problem) == ("secret", True)
 
 
 @pytest.mark.parametrize(
@@ -388,6 +443,7 @@ def test_whatever_stands_anywhere_gives_settings_or_faults_that_can_be_printed(d
     config["audiences"]["orders"].update(allow="true", claims={"a": "identity.roles"}, headers={"X-A": "client.id"})
     path = draws.draw(st.sampled_from(list(leaves(config))[1:]))
     config = replaced(config, path, draws.draw(anything))
+    (tmp_path / "x").mkdir(exist_ok=True)
     file = tmp_path / "sts.yaml"
     file.write_text(json.dumps(config))
     found, settings = (), None

@@ -41,6 +41,10 @@ def test_the_schema_refuses_what_is_unknown_and_explains_what_is_known():
     assert json.loads(json.dumps(written)) == written
 
 
+def test_the_schema_takes_no_key_with_nothing_behind_it():
+    assert '"null"' not in json.dumps(schema())
+
+
 def test_the_schema_takes_the_short_forms_and_what_defaults_may_give():
     written = schema()
     assert {"type": "string"} in written["properties"]["listen"]["anyOf"]
