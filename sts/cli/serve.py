@@ -65,7 +65,7 @@ def serve(config: Path, listen: str | None) -> None:
         prepare_metrics(metrics_directory)
         secret, store, floor = _prepare(settings)
         log.info("serving", listen=settings.listen.bind, workers=settings.workers, revision=settings.revision)
-        Server(settings, read, partial(_before_swap, store), partial(_worker, secret, store, floor)).run()
+        Server(settings, read, partial(_before_swap, store, floor), partial(_worker, secret, store, floor)).run()
     finally:
         if os.getpid() == master:  # a worker is a fork of us, and leaves by the same way
             shutil.rmtree(metrics_directory, ignore_errors=True)
@@ -97,30 +97,31 @@ def _prepare(settings: Settings) -> tuple[DeploymentSecret, Store, Floor]:
     return secret, store, floor
 
 
-def _before_swap(store: Store, settings: Settings) -> None:
+def _before_swap(store: Store, floor: Floor, settings: Settings) -> None:
     """Try what a swap needs of the world outside, so that no worker can fail at it. Raises StartError.
 
     The ring must know of a longer ttl before the first token of that length is minted.
     """
     AuditFile(settings.audit.file).close()
     try:
-        rotation.note_longest_ttl(store, time.time, settings.keys.schedule(), settings.longest_ttl())
+        found = store.load().version
+        if found < floor.version:  # writing on top of an old ring would make it look new
+            raise StartError(f"the key ring has version {found}, this service has seen {floor.version}: restore it")
+        ring, _ = rotation.note_longest_ttl(store, time.time, settings.keys.schedule(), settings.longest_ttl())
     except KeysError as error:
         raise StartError(str(error)) from None
+    floor.raise_to(ring.version)
 
 
 def _worker(secret: DeploymentSecret, store: Store, floor: Floor, settings: Settings) -> tuple[Any, Any]:
-    """Build one worker's service, in the worker. Raises StartError."""
-    try:
-        keyring = Keyring(
-            store,
-            settings.keys.schedule(),
-            time.time,
-            lambda fault: log.error("key store", fault=str(fault)),
-            floor,
-        )
-    except KeysError as error:  # this worker alone must not start: anything else that is raised here ends its siblings
-        raise StartError(str(error)) from None
+    """Build one worker's service, in the worker. Raises KeysError."""
+    keyring = Keyring(
+        store,
+        settings.keys.schedule(),
+        time.time,
+        lambda fault: log.error("key store", fault=str(fault)),
+        floor,
+    )
     keyring.start()
     file = AuditFile(settings.audit.file)
     audit = AuditLog(secret.key(LABEL), file.write, time.time, time.monotonic, metrics)

@@ -83,6 +83,7 @@ def test_a_worker_that_starts_later_refuses_the_ring_that_its_siblings_refuse(se
 
     put(older)
     wait_for(lambda: f"has seen version {first + 1}" in service.log())
+    assert service.reload()["event"] == "reload refused, nothing has changed"  # it would write on top of the old ring
     os.kill(killed, signal.SIGKILL)
     wait_for(lambda: service.log().count("worker cannot start") >= 2, 20)  # the master tries again
     assert [signed_with(service, idp) for _ in range(20)] == [present] * 20
