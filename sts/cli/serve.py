@@ -22,7 +22,7 @@ from sts.app import App
 from sts.audit import LABEL, AuditLog
 from sts.audit_file import AuditFile
 from sts.cli import common
-from sts.cli.server import Server
+from sts.cli.server import Server, check_address
 from sts.errors import StartError
 from sts.labels import DeploymentSecret
 from sts.mint.keystore import prepare
@@ -44,7 +44,8 @@ def serve(config: Path, listen: str | None) -> None:
     Example:  sts serve -c /etc/sts/sts.yaml
 
     \b
-    Exit status: 0 stopped when told to, 1 the configuration, the secret or the key ring is faulty, 2 usage.
+    Exit status: 0 stopped when told to, 1 the configuration, the secret or the key ring is faulty or the address
+    cannot be used, 2 usage.
     """
     environment = Environment()
 
@@ -64,8 +65,10 @@ def serve(config: Path, listen: str | None) -> None:
     try:
         prepare_metrics(metrics_directory)
         secret, store, floor = _prepare(settings)
+        server = Server(settings, read, partial(_before_swap, store, floor), partial(_worker, secret, store, floor))
+        check_address(settings.listen)
         log.info("serving", listen=settings.listen.bind, workers=settings.workers, revision=settings.revision)
-        Server(settings, read, partial(_before_swap, store, floor), partial(_worker, secret, store, floor)).run()
+        server.run()
     finally:
         if os.getpid() == master:  # a worker is a fork of us, and leaves by the same way
             shutil.rmtree(metrics_directory, ignore_errors=True)

@@ -110,8 +110,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         return application
 
     def run(self) -> None:
-        """Serve until told to stop. Raises StartError where it cannot listen on its Unix socket."""
-        _check_socket(self.accepted.listen)
+        """Serve until told to stop."""
         Master(self).run()
 
     def reload_settings(self, terminate: Callable[[int], None]) -> None:
@@ -197,9 +196,13 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         super().stop(graceful)
 
 
-def _check_socket(listen: Listen) -> None:
-    """Refuse a path that is no socket, and one where somebody listens: gunicorn would take it from under them."""
+def check_address(listen: Listen) -> None:
+    """Raise StartError where this cannot be listened at: a taken address, a path that is no socket or somebody else's.
+
+    gunicorn would take another's socket file from under them, and try a taken address for seconds.
+    """
     if not listen.is_unix:
+        _check_address(listen.bind)
         return
     path = Path(listen.bind.removeprefix("unix:"))
     if not path.parent.is_dir():
@@ -209,6 +212,17 @@ def _check_socket(listen: Listen) -> None:
     with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):  # what a crash left refuses connections
         probe.connect(str(path))
         raise StartError(f"cannot listen at {path}: another process does")
+
+
+def _check_address(bind: str) -> None:
+    host, _, port = bind.rpartition(":")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise StartError(f"cannot listen at {bind}: {error.strerror}") from None
 
 
 def _file_is_gone(listener: Any) -> bool:  # noqa: ANN401 - gunicorn has no types

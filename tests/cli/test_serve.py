@@ -101,7 +101,7 @@ EXPECTED = {
     "no socket": ["/plain: it is there and no socket"],
     "no folder": ["there is no directory"],
     "taken socket": ["/living: another process does"],
-    "taken port": ["Connection in use"],
+    "taken port": ["sts: cannot listen at 127.0.0.1:", "Address already in use"],
     "no secret": ["the environment variable NO_SUCH_VARIABLE is not set"],
 }
 

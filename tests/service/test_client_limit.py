@@ -144,8 +144,9 @@ def test_operators_see_what_is_limited(limited):
     _, last = limited.exhaust(peer, "token", client="nobody")
     request_id = last.headers["x-request-id"]
     (event,) = [event for event in limited.service.events() if event["request_id"] == request_id]
-    assert (event["outcome"], event["reason"], event["client"]) == ("refused", "client_refused", "nobody")
-    assert event["facts"] == {"why": "unknown client", "limited": True, "peer": peer}
+    assert (event["outcome"], event["reason"], event["client"]) == ("refused", "client_refused", None)
+    told = {"why": "unknown client", "limited": True, "peer": peer, "client_hash": event["facts"]["client_hash"]}
+    assert event["facts"] == told
     lines = limited.service.get("/metrics").body.decode().splitlines()
     counted = [float(line.rpartition(" ")[2]) for line in lines if line.startswith("sts_clients_limited_total ")]
     assert counted[0] >= 1

@@ -1,5 +1,0 @@
-package main
-
-import _ "golang.org/x/oauth2/google/externalaccount"
-
-func main() {}
