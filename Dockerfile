@@ -4,6 +4,8 @@
 #   docker run --read-only --cap-drop ALL --security-opt no-new-privileges \
 #     -v sts-var:/var/lib/sts -v ./sts.yaml:/etc/sts/sts.yaml:ro -p 127.0.0.1:8080:8080 sts
 #
+# The container runs as user 65532, and `sts init` writes sts.yaml with mode 0600. So let that user read it:
+#   chmod 0644 sts.yaml      (it holds only the hash of the client's secret; or: chown 65532 sts.yaml)
 # A container must listen beyond loopback, so its sts.yaml says who keeps the wire safe:
 #   listen: {address: 0.0.0.0:8080, transport: mesh}      (or: terminated)
 # /var/lib/sts holds the deployment secret, the key ring and the state: it is the one thing to keep, and to protect.

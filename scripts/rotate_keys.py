@@ -5,9 +5,11 @@ It says what it is about to do, rotates if `rotate_every` has passed, and looks 
 be. Running services need no restart: each worker sees the new ring within `poll`. Safe to run twice and on two
 machines at once; of two that meet, one rotates and the other finds nothing to do.
 
-    scripts/rotate_keys.py -c /etc/sts/sts.yaml
-    scripts/rotate_keys.py -c /etc/sts/sts.yaml --dry-run
-    scripts/rotate_keys.py -c /etc/sts/sts.yaml --wait 20m
+Run it with the Python that sts is installed in; from a checkout (from elsewhere write both paths in full):
+
+    .venv/bin/python scripts/rotate_keys.py -c /etc/sts/sts.yaml
+    .venv/bin/python scripts/rotate_keys.py -c /etc/sts/sts.yaml --dry-run
+    .venv/bin/python scripts/rotate_keys.py -c /etc/sts/sts.yaml --wait 20m
 
 Exit status:
     0  rotated, or not due

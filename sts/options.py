@@ -25,9 +25,10 @@ from pydantic import (
     StringConstraints,
     ValidationInfo,
     WithJsonSchema,
+    field_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticKnownError
 
 from sts.errors import StartError
 
@@ -84,6 +85,15 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
 
     not_yet: ClassVar[frozenset[str]] = frozenset()
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_look_alike(cls, value: object, info: ValidationInfo) -> object:
+        """Only `true` and `false` are booleans: "yes", `on` and 1 are texts and numbers, in every section."""
+        field = cls.model_fields[info.field_name or ""]
+        if field.annotation is bool and not isinstance(value, bool):
+            raise PydanticKnownError("bool_type")
+        return value
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:

@@ -84,7 +84,7 @@ def rotation(stage: Stage, provider: Provider, service: Service, verifier: Verif
         stage.say(line)
     stage.check("the rotation was carried out", holds=status == 0, found=said)
     stage.check("a second one at once is refused: verifiers lack its key yet", holds=early_refused, found=early)
-    stage.say(early)
+    stage.say(f"it says: {early}")
     stage.table(
         ("key id", "published before", "published after", "answers it signed"),
         [

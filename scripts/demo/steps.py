@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from typing import Any, Final
 
 import jwt
@@ -46,8 +47,9 @@ def exchange(stage: Stage, provider: Provider, service: Service, verifier: Verif
         )
         stage.check("the backend verified it by JWKS with PyJWT; it holds what `orders` may learn", holds=promised)
         if kid == "idp-rsa":
-            body = {**answer.body, "access_token": _short(answer.body["access_token"])}
-            stage.say(f"the answer: {json.dumps(body, ensure_ascii=False)}")
+            body = {**answer.body, "access_token": _short(answer.body["access_token"], 30)}
+            shown = json.dumps(body, ensure_ascii=False, indent=2)
+            stage.say("the answer:\n" + textwrap.indent(shown, " " * 3))
 
 
 def refusals(stage: Stage, provider: Provider, service: Service) -> None:
@@ -152,5 +154,5 @@ def _decoded(token: str) -> dict[str, Any]:
     return claims
 
 
-def _short(value: str | None) -> str | None:
-    return value if value is None or len(value) <= 60 else f"{value[:40]}… ({len(value)} characters)"
+def _short(value: str | None, kept: int = 40) -> str | None:
+    return value if value is None or len(value) <= 60 else f"{value[:kept]}… ({len(value)} characters)"

@@ -14,7 +14,7 @@ from sts.settings import Settings, SettingsError
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.argument("file", type=click.Path(readable=False, path_type=Path), required=False)
 @common.config_option
 @click.option("--effective", is_flag=True, help="Print the configuration in force as YAML; secrets are masked.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of the configuration, for editors; reads no file.")

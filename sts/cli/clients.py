@@ -27,10 +27,10 @@ def clients() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--hash", "hash_given", is_flag=True, help="Hash the secret on standard input instead of making one.")
 def secret(*, as_json: bool, hash_given: bool) -> None:
-    r"""Make a client secret with 256 random bits, and the line for the configuration.
+    r"""Make a client secret and its hash.
 
-    The secret is shown this once and kept nowhere: it goes into the gateway, its hash into `secrets:` of the client.
-    To replace a secret, list both hashes until the gateway uses the new one.
+    The secret has 256 random bits and is shown this once and kept nowhere: it goes into the gateway, its hash into
+    `secrets:` of the client. To replace a secret, list both hashes until the gateway uses the new one.
 
     \b
     Examples:

@@ -43,7 +43,7 @@ def config_option(command: Command) -> Command:
     return click.option(
         "-c",
         "--config",
-        type=click.Path(path_type=Path),
+        type=click.Path(path_type=Path, readable=False),
         default=settings.default_config,
         metavar="FILE",
         help="The configuration; default: $STS_CONFIG, else ./sts.yaml.",

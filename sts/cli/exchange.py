@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import sys
 from typing import Any, BinaryIO
 
 import click
@@ -19,7 +21,7 @@ _GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
 @click.option("--url", required=True, metavar="URL", help="The service, such as http://127.0.0.1:8080.")
 @click.option("--client", required=True, metavar="ID", help="The client id to call as.")
 @click.option(
-    "--secret-file", type=click.File("rb"), help="Where the client's secret stands; default: asked for, unseen."
+    "--secret-file", type=click.File("rb"), help="Where the client's secret stands; default: asked for at the terminal."
 )
 @click.option("--audience", required=True, multiple=True, metavar="NAME", help="The backend; may be repeated.")
 @click.option("--scope", metavar="SCOPES", help="Scopes to ask for, separated by spaces; default: all that is allowed.")
@@ -56,6 +58,8 @@ def exchange(  # noqa: PLR0913 - the options of the command line
     """
     address = check_address(url)
     if secret_file is None:
+        if not _has_terminal():
+            common.fail("--secret-file is needed where there is no terminal", common.EXIT_USAGE)
         secret = click.prompt("Client secret", hide_input=True, err=True)
     else:
         secret = common.read_text(secret_file, "the secret")
@@ -79,6 +83,15 @@ def exchange(  # noqa: PLR0913 - the options of the command line
         return
     shown = {"answer": {**answer, "access_token": f"({len(token)} bytes)"}, **_decoded(token)}
     common.console.print_json(json.dumps(shown), ensure_ascii=True)
+
+
+def _has_terminal() -> bool:
+    """Whether a secret can be asked for unseen: at the session's terminal, even where standard input is a pipe."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return sys.stdin.isatty()
+    return True
 
 
 def _json(body: bytes) -> dict[str, Any]:

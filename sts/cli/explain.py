@@ -22,7 +22,8 @@ from sts.cli import common
 from sts.cli.story import SHOWN, Story, Told, show
 from sts.clients.secret import digest
 from sts.edge.token import GRANT_TYPE
-from sts.errors import StartError
+from sts.errors import UNKNOWN_ISSUER, Refusal, StartError
+from sts.jose import parse
 from sts.labels import DeploymentSecret
 from sts.model import TYPE_ACCESS_TOKEN, TYPE_PREFIX, Incoming, Peer
 from sts.settings import Settings
@@ -97,6 +98,8 @@ def explain(  # noqa: PLR0913 - the options of the command line
         incoming, door = _token(name, secret, audience, scope, token_type, credential), "token"
     story = Story()
     status = _walk(_revision(_let_in(settings, name, secret), story), door, incoming)
+    if story.refused_for(UNKNOWN_ISSUER):
+        story.hints = _unknown(settings, credential)
     show(story, as_json=as_json)
     raise SystemExit(common.EXIT_OK if status == 200 else common.EXIT_REFUSED)
 
@@ -184,6 +187,20 @@ def _revision(settings: Settings, story: Story) -> Revision:
         token_door=told(revision.token_door, "caller", "ask", "allowed"),
         forward_auth_door=told(revision.forward_auth_door, "caller", "ask", "allowed"),
     )
+
+
+def _unknown(settings: Settings, credential: str) -> dict[str, object]:
+    """What helps with a credential of no source: what it says of itself, unverified, and what would be known."""
+    hints: dict[str, object] = {}
+    try:
+        token = parse(credential)
+    except Refusal:
+        hints["credential"] = 'not a JWT (three base64url parts); if it begins with "Bearer ", leave that out'
+    else:
+        hints["unverified header"] = token.header
+        hints["unverified claims"] = token.claims
+    known = [source.issuer + ("" if source.enabled else " (disabled)") for source in settings.sources.values()]
+    return {**hints, "configured issuers": ", ".join(known) or "none"}
 
 
 def _walk(revision: Revision, door: str, incoming: Incoming) -> int:

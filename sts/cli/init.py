@@ -17,7 +17,7 @@ from sts.errors import StartError
 _NAME: Final = "sts.yaml"
 _CONFIGURATION: Final = Template("""\
 # Configuration of the token service. `sts check` lists everything that is wrong in it; `sts check --effective` shows
-# what is in force. Every key: docs/configuration.md.
+# what is in force. Every key: `sts check --schema`, or docs/configuration.md in the repository.
 
 # `iss` of every token minted here, and where backends find the public keys: <issuer>/.well-known/jwks.json
 issuer: https://sts.example.internal

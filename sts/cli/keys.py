@@ -23,14 +23,7 @@ from sts.cli import common
 from sts.mint import keystore
 from sts.settings import Settings
 
-_KID_SHOWN: Final = 16
-_MEANING: Final = {
-    State.PUBLISHED: "waits",
-    State.ACTIVE: "signs",
-    State.RETIRED: "still verifies",
-    State.REMOVED: "gone",
-    State.REVOKED: "revoked",
-}
+_KID_SHOWN: Final = 10
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object; times are Unix seconds.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
@@ -50,10 +43,10 @@ def keys() -> None:
 @common.config_option
 @json_option
 def init(*, config: Path, as_json: bool) -> None:
-    r"""Make the deployment secret and the key ring, unless they are there.
+    r"""Make the deployment secret and the key ring.
 
-    `sts serve` does so itself on the first start. A ring whose secret is gone is a fault: a new secret could not open
-    it.
+    What is there already stays as it is. `sts serve` does so itself on the first start. A ring whose secret is gone is
+    a fault: a new secret could not open it.
 
     \b
     Examples:
@@ -81,6 +74,9 @@ def init(*, config: Path, as_json: bool) -> None:
 @json_option
 def list_keys(*, config: Path, as_json: bool) -> None:
     r"""Show the time line: what signs, what waits, what may go and when.
+
+    An `active` key signs, a `published` one waits, a `retired` one still verifies. Key ids are cut; --json has them
+    whole.
 
     \b
     Examples:
@@ -204,17 +200,18 @@ def _say_rotated(ring: Ring, algorithm: str, *, as_json: bool) -> None:
 
 def _table(ring: Ring, now: float, schedule: Schedule) -> Table:
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for name in ("key", "algorithm", "state", "", "since (UTC)", "what comes next"):
+    several = len(ring.algorithms) > 1
+    for name in ("key", *(["algorithm"] if several else [])):
+        table.add_column(name, overflow="ellipsis")  # what gives way on a narrow terminal
+    for name in ("state", "since (UTC)", "what comes next"):
         table.add_column(name, no_wrap=True)
     for key in ring.keys:
         found = state(key, now)
-        since = _since(key, found)
         table.add_row(
             _short(key.kid),
-            key.algorithm,
+            *([key.algorithm] if several else []),
             found,
-            _MEANING[found],
-            datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            datetime.fromtimestamp(_since(key, found), UTC).strftime("%Y-%m-%d %H:%M"),
             _next(key, found, now, schedule),
             style="bold" if found is State.ACTIVE else "dim" if found in (State.REMOVED, State.REVOKED) else "",
         )

@@ -64,6 +64,7 @@ def _keep_lines(command: click.Command) -> None:
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="sts", message="sts %(version)s", help="Print the version and exit.")
 def cli() -> None:
     r"""Token service beside an API gateway: any credential in, a short-lived internal JWT out.
 

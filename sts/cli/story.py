@@ -13,7 +13,7 @@ import click
 from rich.text import Text
 
 from sts.cli import common
-from sts.errors import Refusal
+from sts.errors import Reason, Refusal
 from sts.model import NOT_APPLICABLE
 from sts.options import show_duration
 from sts.settings import printable
@@ -53,21 +53,28 @@ class Story:
     """What was told, in order."""
 
     steps: list[tuple[str, Mapping[str, object] | Refusal]] = field(default_factory=list)
+    hints: Mapping[str, object] = field(default_factory=dict)
+    """What helps against the refusal of the last step. A refusal's own facts are for the audit: no claim goes there."""
 
     def tell(self, step: str, what: Mapping[str, object] | Refusal) -> None:
         """Add a step: what it came to, or why it refused."""
         self.steps.append((_TITLES[step], what))
 
+    def refused_for(self, reason: Reason) -> bool:
+        """Whether the last step refused for this reason."""
+        last = self.steps[-1][1] if self.steps else None
+        return isinstance(last, Refusal) and last.reason is reason
+
 
 _TITLES: Final = {
     "caller": "edge: the request is read",
-    "prove_client": "client: proven",
+    "prove_client": "client: taken as proven (its secret is not asked for)",
     "ask": "edge: what is asked",
     "target": "policy: which audiences",
     "present": "credential: which source",
     "consent": "policy: consent",
     "prove": "credential: proven",
-    "admit": "pipeline: admitted",
+    "admit": "credential: audience, expiry, age, binding",
     "identify": "policy: identity",
     "decide": "policy: decision",
     "mint": "mint: the token would hold",
@@ -120,7 +127,7 @@ SHOWN: Final[Mapping[str, Show]] = {
     },
     "admit": lambda _p, _a, admitted: {
         "ends": _time(admitted.not_after),
-        "fresh until": _time(admitted.fresh_until),
+        "fresh until": _time(admitted.fresh_until, endless="no age limit"),
     },
     "identify": _mapped,
     "decide": _decided,
@@ -132,21 +139,23 @@ SHOWN: Final[Mapping[str, Show]] = {
 }
 
 
-def _time(seconds: Any) -> str:  # noqa: ANN401 - a number
+def _time(seconds: Any, endless: str = "without end") -> str:  # noqa: ANN401 - a number
     if seconds == float("inf"):
-        return "without end"
+        return endless
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def show(story: Story, *, as_json: bool) -> None:
     """Print the steps for a person, or as JSON."""
     if as_json:
-        steps = [
+        steps: list[dict[str, object]] = [
             {"step": title, "refused": what.reason.name, "facts": what.facts}
             if isinstance(what, Refusal)
             else {"step": title, "facts": what}
             for title, what in story.steps
         ]
+        if story.hints:
+            steps[-1]["hints"] = story.hints
         click.echo(json.dumps(steps, indent=2, default=_plain))
         return
     for title, what in story.steps:
@@ -157,7 +166,13 @@ def show(story: Story, *, as_json: bool) -> None:
             common.console.print(Text.assemble(("✓", "green"), f" {title}"))
         facts = what.facts if isinstance(what, Refusal) else what
         for name, value in facts.items():
-            common.console.print(Text(f"    {name}: {printable(_text(value))}"))
+            _show_fact(name, value)
+    for name, value in story.hints.items():
+        _show_fact(name, value)
+
+
+def _show_fact(name: str, value: object) -> None:
+    common.console.print(Text(f"    {name}: {printable(_text(value))}"))
 
 
 def _text(value: object) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 
 from sts.options import Duration, Rule, ScopeToken, Section
 
@@ -14,6 +15,8 @@ RESERVED_CLAIMS: Final = frozenset(
 )
 """Claims that a mapping may never write: each of them says something that only the service itself may say."""
 
+_HEADER: Final = re.compile(r"X-[A-Za-z0-9-]{1,64}")
+
 
 def _not_reserved(name: str) -> str:
     if name in RESERVED_CLAIMS:
@@ -21,7 +24,15 @@ def _not_reserved(name: str) -> str:
     return name
 
 
-HeaderName = Annotated[str, StringConstraints(pattern=r"^X-[A-Za-z0-9-]{1,64}$")]
+def _identity_header(name: str) -> str:
+    if not _HEADER.fullmatch(name):
+        raise ValueError('an identity header is "X-" and letters, digits, "-"')
+    return name
+
+
+HeaderName = Annotated[
+    str, AfterValidator(_identity_header), WithJsonSchema({"type": "string", "pattern": f"^{_HEADER.pattern}$"})
+]
 ClaimName = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_not_reserved)]
 
 
@@ -41,7 +52,7 @@ class AudienceSettings(Section):
     algorithm: Literal["ES256"] | None = None
     """The signature's algorithm; default: `keys.algorithm`."""
     ttl: Annotated[Duration, Field(ge=1, le=86400)] = 300.0
-    """Upper bound of a token's life; it never outlives its causes."""
+    """Upper bound of a token's life, at most 24h; it never outlives its causes."""
     scopes: Annotated[tuple[ScopeToken, ...], Field(min_length=1)] | None = None
     """The scopes this backend knows. Without it the token has no `scope`, and asking for one is refused."""
     allow: Rule | None = None
@@ -49,10 +60,10 @@ class AudienceSettings(Section):
     claims: dict[ClaimName, Rule] = Field(default_factory=dict)
     """CEL per claim beside the registered ones, over the same variables. An absent value leaves the claim out."""
     headers: dict[HeaderName, Rule] = Field(default_factory=dict)
-    """CEL per identity header of a forward-auth answer."""
+    """CEL per identity header (its name begins with `X-`) of a forward-auth answer."""
     reuse: Literal["shared", "unique"] = "shared"
     """`unique`: every request gets a token with its own `jti`, never a cached one."""
     multi: bool = False
     """Whether its tokens may name other audiences beside it, so that one backend can use them at the other."""
-    max_token_bytes: Annotated[int, Field(ge=256, le=65536)] = 3000
+    max_token_bytes: Annotated[int, Field(ge=256, le=65536, strict=True)] = 3000
     """A larger token is refused, since gateways' header buffers are 4 KB by default."""

@@ -24,14 +24,19 @@ KINDS: Final[Mapping[str, tuple[str, type[Section]]]] = {
     "routes": ("route", RouteSettings),
 }
 
-_CHOICES: Final[Mapping[str, tuple[str, str, frozenset[str]]]] = {
-    "clients": ("auth", "secret", frozenset({"private_key_jwt", "tls", "network", "access_token"})),
+_CHOICES: Final[Mapping[str, tuple[str, str, frozenset[str], str]]] = {
+    "clients": (
+        *("auth", "secret", frozenset({"private_key_jwt", "tls", "network", "access_token"})),
+        "secret: HTTP Basic or form at /token, X-Gateway-Secret at /forward-auth",
+    ),
     "sources": (
         *("type", "jwt"),
         frozenset({"introspection", "client_certificate", "api_key", "signed_request", "self_signed_jwt", "vouched"}),
+        "",
     ),
 }
-"""Sections with kinds of entries: the key that says which, the kind that is built, the contract's others."""
+"""Sections with kinds of entries: the key that says which, the kind that is built, the contract's others,
+and what the kind that is built means, where its name does not say it."""
 
 _NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
 
@@ -130,12 +135,13 @@ def _wrong_choice(section: str, name: str, entry: object) -> Iterator[Finding]:
     """An entry of another kind is judged by nothing else: its keys are not those of the kind that is built."""
     if section not in _CHOICES or not isinstance(entry, dict):
         return
-    key, built, later = _CHOICES[section]
+    key, built, later, meaning = _CHOICES[section]
     choice = entry.get(key)
     if isinstance(choice, str) and choice in later:
         yield Finding((section, name, key), *not_yet(choice))
     elif choice is not None and choice != built:
-        yield Finding((section, name, key), f"{quote(choice)} is not one of: '{built}'", near(str(choice), (built,)))
+        hint = meaning or near(str(choice), (built,))
+        yield Finding((section, name, key), f"{quote(choice)} is not one of: '{built}'", hint)
 
 
 def _faulty_defaults(document: Document, place: Place) -> Iterator[Finding]:

@@ -218,15 +218,18 @@ def headers(parts: Parts) -> Iterator[Finding]:
 
 
 def cached(parts: Parts) -> Iterator[Finding]:
-    """`cache.min_remaining` leaves a life in the cache to the tokens of every audience that shares them."""
+    """`cache.min_remaining` leaves a life in the cache to the tokens of some audience that shares them.
+
+    Disabled audiences count, so that disabling one is never refused; with a faulty one the longest is not known yet.
+    """
     least = parts.cache.min_remaining if parts.cache is not None else None
     shared = {name: audience.ttl for name, audience in parts.audiences.items() if audience.reuse == "shared"}
-    if least is None or not shared:
+    if least is None or not shared or parts.entries("audiences").keys() - parts.audiences.keys():
         return
-    shortest = min(shared, key=lambda name: shared[name])
-    ttl = show_duration(shared[shortest])
-    if least >= shared[shortest]:
-        problem = f"{show_duration(least)} is not below the ttl of {shortest}, {ttl}: no token of it would be cached"
+    longest = max(shared, key=lambda name: shared[name])
+    ttl = show_duration(shared[longest])
+    if least >= shared[longest]:
+        problem = f"{show_duration(least)} is not below the longest ttl, {ttl} of {longest}: no token would be cached"
         hint = f"write less than {ttl}, or leave it out; `reuse: unique` says that an audience is never cached"
         yield Finding(("cache", "min_remaining"), problem, hint)
 

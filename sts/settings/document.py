@@ -10,6 +10,7 @@ become a huge one ("billion laughs"), nor can an entry mean something else than 
 from __future__ import annotations
 
 import glob
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ _MAX_DEPTH: Final = 32
 _STRING_TAGS: Final = frozenset({"!", "tag:yaml.org,2002:str"})
 _INTEGER: Final = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})")
 _FLOAT: Final = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})\.[0-9]{1,18}")
+_BREAK: Final = re.compile(r"\r\n|[\r\n\x85\u2028\u2029]")
+"""What ends a line for the parser, whose marks count them."""
 _UNUSABLE: Final = re.compile("[\0\ud800-\udfff]")
 _WORDS: Final = {"": None, "~": None, "null": None, "true": True, "false": False}
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -182,7 +185,7 @@ def _parse(file: Path, shown: str) -> tuple[Document, list[Fault]]:
     try:
         value = builder.document()
     except yaml.MarkedYAMLError as error:
-        raise _Unreadable(_syntax_fault(shown, error)) from None
+        raise _Unreadable(_syntax_fault(shown, text, error)) from None
     except yaml.YAMLError:
         raise _Unreadable(Fault(shown, 0, "", "holds a character that YAML does not allow", "")) from None
     builder.marks.setdefault((), Mark(shown, 1, ()))
@@ -193,12 +196,21 @@ def _parse(file: Path, shown: str) -> tuple[Document, list[Fault]]:
     return Document(value, builder.marks), builder.faults
 
 
-def _syntax_fault(shown: str, error: yaml.MarkedYAMLError) -> Fault:
+def _syntax_fault(shown: str, text: str, error: yaml.MarkedYAMLError) -> Fault:
     mark, start = error.problem_mark or error.context_mark, error.context_mark
+    if mark is not None and _at_a_tab(text, mark):
+        return Fault(shown, mark.line + 1, "", "is not valid YAML: a tab", "indent with spaces")
     context = f" ({error.context} in line {start.line + 1})" if error.context and start else ""
     problem = f"is not valid YAML: {error.problem or 'the parser gave no reason'}{context}"
-    hint = "indent with spaces" if "'\\t'" in problem else ""
+    block = "block" in (error.context or "")
+    hint = "look at the indentation of this line and the one above" if block else ""
     return Fault(shown, mark.line + 1 if mark else 0, "", problem, hint)
+
+
+def _at_a_tab(text: str, mark: yaml.Mark) -> bool:
+    """Whether the parser stopped at a tab; libyaml does not say so."""
+    line = next(itertools.islice(_BREAK.split(text), mark.line, None), "")
+    return line[mark.column : mark.column + 1] == "\t"
 
 
 def read_alone(path: Path) -> Document:

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from sts.errors import StartError
-from sts.options import Section
+from sts.options import Section, parse_duration, show_duration
 
 Trail = tuple[str | int, ...]
 """A path into the configuration: keys and list positions."""
@@ -34,12 +34,19 @@ _KINDS: Final = {
     "tuple_type": "must be a list",
     "string_type": "must be a text",
     "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
     "int_type": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_from_float": "must be a whole number",
     "too_short": "must not be empty",
     "string_too_short": "must not be empty",
+}
+_HINTS: Final = {
+    "bool_type": "without quotes; yes, no, on and off are texts here (YAML 1.2)",
+    "int_type": "without quotes",
+}
+_BOUNDS: Final = {
+    "greater_than": ("gt", "more than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
 }
 
 
@@ -158,9 +165,27 @@ def _say(detail: ErrorDetails, model: type[Section], path: Trail, later: Later) 
         problem = f"{quote(value)} is not one of: {str(context['expected']).replace(' or ', ', ')}"
     elif kind == "string_pattern_mismatch":
         problem = f"{quote(value)} does not fit {context['pattern']}"
+    elif kind in _BOUNDS and _is_duration(model, path):
+        key, words = _BOUNDS[kind]
+        problem = f"{words} {_show_bound(context[key])}"
     else:
         problem = _KINDS.get(kind) or _SUBJECT.sub("should", detail["msg"])
+        hint = _HINTS.get(kind, hint)
     return problem, hint
+
+
+def _is_duration(model: type[BaseModel], path: Trail) -> bool:
+    field = _field_at(model, path)
+    if field is None:
+        return False
+    inner = [part for part in typing.get_args(field.annotation) if typing.get_origin(part) is typing.Annotated]
+    metadata = [*field.metadata, *(one for part in inner for one in typing.get_args(part)[1:])]
+    return any(isinstance(one, BeforeValidator) and one.func is parse_duration for one in metadata)
+
+
+def _show_bound(seconds: float) -> str:
+    """Write a bound as people say it: a day as 24h."""
+    return "24h" if seconds == 86400 else show_duration(seconds)
 
 
 def unknown_key(name: str, model: type[BaseModel] | None) -> tuple[str, str]:

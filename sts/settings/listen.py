@@ -16,6 +16,7 @@ from sts.options import Section
 _ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})")
 _MODE: Final = re.compile(r"0?[0-7]{2}0")  # never for everybody on the machine
 _UNIX: Final = "unix:"
+_FORMS: Final = 'an address is "127.0.0.1:8080", "[::1]:8080" or "unix:/run/sts/sts.sock"'
 CPU_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 """Where the kernel says how much processor time this container gets: microseconds, and in how many of them."""
 
@@ -49,6 +50,8 @@ class Listen(Section):
     @model_validator(mode="before")
     @classmethod
     def _address_alone(cls, value: Any) -> Any:  # noqa: ANN401 - whatever was written
+        if not isinstance(value, str | dict | Listen):
+            raise ValueError(_FORMS)  # noqa: TRY004 - pydantic's way
         return {"address": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
@@ -88,7 +91,7 @@ class Listen(Section):
 def _split(address: str) -> tuple[str, int]:
     match = _ADDRESS.fullmatch(address)
     if match is None:
-        raise ValueError('an address is "127.0.0.1:8080", "[::1]:8080" or "unix:/run/sts/sts.sock"')
+        raise ValueError(_FORMS)
     return match[1] or match[2], int(match[3])
 
 

@@ -85,9 +85,9 @@ class Settings(Section):
     and so is a directory that is not there."""
     listen: Listen = DEFAULT
     """`host:port`, `unix:/path`, or `{address, transport, socket_mode}`."""
-    workers: Annotated[int, Field(ge=1, le=512)] = Field(default_factory=available_cpus)
+    workers: Annotated[int, Field(ge=1, le=512, strict=True)] = Field(default_factory=available_cpus)
     """Worker processes; default: as many as the CPU quota allows."""
-    threads: Annotated[int, Field(ge=1, le=1024)] = 64
+    threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 64
     """Threads per worker."""
     ops_networks: tuple[PeerNetwork, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"), UNIX)
     """Who may read `/metrics` and the detail of `/readyz`: the socket's peer, `unix` for our own socket."""

@@ -50,7 +50,7 @@ def test_every_fault_is_listed_with_file_line_path_and_what_would_be_right(run, 
         f"{config}:{line}  treads  unknown key\n"
         f"    → did you mean `threads`?\n"
         f"{config}:{line + 1}  threads  must be a whole number\n"
-        f"    → Threads per worker\n"
+        f"    → without quotes\n"
         f"3 faults in 2 files\n"
     )
 
@@ -152,6 +152,8 @@ def test_help_lists_every_command_and_imports_none_of_them():
 
 def test_the_version_is_printed(run):
     assert run("version").stdout.startswith("sts 0.")
+    option = run("--version")
+    assert (option.exit_code, option.stdout) == (0, run("version").stdout)
 
 
 def test_a_terminal_gets_colours_and_a_pipe_does_not(tmp_path):

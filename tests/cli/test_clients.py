@@ -26,6 +26,16 @@ def test_it_makes_256_random_bits_and_the_line_for_the_configuration(secret):
     assert digest == "sha256:" + hashlib.sha256(first.encode()).hexdigest()
 
 
+@pytest.mark.parametrize(
+    ("group", "line"),
+    [("keys", "Make the deployment secret and the key ring."), ("clients", "Make a client secret and its hash.")],
+)
+def test_no_line_in_a_list_of_commands_is_cut(group, line):
+    shown = CliRunner().invoke(cli, [group, "--help"], terminal_width=80).stdout
+    assert f"  {line}\n" in shown
+    assert "..." not in shown.partition("Commands:")[2]
+
+
 def test_each_is_new(secret):
     assert secret().stdout != secret().stdout
 

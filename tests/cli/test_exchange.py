@@ -3,6 +3,8 @@
 import base64
 import http.server
 import json
+import subprocess
+import sys
 import threading
 import urllib.parse
 
@@ -85,7 +87,8 @@ def test_the_credential_may_stand_in_a_file(exchange, idp, tmp_path):
     assert exchange("--audience", "billing", file).exit_code == 0
 
 
-def test_the_secret_is_asked_for_unseen(sts, service, idp, tmp_path):
+def test_the_secret_is_asked_for_unseen(sts, service, idp, tmp_path, monkeypatch):
+    monkeypatch.setattr("sts.cli.exchange._has_terminal", lambda: True)
     file = tmp_path / "inbound.jwt"
     file.write_text(idp.token())
     url = f"http://127.0.0.1:{service.port}/"
@@ -95,6 +98,19 @@ def test_the_secret_is_asked_for_unseen(sts, service, idp, tmp_path):
     assert SECRET not in result.output
     assert "Client secret" in result.stderr
     assert service.verified(result.stdout.strip())
+
+
+def test_without_a_terminal_the_secret_must_stand_in_a_file():
+    done = subprocess.run(
+        [sys.executable, "-m", "sts", "exchange", "--url", "http://127.0.0.1:1", "--client", "c", "--audience", "a"],
+        input="x.y.z",
+        capture_output=True,
+        text=True,
+        check=False,
+        start_new_session=True,  # without the terminal that the tests may have
+    )
+    told = "sts: --secret-file is needed where there is no terminal\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", told)
 
 
 @pytest.mark.parametrize(

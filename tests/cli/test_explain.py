@@ -10,13 +10,13 @@ from harness import IDP, Key, decoded, free_port
 
 STEPS = [
     "edge: the request is read",
-    "client: proven",
+    "client: taken as proven (its secret is not asked for)",
     "edge: what is asked",
     "policy: which audiences",
     "credential: which source",
     "policy: consent",
     "credential: proven",
-    "pipeline: admitted",
+    "credential: audience, expiry, age, binding",
     "policy: identity",
     "policy: decision",
     "mint: the token would hold",
@@ -50,7 +50,12 @@ def test_every_step_is_told_in_order(explain, idp):
     text = explain(idp.token(), "--audience", "orders")
     assert titles(text) == STEPS
     assert "✗" not in text
-    for told in ("tenant: agency-7   ← claims.agency_id", "scopes: orders:read orders:write", "ttl: 5m"):
+    for told in (
+        "tenant: agency-7   ← claims.agency_id",
+        "scopes: orders:read orders:write",
+        "ttl: 5m",
+        "fresh until: no age limit",
+    ):
         assert told in text
 
 
@@ -86,7 +91,7 @@ def test_a_file_and_standard_input_are_the_same(explain, sts, offline, idp, tmp_
 
 def test_an_open_route_needs_no_credential(explain):
     text = explain("", "--request", "GET https://api.example.com/health?x=1#part")
-    assert titles(text) == ["edge: the request is read", "client: proven", "edge: what is asked", "edge: the answer"]
+    assert titles(text) == [*STEPS[:3], STEPS[-1]]
     assert "token: none, the route is open" in text
 
 
@@ -98,8 +103,8 @@ def test_an_open_route_needs_no_credential(explain):
         ({}, ["--audience", "orders", "--type", "urn:x:saml"], "credential: which source", "bad_type"),
         ({}, ["--audience", "orders", "--scope", "a b c"], "policy: decision", "insufficient_scope"),
         ({"iss": "https://evil.example"}, ["--audience", "orders"], "credential: which source", "unknown_issuer"),
-        ({"exp": 1}, ["--audience", "orders"], "pipeline: admitted", "expired"),
-        ({"aud": "other"}, ["--audience", "orders"], "pipeline: admitted", "audience_mismatch"),
+        ({"exp": 1}, ["--audience", "orders"], "credential: audience, expiry, age, binding", "expired"),
+        ({"aud": "other"}, ["--audience", "orders"], "credential: audience, expiry, age, binding", "audience_mismatch"),
         ({"sub": None}, ["--audience", "orders"], "policy: identity", "no_mapping"),
         ({"sub": "edge-gateway"}, ["--audience", "orders"], "policy: decision", "subject_collision"),
         ({"roles": ["clerk"]}, ["--audience", "billing"], "policy: decision", "not_allowed"),
@@ -118,6 +123,32 @@ def test_a_refusal_names_its_step_and_its_reason_and_ends_with_1(explain, idp, c
     *_, last = json.loads(explain(token, *arguments, "--json", status=1))
     assert (last["step"], last["refused"]) == (step, reason)
     assert token not in text
+
+
+def test_a_credential_of_no_source_is_shown_unverified_beside_the_issuers_that_are_known(explain, idp):
+    token = idp.token(iss="https://evil.example", sub="a\x1b[31m")
+    text = explain(token, "--audience", "orders", status=1)
+    refused = text.partition("✗ credential: which source: unknown_issuer")[2]
+    assert '    unverified header: {"alg": ' in refused
+    assert '    unverified claims: {"iss": "https://evil.example", ' in refused
+    assert f"    configured issuers: {IDP}\n" in refused
+    assert "\x1b" not in text
+    assert token.rpartition(".")[2] not in text
+    *_, last = json.loads(explain(token, "--audience", "orders", "--json", status=1))
+    assert last["hints"]["unverified claims"]["iss"] == "https://evil.example"
+    assert "unverified" not in json.dumps(last["facts"])
+
+
+@pytest.mark.parametrize("wrong", ["Bearer {}", "opaque", "a.b.c.d.e"])
+def test_what_is_no_jwt_is_said_to_be_none(explain, idp, wrong):
+    text = explain(wrong.format(idp.token()), "--audience", "orders", status=1)
+    told = 'not a JWT (three base64url parts); if it begins with "Bearer ", leave that out'
+    assert f"    credential: {told}\n    configured issuers: {IDP}\n" in text
+    assert "unverified" not in text
+
+
+def test_other_refusals_show_nothing_unverified(explain, idp):
+    assert "unverified" not in explain(idp.token(exp=1), "--audience", "orders", status=1)
 
 
 def test_a_forged_token_is_refused_where_it_is_proven(explain, idp):
@@ -178,7 +209,7 @@ def test_the_client_is_named_where_there_are_several(sts, configure):
     assert (sts(*asked, input="x").exit_code, "There are 2 clients" in sts(*asked, input="x").stderr) == (2, True)
     disabled = sts(*asked, "--client", "other", input="x")
     assert disabled.exit_code == 1
-    assert "✗ client: proven: client_refused" in disabled.stdout
+    assert "✗ client: taken as proven (its secret is not asked for): client_refused" in disabled.stdout
     assert "client is disabled" in disabled.stdout
     no_door = sts("explain", "-c", config, "--request", REQUEST, "--client", "other", input="x")
     assert (no_door.exit_code, no_door.stdout) == (1, "")

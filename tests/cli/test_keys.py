@@ -5,15 +5,19 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import jwt
 import pytest
 from click.testing import CliRunner
 
 from keys.keyring import Keyring
-from sts.cli.keys import open_ring, span
+from keys.record import KeyRecord, Ring
+from sts.cli import common
+from sts.cli.keys import _table, open_ring, span
 from sts.cli.main import cli
 from sts.mint.keystore import prepare
+from sts.mint.settings import KeysSettings
 from sts.settings import load
 
 SHORT = """\
@@ -108,10 +112,46 @@ def test_list_is_a_time_line(configure, keys):
     keys("init")
     shown = keys("list")
     assert shown.exit_code == 0
-    lines = [line for line in shown.stdout.splitlines() if "ES256" in line]
+    lines = [line for line in shown.stdout.splitlines() if "…" in line]
     assert len(lines) == 2
-    assert re.search(r"active +signs +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +rotation is due in (30d|29d 23h)", lines[0])
-    assert re.search(r"published +waits .* may sign in 15m [23]\ds", lines[1])
+    assert re.search(r"active +\d{4}-\d\d-\d\d \d\d:\d\d +rotation is due in (30d|29d 23h)", lines[0])
+    assert re.search(r"published .* may sign in 15m [23]\ds", lines[1])
+    assert "ES256" not in shown.stdout
+
+
+def test_at_80_columns_states_and_times_stand_whole(configure, keys, monkeypatch):
+    configure(SHORT)
+    keys("init")
+    ready(keys)
+    keys("rotate")
+    kids = [key["kid"] for key in listed(keys)["keys"]]
+    monkeypatch.setattr(common.console, "width", 80)
+    lines = keys("list").stdout.splitlines()[1:]
+    assert max(map(len, lines)) <= 80
+    when = r"\d{4}-\d\d-\d\d \d\d:\d\d"
+    told = (
+        ("retired", r"leaves the JWKS in (6m|5m \d+s)"),
+        ("active", r"rotation is due in (1h|59m \d+s)"),
+        ("published", r"may sign (now|in \d+s)"),
+    )
+    for kid, (state, what) in zip(kids, told, strict=True):
+        (line,) = (line for line in lines if line.strip().startswith(kid[:10] + "…"))
+        assert re.fullmatch(rf" *\S+ +{state} +{when} +{what} *", line)
+
+
+def test_algorithms_are_told_where_there_are_several_and_only_they_and_kids_give_way(monkeypatch):
+    monkeypatch.setattr(common.console, "width", 72)
+    now = 1_800_000_000.0
+    active = KeyRecord(
+        kid="a" * 43, algorithm="ES256", public={}, private=b"", published_at=0.0, ready_at=0.0, active_at=now - 5e6
+    )
+    other = replace(active, kid="b" * 43, algorithm="EdDSA", active_at=None)
+    ring = Ring(version=1, longest_ttl=300.0, keep=300.0, guard=900.0, keys=(active, other))
+    with common.console.capture() as shown:
+        common.console.print(_table(ring, now, KeysSettings().schedule()))
+    first, second = (line for line in shown.get().splitlines() if line.strip().startswith(("a", "b")))
+    assert re.fullmatch(r" *a+… +E\S+ +active +2026-11-18 \d\d:\d\d +rotation is due since 27d 20h *", first)
+    assert re.fullmatch(r" *b+… +E\S+ +published +1970-01-01 00:00 +may sign now *", second)
 
 
 def test_list_as_json_has_every_time_and_the_plan(configure, keys, var):
@@ -162,12 +202,12 @@ def test_rotate_promotes_the_standby(configure, keys):
     ready(keys)
     done = keys("rotate")
     assert done.exit_code == 0
-    assert f"{next_key[:16]}… signs now" in done.stdout
-    assert re.search(rf"{former[:16]}… is retired and stays published for (6m|5m 59s)", done.stdout)
+    assert f"{next_key[:10]}… signs now" in done.stdout
+    assert re.search(rf"{former[:10]}… is retired and stays published for (6m|5m 59s)", done.stdout)
     found = listed(keys)
     assert [key["state"] for key in found["keys"]] == ["retired", "active", "published"]
     assert [key["kid"] for key in found["keys"][:2]] == [former, next_key]
-    assert re.search("retired +still verifies .* leaves the JWKS in ", keys("list").stdout)
+    assert re.search("retired .* leaves the JWKS in ", keys("list").stdout)
 
 
 def test_rotate_as_json_names_all_three_keys(configure, keys):

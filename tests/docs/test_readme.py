@@ -165,8 +165,8 @@ def test_the_backend_verifies_the_token_and_no_other(read):
 
 def test_keys_are_listed_and_not_rotated_too_early(read):
     listed, rotated = read.answers[5]
-    assert "signs" in listed
-    assert "waits" in listed
+    assert "active" in listed
+    assert "published" in listed
     assert re.search(r"\d+ ?s", rotated), rotated
 
 

@@ -2,21 +2,26 @@
 
 import pytest
 import yaml
+from pydantic import ValidationError
+
+from sts.options import Section
+from sts.settings import model as _all_sections  # noqa: F401 - so that each is known
 
 
 @pytest.mark.parametrize(
     ("section", "key", "value", "path", "problem", "hint"),
     [
         ("audiences", "ttl", 300, "ttl", "a duration is a whole number and a unit", ""),
-        ("audiences", "ttl", "0s", "ttl", "greater than or equal to 1", "Upper bound"),
-        ("audiences", "multi", "perhaps", "multi", "must be true or false", "Whether its tokens"),
+        ("audiences", "ttl", "0s", "ttl", "at least 1s", "Upper bound"),
+        ("audiences", "ttl", "200d", "ttl", "at most 24h", "at most 24h"),
+        ("audiences", "multi", "perhaps", "multi", "must be true or false", "without quotes; yes, no, on and off"),
         ("audiences", "scopes", "a b", "scopes", "must be a list", "The scopes"),
         ("audiences", "scopes", [], "scopes", "must not be empty", "The scopes"),
         ("audiences", "scopes", ["a b"], "scopes[0]", '"a b" does not fit', "The scopes"),
         ("audiences", "claims", ["a"], "claims", "must be a mapping", "CEL per claim"),
         ("audiences", "claims", {"iss": "'me'"}, "claims.iss", "reserved", ""),
         ("audiences", "claims", {"a": 1}, "claims.a", "must be a text", "CEL per claim"),
-        ("audiences", "headers", {"User": "client.id"}, "headers.User", '"User" does not fit', "identity header"),
+        ("audiences", "headers", {"User Id": "client.id"}, "headers.User Id", 'an identity header is "X-" and', ""),
         ("audiences", "format", "xml", "format", "\"xml\" is not one of: 'jwt'", "a signed JWT"),
         ("audiences", "format", "jwe", "format", "`jwe` is not supported yet", "later release"),
         ("audiences", "format", ["jwe"], "format", '"list" is not one of', "signed JWT"),
@@ -27,7 +32,14 @@ import yaml
         ("audiences", "zzz", ["a"], "zzz", "unknown key", "known here: algorithm, allow"),
         ("clients", "networks", ["10.0.0.1/8"], "networks[0]", "address range", ""),
         ("clients", "auth", "tls", "auth", "`tls` is not supported yet", "later release"),
-        ("clients", "auth", "password", "auth", "\"password\" is not one of: 'secret'", "secret"),
+        (
+            "clients",
+            "auth",
+            "basic",
+            "auth",
+            "\"basic\" is not one of: 'secret'",
+            "secret: HTTP Basic or form at /token",
+        ),
         ("clients", "auth", 12, "auth", '"12" is not one of', ""),
         ("clients", "backend_of", [], "backend_of", "`backend_of` is not supported yet", "later release"),
         ("clients", "sources", 5, "sources", "must be a list", "Which sources"),
@@ -69,6 +81,7 @@ def test_what_is_wrong_in_an_entry_is_told_with_what_would_be_right(  # noqa: PL
         ("threads", 0, "threads", "greater than or equal to 1"),
         ("threads", "many", "threads", "must be a whole number"),
         ("workers", 1.5, "workers", "must be a whole number"),
+        ("keys", {"rotate_every": "0s"}, "keys.rotate_every", "more than 0s"),
         ("cache", {"memory": 64}, "cache.memory", "a size is a whole number and a unit"),
         ("cache", {"shared": "redis"}, "cache.shared", "`shared` is not supported yet"),
         ("cache", [], "cache", "must be a mapping of settings"),
@@ -107,6 +120,60 @@ def test_what_is_wrong_in_a_section_is_told_with_its_path(base, faults, key, val
 def test_an_issuer_is_an_https_url_or_http_on_loopback(base, loaded, issuer):
     """MD-02."""
     assert loaded(base | {"issuer": issuer}).issuer == issuer
+
+
+@pytest.mark.parametrize("written", ["on", "yes", "Y", "1", "0", '"true"', "1.0"])
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [(section, "enabled") for section in ("clients", "sources", "audiences", "routes")]
+    + [("audiences", "multi"), ("sources", "discovery"), ("routes", "public"), ("routes", "preflight")],
+)
+def test_only_true_and_false_are_booleans(base, faults, section, key, written):
+    name = next(iter(base[section]))
+    text = yaml.safe_dump(base[section][name] | {key: "HERE"}, default_flow_style=True, width=9999)
+    base[section][name] = "ENTRY"
+    whole = yaml.safe_dump(base).replace("ENTRY", text.strip().replace("HERE", written))
+    found = {fault.path: (fault.problem, fault.hint) for fault in faults(whole)}
+    assert found[f"{section}.{name}.{key}"] == (
+        "must be true or false",
+        "without quotes; yes, no, on and off are texts here (YAML 1.2)",
+    )
+
+
+@pytest.mark.parametrize("wrong", [True, "64", 64.0])
+@pytest.mark.parametrize("path", ["workers", "threads", "audiences.orders.max_token_bytes"])
+def test_only_whole_numbers_are_numbers(base, only_fault, path, wrong):
+    *parents, key = path.split(".")
+    place = base
+    for parent in parents:
+        place = place[parent]
+    place[key] = wrong
+    fault = only_fault(base)
+    assert (fault.path, fault.problem, fault.hint) == (path, "must be a whole number", "without quotes")
+
+
+def test_no_section_takes_a_look_alike():
+    sections = [Section]
+    for section in sections:
+        sections.extend(one for one in section.__subclasses__() if one.__module__.startswith("sts."))
+    taken = [
+        f"{section.__name__}.{name}"
+        for section in sections
+        for name, field in section.model_fields.items()
+        if field.annotation in {bool, int}
+        for wrong in ("1", "64000", "true", 1 if field.annotation is bool else True)
+        if not any(detail["loc"][:1] == (name,) for detail in errors(section, {name: wrong}))
+    ]
+    assert len(sections) > 8
+    assert taken == []
+
+
+def errors(section, values):
+    try:
+        section.model_validate(values)
+    except ValidationError as error:
+        return error.errors()
+    return []
 
 
 def test_required_keys_are_told_each_at_the_entry_with_what_they_mean(base, faults):

@@ -194,24 +194,36 @@ def test_one_header_in_two_audiences_is_fine(base, loaded):
 
 
 @pytest.mark.parametrize(("ttl", "least"), [("5m", "5m"), ("1m", "2m"), ("1s", "1000ms")])
-def test_a_life_in_the_cache_that_no_token_of_an_audience_has_is_a_fault(base, only_fault, ttl, least):
+def test_a_life_in_the_cache_that_no_token_has_is_a_fault(base, only_fault, ttl, least):
     """It would switch the cache off without a word."""
-    base["audiences"]["orders"]["ttl"] = "1h"
-    base["audiences"]["billing"] = {"ttl": ttl, "enabled": False}
+    base["audiences"] = {
+        "once": {"ttl": "1h", "reuse": "unique"},
+        "short": {"ttl": "1s"},
+        "orders": base["audiences"]["orders"] | {"ttl": ttl},
+    }
     base["cache"] = {"min_remaining": least}
     fault = only_fault(base)
     assert fault.path == "cache.min_remaining"
-    assert f"not below the ttl of billing, {ttl}" in fault.problem
+    assert f"not below the longest ttl, {ttl} of " in fault.problem
     assert f"less than {ttl}" in fault.hint
 
 
-def test_a_life_in_the_cache_below_every_ttl_is_right_and_so_is_any_where_nothing_is_cached(base, loaded):
-    base["audiences"] |= {"once": {"ttl": "1s", "reuse": "unique"}}
+def test_a_life_in_the_cache_below_the_longest_ttl_is_right_and_so_is_any_where_nothing_is_cached(base, loaded):
+    base["audiences"] |= {"short": {"ttl": "1s"}}
     base["cache"] = {"min_remaining": "299s"}
     assert loaded(base).cache.min_remaining == 299
-    base["audiences"]["orders"]["reuse"] = "unique"
+    base["audiences"]["orders"]["enabled"] = False  # to disable an audience must always be possible
+    assert loaded(base).cache.min_remaining == 299
     base["cache"] = {"min_remaining": "1h"}
+    for audience in base["audiences"].values():
+        audience["reuse"] = "unique"
     assert loaded(base).cache.min_remaining == 3600
+
+
+def test_the_longest_ttl_is_not_judged_where_an_audience_is_faulty(base, only_fault):
+    base["audiences"]["long"] = {"ttl": "1h", "typ": "jwt"}
+    base["cache"] = {"min_remaining": "10m"}
+    assert only_fault(base).path == "audiences.long.typ"
 
 
 def test_the_ttl_that_is_taken_where_none_is_written_counts_as_well(base, only_fault):

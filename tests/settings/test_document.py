@@ -1,10 +1,16 @@
 """The files: what is read, what is refused, and where it stands."""
 
+import errno
+import os
+from pathlib import Path
+
 import hypothesis
 import hypothesis.strategies as st
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from sts.cli.check import check
 from sts.settings.document import read
 from sts.settings.faults import Mark
 
@@ -110,6 +116,50 @@ def test_a_key_that_differs_in_quotes_only_is_the_same_key(document):
 def test_what_is_not_plain_yaml_is_refused_with_its_line(refused, text, line, problem):
     fault = refused(text)
     assert (fault.line, problem in fault.problem) == (line, True), fault
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        *(
+            ("a: 1\n\tb: 2\n", 2),
+            ("a:\n\tb: 2\n", 2),
+            ("a:\r\n  b: 1\r\n \tc: 2\r\n", 3),
+            ("a:\n  - b: 1\n\t c: 2\n", 3),
+        ),
+        ("# \u2028\x85\n\na:\n\tb: 2\n", 6),
+    ],
+)
+def test_a_tab_is_told_as_such(refused, text, line):
+    fault = refused(text)
+    assert (fault.line, fault.problem, fault.hint) == (line, "is not valid YAML: a tab", "indent with spaces")
+
+
+@pytest.mark.parametrize("text", ["a:\n  b: 1\n c: 2\n", "a:\n  - b\n  c: 1\n"])
+def test_a_block_that_does_not_line_up_is_told_to_be_looked_at(refused, text):
+    fault = refused(text)
+    assert (fault.line, fault.hint) == (3, "look at the indentation of this line and the one above")
+
+
+def test_another_fault_of_yaml_says_nothing_of_indentation(refused):
+    assert not refused("a: [1,\n\t2\n").hint
+    assert not refused("a: \t@x\n").hint
+
+
+def test_a_file_that_may_not_be_read_is_a_fault_and_no_usage_error(monkeypatch, tmp_path):
+    path = tmp_path / "sts.yaml"
+    path.write_text("issuer: x\n")
+
+    def denied(*_args, **_more):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)
+    monkeypatch.setattr(os, "access", lambda *_args, **_more: False)  # what a command line would ask; root may read all
+    _, (fault,), whole = read(path)
+    assert (whole, str(fault)) == (False, f"{path}  cannot be read: Permission denied")
+    shown = CliRunner().invoke(check, [str(path)])
+    assert shown.exit_code == 1
+    assert "Usage" not in shown.output
 
 
 def test_nesting_that_would_overflow_the_stack_is_a_fault(refused):

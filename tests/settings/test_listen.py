@@ -6,6 +6,7 @@ import pytest
 
 from sts.settings import SettingsError
 from sts.settings import listen as listening
+from sts.settings.asked import listening as asked
 
 BEYOND = "listening beyond loopback needs `tls` (not supported yet) or `transport: "
 
@@ -38,6 +39,15 @@ def test_beyond_loopback_the_transport_must_be_written(base, only_fault, loaded,
 )
 def test_what_is_no_address_is_a_fault(base, only_fault, address):
     assert only_fault(base | {"listen": address}).path == "listen"
+
+
+@pytest.mark.parametrize("written", [8080, 80.5, True, [8080], ["127.0.0.1:8080"]])
+def test_what_is_neither_text_nor_mapping_is_told_what_an_address_is(base, only_fault, write, written):
+    forms = 'an address is "127.0.0.1:8080", "[::1]:8080" or "unix:/run/sts/sts.sock"'
+    fault = only_fault(base | {"listen": written})
+    assert (fault.path, fault.problem) == ("listen", forms)
+    with pytest.raises(SettingsError, match="an address is"):
+        asked(write({"listen": written}))
 
 
 def test_another_transport_is_a_fault(base, only_fault):
