@@ -3,12 +3,10 @@
 import hashlib
 import json
 import re
-import socket
-import threading
 from pathlib import Path
 
 import pytest
-from harness import ACCESS_TOKEN, CLIENT, GRANT, JWT, SECRET, Idp, Key, Service, b64
+from harness import ACCESS_TOKEN, CLIENT, GRANT, JWT, SECRET, Idp, Key, Service, Trap, b64
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "errors.md"
 ROW = re.compile(r"^\| `(\w+)` \| (?:(\d+) `(\w+)`|-) \| (?:(\d+)[^|]*|-) \| (.*) \|$", re.MULTILINE)
@@ -25,25 +23,6 @@ BODY_TEXT = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 §5.2
 def secret_of(client):
     """The secret of a client of `World` (and of contract/minimal.yaml)."""
     return SECRET if client == CLIENT else f"{client}-secret-for-tests-only"
-
-
-class Trap:
-    """A listener to which nobody may ever connect."""
-
-    def __init__(self):
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        self.connections = 0
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def _listen(self):
-        while True:
-            try:
-                connection, _ = self.socket.accept()
-            except OSError:
-                return
-            self.connections += 1
-            connection.close()
 
 
 class Doors:

@@ -2,14 +2,13 @@
 
 import json
 import socket
-import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
-from harness import Idp, Service, minimal, wait_for
+from harness import Idp, Service, Trap, minimal, wait_for
 
 THREADS = 8
 QUARTER = THREADS // 4
@@ -90,25 +89,6 @@ WRONG = {
 }
 MANY = [f"hangs-{number}" for number in range(THREADS)]
 REDIRECTS = (301, 302, 303, 307, 308)
-
-
-class Trap:
-    """An address that no configuration names."""
-
-    def __init__(self):
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        self.connections = 0
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def _listen(self):
-        while True:
-            try:
-                connection, _ = self.socket.accept()
-            except OSError:
-                return
-            self.connections += 1
-            connection.close()
 
 
 class World:

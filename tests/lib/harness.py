@@ -164,6 +164,25 @@ class Idp:
         return (key or self.rsa).sign(self.claims(**changes), header)
 
 
+class Trap:
+    """A listener to which nobody may ever connect."""
+
+    def __init__(self):
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        self.connections = 0
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self):
+        while True:
+            try:
+                connection, _ = self.socket.accept()
+            except OSError:
+                return
+            self.connections += 1
+            connection.close()
+
+
 class Answer:
     """One HTTP answer."""
 

@@ -1,7 +1,9 @@
 """What tests of a running service share: its processes, and configurations with a change."""
 
+import contextlib
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,21 @@ def replaced(workers):
         return killed
 
     return replaced
+
+
+@pytest.fixture
+def only(service, workers):
+    """Let one worker alone serve: the others are stopped, and go on afterwards."""
+
+    @contextlib.contextmanager
+    def only(worker):
+        others = workers(service) - {worker}
+        for pid in others:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in others:
+                os.kill(pid, signal.SIGCONT)
+
+    return only

@@ -1,6 +1,5 @@
 """An older key ring put back under a running service: no worker takes it, not even one that starts afterwards."""
 
-import contextlib
 import os
 import shutil
 import signal
@@ -18,24 +17,6 @@ NUMBERS = {"jwks_max_age": "1s", "verifier_refresh": "1s", "clock_skew": "1s", "
 def service(make_service, idp, configured):
     """Two workers, and keys that may be rotated after about three seconds."""
     return make_service(configured(minimal(idp), {"workers": 2, "keys": NUMBERS}))
-
-
-@pytest.fixture
-def only(service, workers):
-    """Let one worker alone serve: the others are stopped, and go on afterwards."""
-
-    @contextlib.contextmanager
-    def only(worker):
-        others = workers(service) - {worker}
-        for pid in others:
-            os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for pid in others:
-                os.kill(pid, signal.SIGCONT)
-
-    return only
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """Several workers seen as one service, and who may look: /metrics, /readyz, /healthz."""
 
-import contextlib
-import os
 import re
 import signal
 
@@ -35,24 +33,6 @@ def service(text, tmp_path_factory):
     running = Service(tmp_path_factory.mktemp("workers"), text)
     yield running
     assert running.stop() == 0, running.log()
-
-
-@pytest.fixture
-def only(service, workers):
-    """Let one worker alone serve: the others are stopped, and go on afterwards."""
-
-    @contextlib.contextmanager
-    def only(worker):
-        others = workers(service) - {worker}
-        for pid in others:
-            os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for pid in others:
-                os.kill(pid, signal.SIGCONT)
-
-    return only
 
 
 def number(service, sample, **labels):
