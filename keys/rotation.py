@@ -149,11 +149,6 @@ def note_longest_ttl(store: Store, clock: Clock, schedule: Schedule, longest_ttl
     return _swap(store, lambda ring: noted(ring, clock(), schedule, longest_ttl))
 
 
-def prune(store: Store, clock: Clock) -> tuple[Ring, bool]:
-    """Drop from the store the keys whose time is over. `rotate` does so as well."""
-    return _swap(store, lambda ring: pruned(ring, clock()))
-
-
 def _swap(store: Store, change: Callable[[Ring], Ring]) -> tuple[Ring, bool]:
     """Apply `change` to the ring in the store, anew after each write of somebody else; says whether it changed."""
     for _ in range(_ATTEMPTS):

@@ -1,8 +1,12 @@
 """What every test shares: a real service, a provider, hypothesis without deadlines, the rule on skips under CI."""
 
+import contextlib
 import os
 
 import hypothesis
+import pytest
+
+from sts.errors import Refusal
 
 pytest_plugins = ["harness", "skips"]  # in tests/lib
 
@@ -10,3 +14,17 @@ pytest_plugins = ["harness", "skips"]  # in tests/lib
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(scope="session")
+def refused():
+    """Within it a Refusal for exactly this reason must come; its facts must say why."""
+
+    @contextlib.contextmanager
+    def expect(reason):
+        with pytest.raises(Refusal) as caught:
+            yield caught
+        assert caught.value.reason is reason
+        assert caught.value.facts["why"]
+
+    return expect

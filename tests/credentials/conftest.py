@@ -1,12 +1,9 @@
-import contextlib
 import json
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
-
-from sts.errors import Refusal
 
 NOW = 1_800_000_000
 
@@ -52,17 +49,3 @@ def jwks_file(idp, tmp_path_factory):
     path = tmp_path_factory.mktemp("idp") / "jwks.json"
     path.write_text(json.dumps(idp.jwks()))
     return path
-
-
-@pytest.fixture(scope="session")
-def refused():
-    """Within it a Refusal for exactly this reason must come; its facts must say why."""
-
-    @contextlib.contextmanager
-    def expect(reason):
-        with pytest.raises(Refusal) as caught:
-            yield caught
-        assert caught.value.reason is reason
-        assert caught.value.facts["why"]
-
-    return expect

@@ -1,5 +1,4 @@
 import base64
-import contextlib
 import json
 from collections.abc import Mapping
 
@@ -7,8 +6,6 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
-
-from sts.errors import Refusal
 
 CLAIMS = {"iss": "https://idp.example.com", "sub": "alice", "aud": ["api"], "exp": 2_000_000_000, "iat": 1_700_000_000}
 
@@ -72,17 +69,3 @@ def signed(private_keys):
         return jwt.encode(claims, private_keys[key], algorithm=algorithm, headers={"kid": "one", **header})
 
     return write
-
-
-@pytest.fixture(scope="session")
-def refused():
-    """Within it a Refusal for exactly this reason must come; its facts must say why."""
-
-    @contextlib.contextmanager
-    def expect(reason):
-        with pytest.raises(Refusal) as caught:
-            yield caught
-        assert caught.value.reason is reason
-        assert caught.value.facts["why"]
-
-    return expect

@@ -10,8 +10,6 @@ import trustme
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
-from sts.errors import Refusal
-
 
 class Peer:
     """A real server on loopback whose behaviour is a function of the open socket; it counts who called."""
@@ -121,18 +119,6 @@ def jwks_of():
         return {"keys": keys}
 
     return write
-
-
-@pytest.fixture(scope="session")
-def refused():
-    @contextlib.contextmanager
-    def expect(reason):
-        with pytest.raises(Refusal) as caught:
-            yield caught
-        assert caught.value.reason is reason
-        assert caught.value.facts["why"]
-
-    return expect
 
 
 @pytest.fixture
