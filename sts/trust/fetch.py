@@ -1,4 +1,4 @@
-"""The only outbound HTTP: documents of configured issuers, bounded in time and size (RFC 8725 §3.10).
+"""The only outbound HTTP: documents and questions to configured URLs, bounded in time and size (RFC 8725 §3.10).
 
 No redirects, no proxies from the environment, no cookies, no content encoding: a fetch goes to the configured URL and
 nowhere else. A configured URL may well be a private address, since most identity providers are; what protects from
@@ -12,6 +12,7 @@ import socket
 import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -30,6 +31,7 @@ _DIGITS: Final = re.compile(r"[0-9]{1,9}")
 _HEADERS: Final = {"User-Agent": "sts", "Accept": "application/json, application/jwk-set+json", "Connection": "close"}
 _OK: Final = 200
 _CHUNK: Final = 65536
+_MAX_IDLE: Final = 16
 
 
 class UnreachableError(StsError):
@@ -42,6 +44,20 @@ class Document:
 
     body: bytes = field(repr=False)
     max_age: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What somebody answered, whatever it says: status, headers (names in lower case), and the body's bytes."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+    @property
+    def max_age(self) -> float | None:
+        """For how many seconds it may be kept (RFC 9111 §4.2), None if it does not say."""
+        return _max_age(self.headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +96,16 @@ def read_ca(file: KeptFile) -> str:
 
 
 class Fetcher:
-    """Fetches documents, trusting the certificates of `ca` (PEM), or those of the system without it.
+    """Fetches documents and asks questions, trusting the certificates of `ca` (PEM), or the system's without it.
 
-    Safe to share between threads and to carry over a fork: it holds no connection.
+    Safe to share between threads. `fetch` holds no connection and may be used on either side of a fork; `ask` keeps
+    connections open, so that a fetcher that has asked must not be carried over one.
     """
 
     def __init__(self, ca: str | None = None, bounds: Bounds = Bounds()) -> None:
         self._tls = _tls(ca)
         self._bounds = bounds
+        self._idle: deque[tuple[tuple[str, str, int], HTTPConnection]] = deque(maxlen=_MAX_IDLE)
 
     def fetch(self, url: str) -> Document:
         """Fetch one document; it may take `bounds.total` seconds. Raises UnreachableError, whatever went wrong.
@@ -98,13 +116,77 @@ class Fetcher:
             parsed = _parse(url)
             connection = self._connection(parsed)
             try:
-                return self._answer(connection, parsed.request_uri)
+                answer = self._converse(connection, "GET", parsed.request_uri, _HEADERS, None)
             finally:
                 connection.close()
         except UnreachableError:
             raise
         except Exception as error:  # noqa: BLE001 - sockets, TLS and HTTP parsers each have their own
             raise UnreachableError(_why(error)) from None
+        if answer.status != _OK:
+            raise UnreachableError(f"it answered {answer.status}")
+        return Document(answer.body, answer.max_age)
+
+    def ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> Answer:
+        """Ask something that changes nothing at the other end, on a kept connection where there is one.
+
+        A connection that the other end has closed meanwhile is replaced, once: the question may arrive there twice.
+        Whatever status is answered comes back. Raises UnreachableError; time as for `fetch`.
+        """
+        try:
+            parsed = _parse(url)
+            there = origin(url)
+            kept = self._take(there)
+            if kept is not None:
+                try:
+                    return self._ask(there, kept, method, parsed.request_uri, headers, body)
+                except ConnectionError:
+                    kept.close()
+            return self._ask(there, self._connection(parsed), method, parsed.request_uri, headers, body)
+        except UnreachableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - sockets, TLS and HTTP parsers each have their own
+            raise UnreachableError(_why(error)) from None
+
+    def close(self) -> None:
+        """Close the kept connections."""
+        while self._idle:
+            self._idle.pop()[1].close()
+
+    def _ask(
+        self,
+        there: tuple[str, str, int],
+        connection: HTTPConnection,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+    ) -> Answer:
+        try:
+            answer = self._converse(connection, method, target, {"User-Agent": "sts", **headers}, body)
+        except BaseException:
+            connection.close()
+            raise
+        if connection.sock is None or len(self._idle) == _MAX_IDLE:  # the answer said that it ends here
+            connection.close()
+        else:
+            self._idle.append((there, connection))
+        return answer
+
+    def _take(self, there: tuple[str, str, int]) -> HTTPConnection | None:
+        """A kept connection to `there` that still looks open; the youngest, which is the least likely to be gone."""
+        for _ in range(_MAX_IDLE):
+            try:
+                origin_of, connection = self._idle.pop()
+            except IndexError:
+                return None
+            if origin_of == there and connection.is_connected:
+                return connection
+            if origin_of == there:
+                connection.close()
+            else:
+                self._idle.appendleft((origin_of, connection))
+        return None
 
     def _connection(self, url: Url) -> HTTPConnection:
         host, wait = (url.host or "").strip("[]"), self._bounds.connect
@@ -112,9 +194,12 @@ class Fetcher:
             return HTTPSConnection(host, url.port, timeout=wait, ssl_context=self._tls)
         return HTTPConnection(host, url.port, timeout=wait)
 
-    def _answer(self, connection: HTTPConnection, target: str) -> Document:
+    def _converse(
+        self, connection: HTTPConnection, method: str, target: str, headers: Mapping[str, str], body: bytes | None
+    ) -> Answer:
         end = time.monotonic() + self._bounds.total
-        connection.connect()
+        if connection.sock is None:
+            connection.connect()
         peer: socket.socket = connection.sock
         connection.timeout = self._bounds.read  # the connection sets it on the socket before it reads
         # A time-out per read does not bound a peer that sends a byte a second: at the end, hang up.
@@ -122,19 +207,19 @@ class Fetcher:
         watch.daemon = True
         watch.start()
         try:
-            connection.request("GET", target, headers=_HEADERS, preload_content=False, decode_content=False)
-            document = self._read(connection.getresponse())
+            connection.request(
+                method, target, body=body, headers=dict(headers), preload_content=False, decode_content=False
+            )
+            answer = self._read(connection.getresponse())
         except Exception:
             _check_time(end)
             raise
         finally:
             watch.cancel()
         _check_time(end)  # a body without a length ends when we hang up, and would pass for whole
-        return document
+        return answer
 
-    def _read(self, answer: BaseHTTPResponse) -> Document:
-        if answer.status != _OK:
-            raise UnreachableError(f"it answered {answer.status}")
+    def _read(self, answer: BaseHTTPResponse) -> Answer:
         if answer.headers.get("Content-Encoding", "identity") != "identity":
             raise UnreachableError("it answered in a content encoding that nobody asked for")
         body = b""
@@ -142,7 +227,7 @@ class Fetcher:
             body += chunk
             if len(body) > self._bounds.body:
                 raise UnreachableError("its answer is too large")
-        return Document(body, _max_age(answer.headers))
+        return Answer(answer.status, {name.lower(): answer.headers[name] for name in answer.headers}, body)
 
 
 def _tls(ca: str | None) -> ssl.SSLContext:
@@ -192,13 +277,13 @@ def _hang_up(peer: socket.socket) -> None:
 def _max_age(headers: Mapping[str, str]) -> float | None:
     """Seconds for which the answer is fresh from now on: `max-age` less `Age`, 0 for `no-store` and `no-cache`."""
     fresh = None
-    for directive in headers.get("Cache-Control", "").lower().split(","):
+    for directive in headers.get("cache-control", "").lower().split(","):
         name, _, value = directive.strip().partition("=")
         if name in {"no-store", "no-cache"}:
             return 0.0
         if name == "max-age":
             fresh = _seconds(value.strip('"'))
-    return None if fresh is None else max(0.0, fresh - _seconds(headers.get("Age", "0")))
+    return None if fresh is None else max(0.0, fresh - _seconds(headers.get("age", "0")))
 
 
 def _seconds(text: str) -> float:

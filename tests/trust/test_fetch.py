@@ -12,7 +12,9 @@ QUICK = Bounds(connect=0.5, read=0.4, total=0.9, body=10_000)
 
 @pytest.fixture(scope="module")
 def fetcher():
-    return Fetcher(bounds=QUICK)
+    made = Fetcher(bounds=QUICK)
+    yield made
+    made.close()
 
 
 @pytest.mark.parametrize(
@@ -271,3 +273,78 @@ def test_a_ca_file_without_certificates_stops_the_start(content, tmp_path):
 def test_a_missing_ca_file_stops_the_start(tmp_path):
     with pytest.raises(StartError, match="No such file"):
         read_ca(KeptFile.of(tmp_path / "none.pem"))
+
+
+# --- questions, on kept connections ---
+
+
+def talk(*answers):
+    """Answer one request after the other on one connection, then close it."""
+
+    def behave(connection):
+        for number, answer in enumerate(answers):
+            if number and b"\r\n\r\n" not in connection.recv(65536):
+                return
+            connection.sendall(answer)
+
+    return behave
+
+
+def ok(body, *headers):
+    lines = ["HTTP/1.1 200 OK", f"Content-Length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def test_a_question_brings_method_headers_and_body_and_any_status_comes_back(peer, fetcher):
+    peer.answers(b"no", status=403, Cache_Control="max-age=7")
+    answer = fetcher.ask("POST", peer.url + "/ask", {"X-Mine": "1"}, b"a=b")
+    assert (answer.status, answer.body, answer.max_age) == (403, b"no", 7.0)
+    assert peer.requests[0].startswith("POST /ask HTTP/1.1\r\n")
+    assert {"X-Mine: 1", "Content-Length: 3", "User-Agent: sts"} <= set(peer.requests[0].split("\r\n"))
+
+
+def test_a_second_question_goes_over_the_same_connection(peer, fetcher):
+    peer.behave = talk(ok(b"one"), ok(b"two"))
+    assert [fetcher.ask("GET", peer.url, {}).body for _ in range(2)] == [b"one", b"two"]
+    assert len(peer.requests) == 1  # one connection
+
+
+def test_a_connection_that_was_closed_meanwhile_is_replaced(peer, fetcher):
+    peer.behave = talk(ok(b"one"))
+    first = fetcher.ask("GET", peer.url, {}).body
+    time.sleep(0.05)
+    peer.behave = talk(ok(b"two"))
+    assert (first, fetcher.ask("GET", peer.url, {}).body, len(peer.requests)) == (b"one", b"two", 2)
+
+
+def test_a_connection_that_ends_instead_of_answering_is_replaced_once(peer, fetcher):
+    def hang_up_on_the_second(connection):
+        connection.sendall(ok(b"one"))
+        connection.recv(65536)
+
+    peer.behave = hang_up_on_the_second
+    assert fetcher.ask("GET", peer.url, {}).body == b"one"
+    peer.behave = talk(ok(b"two"))
+    assert fetcher.ask("GET", peer.url, {}).body == b"two"
+
+
+def test_an_answer_that_ends_its_connection_leaves_none_behind(peer, fetcher):
+    peer.behave = talk(ok(b"one", "Connection: close"))
+    fetcher.ask("GET", peer.url, {})
+    peer.behave = talk(ok(b"two"))
+    assert fetcher.ask("GET", peer.url, {}).body == b"two"
+
+
+def test_a_redirect_is_an_answer_like_any_other_and_nobody_follows_it(peer, peers, fetcher):
+    elsewhere = peers()
+    peer.answers(b"", status=302, Location=elsewhere.url)
+    assert fetcher.ask("POST", peer.url, {}, b"token=secret").status == 302
+    assert elsewhere.requests == []
+
+
+def test_a_kept_connection_answers_for_its_own_origin_only(peer, peers, fetcher):
+    other = peers()
+    peer.behave = talk(ok(b"one"), ok(b"not this"))
+    other.behave = talk(ok(b"other"))
+    fetcher.ask("GET", peer.url, {})
+    assert fetcher.ask("GET", other.url, {}).body == b"other"

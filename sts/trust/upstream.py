@@ -1,0 +1,121 @@
+"""One service outside that requests have to wait for: bounded in time and number, and not at all once it is down.
+
+What goes wrong elsewhere, and is ruled out here: one slow service that takes all threads with it; a dead one that costs
+each request its whole time-out; a flood of retries that keeps it down.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as Late
+from typing import Final, TypeVar
+
+from sts.trust.fetch import UnreachableError
+
+Result = TypeVar("Result")
+
+PATIENCE: Final = 6.0
+"""Seconds that a request waits for an answer at most."""
+FAILURES: Final = 3
+"""Failures in a row after which nobody is sent any more, until one has tried."""
+FIRST_PAUSE: Final = 1.0
+"""Seconds until one may try again; doubled with each further failure, up to LONGEST_PAUSE."""
+LONGEST_PAUSE: Final = 30.0
+
+
+class Upstream:
+    """Asks one service in threads of its own, since a resolver that hangs cannot be interrupted.
+
+    At most `max_waiters` requests are under way there at once, those included that nobody waits for any more, and
+    only while `all_waiters`, which several services may share, has room. `monotonic` is a steady clock in seconds;
+    `notice` hears of every answer: "" or why there was none. To be made after a fork, or at least first used then.
+    """
+
+    def __init__(
+        self,
+        monotonic: Callable[[], float],
+        *,
+        max_waiters: int,
+        all_waiters: threading.BoundedSemaphore | None = None,
+        patience: float = PATIENCE,
+        notice: Callable[[str], None] = lambda _why: None,
+    ) -> None:
+        self._monotonic, self._patience, self._notice = monotonic, patience, notice
+        self._waiters = threading.BoundedSemaphore(max_waiters)
+        self._all_waiters = all_waiters
+        self._threads = ThreadPoolExecutor(max_waiters, thread_name_prefix="upstream")
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._not_before = float("-inf")
+        self._trouble = ""
+
+    @property
+    def trouble(self) -> str:
+        """Why the last attempt failed, "" if it did not; for operators."""
+        return self._trouble
+
+    def call(self, ask: Callable[[], Result]) -> Result:
+        """What `ask` comes to. Raises UnreachableError: `ask` did, or it takes too long, or nobody is sent now."""
+        self._check_open()
+        self._enter()
+        try:
+            future = self._threads.submit(self._attempt, ask)
+        except BaseException:
+            self._leave()
+            raise
+        future.add_done_callback(self._done)
+        try:
+            return future.result(self._patience)
+        except Late:
+            future.cancel()
+            raise UnreachableError("no answer in time") from None
+
+    def _attempt(self, ask: Callable[[], Result]) -> Result:
+        try:
+            result = ask()
+        except UnreachableError as error:
+            self._failed(str(error))
+            raise
+        except Exception as error:
+            self._failed(f"fault: {type(error).__name__}")
+            raise
+        with self._lock:
+            self._failures, self._not_before, self._trouble = 0, float("-inf"), ""
+        self._notice("")
+        return result
+
+    def _failed(self, why: str) -> None:
+        with self._lock:
+            self._failures += 1
+            self._trouble = why
+            if self._failures >= FAILURES:
+                pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - FAILURES, 10))
+                self._not_before = self._monotonic() + pause
+        self._notice(why)
+
+    def _check_open(self) -> None:
+        """Let nobody through during a pause; behind it one at a time until one has succeeded."""
+        if self._failures < FAILURES:
+            return
+        with self._lock:
+            now = self._monotonic()
+            if now < self._not_before:
+                raise UnreachableError(f"not asked, since it failed {self._failures} times: {self._trouble}")
+            self._not_before = now + self._patience  # this one tries; the others wait for what becomes of it
+
+    def _enter(self) -> None:
+        if not self._waiters.acquire(blocking=False):
+            raise UnreachableError("too many requests wait for it")
+        if self._all_waiters is not None and not self._all_waiters.acquire(blocking=False):
+            self._waiters.release()
+            raise UnreachableError("too many requests wait for services like it")
+
+    def _leave(self) -> None:
+        if self._all_waiters is not None:
+            self._all_waiters.release()
+        self._waiters.release()
+
+    def _done(self, _future: Future[Result]) -> None:
+        self._leave()

@@ -1,0 +1,143 @@
+import threading
+import time
+
+import pytest
+
+from sts.trust.fetch import UnreachableError
+from sts.trust.upstream import FAILURES, FIRST_PAUSE, LONGEST_PAUSE, Upstream
+
+
+@pytest.fixture
+def make(clock):
+    def upstream(**arguments):
+        return Upstream(clock, **{"max_waiters": 2, "patience": 5.0, **arguments})
+
+    return upstream
+
+
+def fail():
+    raise UnreachableError("it answered 500")
+
+
+def failed(upstream, times):
+    for _ in range(times):
+        with pytest.raises(UnreachableError):
+            upstream.call(fail)
+
+
+def test_what_it_answers_comes_back(make):
+    assert make().call(lambda: 42) == 42
+
+
+def test_a_failure_is_the_callers_and_an_operators_to_read(make):
+    told = []
+    upstream = make(notice=told.append)
+    failed(upstream, 1)
+    assert (upstream.trouble, told) == ("it answered 500", ["it answered 500"])
+    upstream.call(lambda: None)
+    assert (upstream.trouble, told[1:]) == ("", [""])
+
+
+def test_a_fault_of_ours_passes_through_and_counts_as_a_failure(make):
+    upstream = make()
+    with pytest.raises(ZeroDivisionError):
+        upstream.call(lambda: 1 / 0)
+    assert upstream.trouble == "fault: ZeroDivisionError"
+
+
+def test_nobody_waits_longer_than_the_patience(make):
+    release = threading.Event()
+    began = time.monotonic()
+    with pytest.raises(UnreachableError, match="in time"):
+        make(patience=0.05).call(release.wait)
+    assert time.monotonic() - began < 2
+    release.set()
+
+
+def test_as_many_as_may_wait_are_let_in_and_the_others_told_at_once(make):
+    release, inside = threading.Event(), threading.Semaphore(0)
+    upstream = make()
+
+    def hang():
+        inside.release()
+        release.wait(5)
+        return "late"
+
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(upstream.call(hang))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        assert inside.acquire(timeout=5)
+    with pytest.raises(UnreachableError, match="too many"):
+        upstream.call(lambda: None)
+    release.set()
+    for thread in threads:
+        thread.join()
+    assert answers == ["late", "late"]
+    assert upstream.call(lambda: "again") == "again"
+
+
+def test_what_nobody_waits_for_any_more_still_counts_as_under_way(make):
+    release = threading.Event()
+    upstream = make(max_waiters=1, patience=0.05)
+    with pytest.raises(UnreachableError, match="in time"):
+        upstream.call(release.wait)
+    with pytest.raises(UnreachableError, match="too many"):
+        upstream.call(lambda: None)
+    release.set()
+
+
+def test_services_that_share_their_waiters_leave_room_for_the_others(make):
+    shared = threading.BoundedSemaphore(1)
+    release = threading.Event()
+    one, other = make(all_waiters=shared, patience=0.05), make(all_waiters=shared)
+    with pytest.raises(UnreachableError, match="in time"):
+        one.call(release.wait)
+    with pytest.raises(UnreachableError, match="services like it"):
+        other.call(lambda: None)
+    release.set()
+
+
+def test_after_several_failures_nobody_is_sent_during_a_pause(make, clock):
+    upstream = make()
+    failed(upstream, FAILURES)
+    sent = []
+    with pytest.raises(UnreachableError, match="not asked"):
+        upstream.call(lambda: sent.append("during the pause"))
+    clock.now += FIRST_PAUSE
+    upstream.call(lambda: sent.append("behind it"))
+    assert sent == ["behind it"]
+
+
+def test_behind_a_pause_one_tries_before_the_others(make, clock):
+    upstream = make()
+    failed(upstream, FAILURES)
+    clock.now += FIRST_PAUSE
+    inside, release = threading.Event(), threading.Event()
+
+    def probe():
+        inside.set()
+        return release.wait(5)
+
+    thread = threading.Thread(target=upstream.call, args=[probe])
+    thread.start()
+    assert inside.wait(5)
+    with pytest.raises(UnreachableError, match="not asked"):
+        upstream.call(lambda: None)
+    release.set()
+    thread.join()
+    assert upstream.call(lambda: "open") == "open"
+
+
+def test_pauses_grow_up_to_their_bound(make, clock):
+    upstream = make()
+    failed(upstream, FAILURES)
+    for _ in range(12):
+        clock.now += LONGEST_PAUSE
+        failed(upstream, 1)
+    clock.now += LONGEST_PAUSE - 1
+    with pytest.raises(UnreachableError, match="not asked"):
+        upstream.call(lambda: None)
+    clock.now += 1
+    assert upstream.call(lambda: "open") == "open"
