@@ -70,22 +70,25 @@ def read_text(file: BinaryIO, what: str) -> str:
         fail(f"{what} is no UTF-8 text", EXIT_REFUSED)
 
 
-def show_faults(faults: tuple[Fault, ...], to: Console) -> None:
-    """Print faults grouped by file: `file:line  path  problem`, and below each what would be right."""
+def show_faults(faults: tuple[Fault, ...], to: Console, what: str = "") -> None:
+    """Print faults grouped by file: `file:line  path  problem`, and below each what would be right.
+
+    `what` stands before each problem: "warning: " for what is none.
+    """
     for number, (_, group) in enumerate(groupby(faults, key=lambda fault: fault.file)):
         if number:
             to.print()
         for fault in group:
-            to.print(Text.assemble(*_fault_line(fault)))
+            to.print(Text.assemble(*_fault_line(fault, what)))
             if fault.hint:
                 to.print(Text(f"    → {settings.printable(fault.hint)}", style="dim"))
 
 
-def _fault_line(fault: Fault) -> Iterator[tuple[str, str]]:
+def _fault_line(fault: Fault, what: str) -> Iterator[tuple[str, str]]:
     yield settings.printable(fault.place), "bold"
     if fault.path:
         yield f"  {settings.printable(fault.path)}", "cyan"
-    yield f"  {settings.printable(fault.problem)}", ""
+    yield f"  {what}{settings.printable(fault.problem)}", "yellow" if what else ""
 
 
 def summary(faults: tuple[Fault, ...]) -> str:

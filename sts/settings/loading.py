@@ -9,12 +9,12 @@ from typing import Final
 
 from sts.mint.keystore import SECRET_FILE
 from sts.options import Place
-from sts.settings import checks, rules
+from sts.settings import advice, checks, rules
 from sts.settings.assemble import KINDS, validate
 from sts.settings.checks import Parts
 from sts.settings.document import Document, read
 from sts.settings.environment import Environment
-from sts.settings.faults import SettingsError
+from sts.settings.faults import Fault, SettingsError
 from sts.settings.model import Settings
 
 _PARTS: Final = ("issuer", "keys", "cache", "forward_auth", *KINDS)
@@ -26,6 +26,18 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Settings:
 
     Raises SettingsError with every fault that can be found; of a file that is not valid YAML only that is told.
     """
+    return _examine(path, environment)[0]
+
+
+def examine(path: Path, environment: Mapping[str, str] | None = None) -> tuple[Settings, tuple[Fault, ...]]:
+    """Load as `load` does, and say too what is no fault but may well be a mistake."""
+    settings, document, parts = _examine(path, environment)
+    found = [finding for check in advice.CHECKS for finding in check(parts)]
+    warnings = [document.fault(one.path, one.problem, one.hint) for one in found]
+    return settings, tuple(sorted(warnings, key=lambda fault: (fault.file, fault.line)))
+
+
+def _examine(path: Path, environment: Mapping[str, str] | None) -> tuple[Settings, Document, Parts]:
     environment = Environment() if environment is None else environment
     document, faults, whole = read(path)
     if not whole:
@@ -47,7 +59,7 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Settings:
         raise SettingsError(faults)
     values["var"] = var
     # Every piece is validated already; a second time would ask a duration that is a number by now for its unit.
-    return Settings.model_construct(_fields_set=set(values), **values)
+    return Settings.model_construct(_fields_set=set(values), **values), document, parts
 
 
 def _var(document: Document, directory: Path, environment: Mapping[str, str]) -> Path:

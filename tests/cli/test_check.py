@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,10 +32,28 @@ def config(tmp_path):
     return path
 
 
-def test_a_right_configuration_is_one_line_with_counts(run, config):
+def test_a_right_configuration_is_one_line_with_counts_and_one_with_sizes(run, config):
     result = run("check", config)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == f"{config}: nothing is wrong: 1 client, 1 source, 2 audiences, 4 routes\n"
+    counted, sizes = result.stdout.splitlines()
+    assert counted == f"{config}: nothing is wrong: 1 client, 1 source, 2 audiences, 4 routes"
+    assert re.fullmatch(r"estimated bytes of a token: orders [0-9]+, billing [0-9]+", sizes)
+
+
+def test_a_warning_is_no_fault(run, config):
+    text = config.read_text().replace("  orders:\n", "  orders:\n    max_token_bytes: 300\n")
+    config.write_text(text)
+    line = text.splitlines().index("    max_token_bytes: 300") + 1
+    result = run("check", config)
+    assert result.exit_code == 0
+    first, hint, counted, _ = result.stdout.splitlines()
+    place = f"{config}:{line}  audiences.orders.max_token_bytes  warning: a typical token has about "
+    assert first.startswith(place)
+    assert hint.startswith("    → map fewer")
+    assert counted == f"{config}: nothing is wrong: 1 client, 1 source, 2 audiences, 4 routes, 1 warning"
+    effective = run("check", config, "--effective")
+    assert effective.stderr.startswith(place)
+    assert yaml.safe_load(effective.stdout)["audiences"]["orders"]["max_token_bytes"] == 300
 
 
 def test_every_fault_is_listed_with_file_line_path_and_what_would_be_right(run, config, tmp_path):
@@ -124,7 +143,7 @@ def test_what_cannot_start_says_so_on_one_line(monkeypatch, run):
     def fails(*_args, **_kwargs):
         raise StartError("there is no\nring")
 
-    monkeypatch.setattr("sts.settings.load", fails)
+    monkeypatch.setattr("sts.settings.examine", fails)
     result = run("check", MINIMAL)
     assert (result.exit_code, result.stderr) == (1, "sts: there is no\\nring\n")
 

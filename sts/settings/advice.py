@@ -1,0 +1,40 @@
+"""What is no fault but may well be a mistake: `sts check` prints it, and nothing is refused for it.
+
+A check here is one like those of `checks`: it takes the parts of a configuration without faults and yields findings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from sts.settings.checks import Check, Parts
+from sts.settings.faults import Finding
+from sts.settings.sizes import estimate
+
+BUFFER: Final = 4096
+"""Bytes of one header buffer, as gateways have them by default (nginx: one memory page)."""
+BESIDE: Final = 1024
+"""Bytes of an answer's head beside the token (design §5.3)."""
+
+
+def token_sizes(parts: Parts) -> Iterator[Finding]:
+    """A typical token is not refused for its size, and the largest one fits a gateway's header buffer."""
+    for name, typical in estimate(parts).items():
+        limit, path = parts.audiences[name].max_token_bytes, ("audiences", name, "max_token_bytes")
+        if typical > limit:
+            problem = f"a typical token has about {typical} bytes and would be refused, since {limit} are allowed"
+            yield Finding(
+                path, problem, "map fewer or shorter `claims`, or raise it together with the gateway's buffers"
+            )
+        elif limit > BUFFER - BESIDE:
+            problem = (
+                f"tokens of up to {limit} bytes do not fit a header buffer of 4 KB, which gateways have by default; "
+                f"a typical one has about {typical}"
+            )
+            hint = "raise the gateway's buffers (nginx: `proxy_buffer_size` of the auth location), or write at most"
+            yield Finding(path, problem, f"{hint} {BUFFER - BESIDE}")
+
+
+CHECKS: Final[tuple[Check, ...]] = (token_sizes,)
+"""The checks of this module, in the order of the sections."""
