@@ -170,6 +170,7 @@ class Trail:
             "kid": None if issued is None else issued.kid,
             "exp": None if issued is None else issued.expires_at,
             "cached": issued is not None and issued.cached,
+            "shadow": None if issued is None else _trials(issued),
             "duration_us": duration_us,
             "revision": self.revision,
         }
@@ -181,6 +182,12 @@ class Trail:
             if self._stranger:
                 event["facts"]["client_hash"] = _hash(secret, b"client\0", self._stranger)
         return event
+
+
+def _trials(issued: Issued) -> dict[str, str] | None:
+    """What the rules on trial would have done; of a kept token only where its judgement still counts."""
+    trials = issued.shadow.items()
+    return {name: one.outcome if one.lasts or not issued.cached else "unknown" for name, one in trials} or None
 
 
 def _correlation_id(name: str) -> str | None:
@@ -295,6 +302,7 @@ def _line(event: dict[str, Any]) -> bytes:
     # What a caller can blow up goes first; what says who, why and which token always has its place.
     event["audiences"] = [name[:_SHORT_TEXT] for name in (event["audiences"] or ())[:_SHORT_ITEMS]]
     event["scopes"] = None
+    event["shadow"] = dict([*(event["shadow"] or {}).items()][:_SHORT_ITEMS]) or None
     event["truncated"] = True
     if "facts" in event:
         event["facts"] = {name: value for name, value in event["facts"].items() if name == "why"}

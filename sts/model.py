@@ -204,12 +204,24 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """What a rule on trial would have done: `allow`, `deny`, or `error`, which would refuse as well.
+
+    `lasts` says that the same request would come to the same later on: the rule does not read the clock.
+    """
+
+    outcome: Literal["allow", "deny", "error"]
+    lasts: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """The decision: this identity, for these audiences, with these scopes, until then. Made only by `policy.decide`.
 
     `aud` holds the values of the claim; `scopes` None means that the token carries no scope at all. `claims` are the
     audience's mapped claims, reserved names excluded; `headers` the identity headers for forward-auth. `not_after`
     ends the token whatever its `ttl`. `keep` says whether the minted token may be cached, `fresh_until` how long.
+    `shadow` is what the audiences' rules on trial would have done, by audience.
     """
 
     client_id: str
@@ -227,11 +239,15 @@ class Grant:
     min_remaining: float
     max_token_bytes: int
     keep: bool
+    shadow: Mapping[str, Trial] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A minted token, new or from the cache, and what the doors answer with. `expires_at` is its `exp`."""
+    """A minted token, new or from the cache, and what the doors answer with. `expires_at` is its `exp`.
+
+    `shadow` is that of its grant.
+    """
 
     subject: str = field(repr=False)
 
@@ -242,4 +258,5 @@ class Issued:
     kid: str
     scopes: tuple[str, ...] | None
     headers: Mapping[str, str] = field(repr=False)
+    shadow: Mapping[str, Trial] = field(default_factory=dict)
     cached: bool = False

@@ -21,7 +21,7 @@ from sts import audit
 from sts.audit import LINE_BYTES, AuditLog, AuditSettings, subject_hash
 from sts.audit_file import AuditFile
 from sts.errors import CLIENT_REFUSED, EXPIRED, REASONS, UNSAFE_HEADER_VALUE, StartError
-from sts.model import TYPE_ACCESS_TOKEN, Ask, Caller, Credential, Issued, Peer, Presented
+from sts.model import TYPE_ACCESS_TOKEN, Ask, Caller, Credential, Issued, Peer, Presented, Trial
 from sts.options import Place
 from sts.telemetry import Log, Metrics
 
@@ -31,7 +31,7 @@ JWT = "eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiJtYXJrZWQtdXNlciJ9.c2l
 FIELDS = [
     *("time", "event", "outcome", "reason", "request_id", "correlation_id", "door", "client", "source", "kind"),
     *("audiences", "scopes", "route", "subject_hash", "credential_hash", "jti", "kid", "exp", "cached"),
-    *("duration_us", "revision"),
+    *("shadow", "duration_us", "revision"),
 ]
 CREDENTIAL = Credential(TYPE_ACCESS_TOKEN, JWT)
 PRESENTED = Presented("jwt", "corporate-idp", TYPE_ACCESS_TOKEN, {"sub": "marked-user"})
@@ -141,6 +141,7 @@ def test_an_allowed_request_leaves_one_line_with_the_fields_of_the_contract(log,
         "kid": "kid-1",
         "exp": 1_800_000_300,
         "cached": False,
+        "shadow": None,
         "duration_us": 62_500,
         "revision": "revision-1",
     }
@@ -182,6 +183,18 @@ def test_a_token_from_the_cache_says_so(log, lines):
     trail.issued(replace(ISSUED, cached=True))
     log.record(trail)
     assert json.loads(lines[0])["cached"] is True
+
+
+@pytest.mark.parametrize(
+    ("cached", "expected"),
+    [(False, {"orders": "deny", "hours": "allow"}), (True, {"orders": "deny", "hours": "unknown"})],
+)
+def test_rules_on_trial_are_told_and_of_a_kept_token_only_where_the_judgement_lasts(log, lines, cached, expected):
+    trail = log.begin("token", "request-1", "revision-1")
+    trials = {"orders": Trial("deny", lasts=True), "hours": Trial("allow", lasts=False)}
+    trail.issued(replace(ISSUED, cached=cached, shadow=trials))
+    log.record(trail)
+    assert json.loads(lines[0])["shadow"] == expected
 
 
 @pytest.mark.parametrize("fraction", ["000", "001", "999"])
@@ -342,12 +355,14 @@ def test_a_line_that_would_be_too_long_loses_what_a_caller_can_blow_up_and_says_
     trail = log.begin("token", "r", "v")
     trail.asked(ask())
     trail.aimed(["audience-" + "x" * 110] * 40)
-    trail.issued(replace(ISSUED, scopes=("s" * 250,) * 40))
+    trials = {"audience-" + "x" * 110 + str(number): Trial("error", lasts=True) for number in range(40)}
+    trail.issued(replace(ISSUED, scopes=("s" * 250,) * 40, shadow=trials))
     log.record(trail)
     event = json.loads(lines[0])
     assert len(lines[0]) < LINE_BYTES
     assert (event["truncated"], event["jti"], event["scopes"]) == (True, "jti-1", None)
     assert event["audiences"] == [("audience-" + "x" * 110)[:64]] * 8
+    assert event["shadow"] == dict.fromkeys([*trials][:8], "error")
 
 
 def test_a_line_that_would_be_too_long_keeps_why(log, lines):

@@ -118,6 +118,7 @@ class Entry:
             *(self, issued, self.causes, self.parts, self.causes.until, issued.expires_at),
             *(issued.subject, issued.token, issued.jti, issued.scopes, *(issued.scopes or ())),
             *(issued.headers, *issued.headers, *issued.headers.values()),
+            *(issued.shadow, *issued.shadow.values()),
         ]
         # A read-only view does not count the dictionary behind it.
         return sum(map(getsizeof, objects)) + getsizeof(dict(issued.headers))

@@ -19,6 +19,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "exchange": ("sts.cli.exchange:exchange", "Ask a running service for a token and show what it holds."),
     "keys": ("sts.cli.keys:keys", "Make, list and rotate the signing keys."),
     "clients": ("sts.cli.clients:clients", "Make the secrets that gateways call with."),
+    "shadow": ("sts.cli.shadow:shadow", "Sum up what rules on trial would have done."),
     "health": ("sts.cli.health:health", "Ask the service on this machine how it is."),
     "version": ("sts.cli.main:version", "Print the version."),
 }

@@ -110,6 +110,7 @@ def _decided(_part: Any, arguments: tuple[Any, ...], grant: Any) -> dict[str, ob
         "ttl": show_duration(grant.ttl),
         "ends at the latest": _time(grant.not_after),
         "may be cached": grant.keep,
+        **{f"shadow of {name}": f"{trial.outcome}, if it were enforced" for name, trial in grant.shadow.items()},
         **{f"header {name}": value for name, value in grant.headers.items()},
     }
 

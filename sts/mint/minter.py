@@ -49,4 +49,5 @@ class Minter:
             kid=signer.kid,
             scopes=grant.scopes,
             headers=grant.headers,
+            shadow=grant.shadow,
         )

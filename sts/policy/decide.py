@@ -15,6 +15,7 @@ from sts.policy.consent import Consent, Target
 from sts.policy.headers import header_value
 from sts.policy.mapping import identify
 from sts.policy.rules import AudienceRules, Named, RouteRules, SourceRules
+from sts.policy.shadow import judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ class Policy:
             max_token_bytes=min(audience.settings.max_token_bytes for audience in target.audiences),
             keep=not route.reads_now
             and all(one.settings.reuse == "shared" and not one.reads_now for one in target.audiences),
+            shadow=judge(target.audiences, scope),
         )
 
     def _route(self, ask: Ask) -> RouteRules:

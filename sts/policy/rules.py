@@ -71,7 +71,11 @@ class SourceRules:
 
 @dataclass(frozen=True, slots=True)
 class AudienceRules:
-    """One backend. `facts` are the request facts that its rules read, `reads_now` whether one reads the clock."""
+    """One backend. `facts` are the request facts that its rules read, `reads_now` whether one reads the clock.
+
+    `shadow` counts for `facts`, since it is judged once for all requests that one kept token answers. It does not for
+    `reads_now`: a rule on trial must not keep tokens out of the cache.
+    """
 
     name: str
     aud: str
@@ -79,6 +83,7 @@ class AudienceRules:
     settings: AudienceSettings
     scopes: frozenset[str] | None
     allow: Expression | None
+    shadow: Expression | None
     claims: Named
     headers: Named
     facts: frozenset[str]
@@ -88,6 +93,7 @@ class AudienceRules:
     def of(cls, name: str, settings: AudienceSettings, algorithm: str) -> AudienceRules:
         """Compile; `algorithm` is what `keys.algorithm` says."""
         allow = compile_rule(settings.allow, AUDIENCE_VARIABLES) if settings.allow else None
+        shadow = compile_rule(settings.shadow, AUDIENCE_VARIABLES) if settings.shadow else None
         claims = _compile(settings.claims, AUDIENCE_VARIABLES)
         headers = _compile(settings.headers, AUDIENCE_VARIABLES)
         read = reads([*([allow] if allow else []), *(rule for _, rule in (*claims, *headers))])
@@ -98,9 +104,10 @@ class AudienceRules:
             settings=settings,
             scopes=None if settings.scopes is None else frozenset(settings.scopes),
             allow=allow,
+            shadow=shadow,
             claims=claims,
             headers=headers,
-            facts=request_facts(read),
+            facts=request_facts(read | (shadow.reads if shadow else frozenset())),
             reads_now="now" in read,
         )
 

@@ -39,7 +39,7 @@ ClaimName = Annotated[str, StringConstraints(min_length=1, max_length=128), Afte
 class AudienceSettings(Section):
     """One backend: what its token holds, for how long, under which rule."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset({"encryption", "opa", "bind", "shadow", "evidence"})
+    not_yet: ClassVar[frozenset[str]] = frozenset({"encryption", "opa", "bind", "evidence"})
 
     enabled: bool = True
     """`false` refuses the audience from the next reload on and voids its cached tokens."""
@@ -57,6 +57,8 @@ class AudienceSettings(Section):
     """The scopes this backend knows. Without it the token has no `scope`, and asking for one is refused."""
     allow: Rule | None = None
     """A CEL rule over `identity`, `client`, `request`, `route`, `now`; anything but `true` refuses."""
+    shadow: Rule | None = None
+    """A rule on trial, written as `allow` is: evaluated and told in the audit, never enforced."""
     claims: dict[ClaimName, Rule] = Field(default_factory=dict)
     """CEL per claim beside the registered ones, over the same variables. An absent value leaves the claim out."""
     headers: dict[HeaderName, Rule] = Field(default_factory=dict)

@@ -16,6 +16,8 @@ from sts.trust.key_source import FileJwks
 
 _LATER_FUNCTIONS: Final = ("lookup", "ip_in")
 _ALWAYS: Final = frozenset({"subject", "scopes"})
+_LOGIN: Final = frozenset({"auth_time", "acr", "amr"})
+"""What a credential may say of the login (OpenID Connect Core §2): a rule may ask for it before any source maps it."""
 
 
 def source_rules(parts: Parts) -> Iterator[Finding]:
@@ -51,8 +53,9 @@ def audience_rules(parts: Parts) -> Iterator[Finding]:
     known = _known(parts)
     for name, audience in parts.audiences.items():
         path = ("audiences", name)
-        if audience.allow is not None:
-            yield from _compiles((*path, "allow"), audience.allow, AUDIENCE_VARIABLES, known, condition=True)
+        for key, condition in (("allow", audience.allow), ("shadow", audience.shadow)):
+            if condition is not None:
+                yield from _compiles((*path, key), condition, AUDIENCE_VARIABLES, known, condition=True)
         for key, rules in (("claims", audience.claims), ("headers", audience.headers)):
             for written, rule in rules.items():
                 yield from _compiles((*path, key, written), rule, AUDIENCE_VARIABLES, known)
@@ -63,7 +66,7 @@ def audience_rules(parts: Parts) -> Iterator[Finding]:
 
 def _known(parts: Parts) -> dict[str, frozenset[str]]:
     """What the variables of an audience hold; attributes of faulty and disabled sources count."""
-    mapped: set[str] = set(_ALWAYS)
+    mapped: set[str] = set(_ALWAYS | _LOGIN)
     for entry in parts.entries("sources").values():
         identity = entry.get("identity")
         mapped.update(identity if isinstance(identity, dict) else ())

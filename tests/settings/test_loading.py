@@ -33,7 +33,7 @@ NOT_BUILT = {
     *("clients.sidecar.auth", "clients.partner-gateway.auth", "clients.orders-service.backend_of"),
     *("sources.legacy-as.type", "sources.split-tokens.envelope", "sources.partner-certificates.type"),
     *("sources.partner-keys.type", "sources.webhooks.type", "sources.field-devices.type"),
-    *("sources.gateway-session.type", "audiences.orders.opa", "audiences.orders.bind", "audiences.orders.shadow"),
+    *("sources.gateway-session.type", "audiences.orders.opa", "audiences.orders.bind"),
     *("audiences.orders.evidence", "audiences.billing.format", "audiences.billing.encryption"),
     "routes.billing.allow",  # ip_in
 }
