@@ -175,9 +175,13 @@ def _as_json(found: Report, begin: str) -> dict[str, object]:
         "unreadable": found.unreadable,
         "rows": [
             {
-                **{"audience": audience, "client": client, "route": route},
-                **{"denied": row.counts["deny"], "errors": row.counts["error"]},
-                **{"allowed": row.counts["allow"], "unknown": row.counts["unknown"]},
+                "audience": audience,
+                "client": client,
+                "route": route,
+                "denied": row.counts["deny"],
+                "errors": row.counts["error"],
+                "allowed": row.counts["allow"],
+                "unknown": row.counts["unknown"],
                 "last_denied": {"time": row.last[0], "request_id": row.last[1]} if row.last[0] else None,
             }
             for (audience, client, route), row in _sorted(found)
