@@ -16,14 +16,12 @@ from pydantic.fields import FieldInfo
 
 from sts.audit import AuditSettings
 from sts.cache.tokens import CacheSettings
-from sts.clients.secret import SecretClient
-from sts.credentials.jwt import JwtSource
+from sts.credentials.introspection import Match
 from sts.edge.forward_auth import ForwardAuthSettings
-from sts.edge.routes import RouteSettings
 from sts.mint.settings import KeysSettings
 from sts.options import Section
-from sts.policy.settings import AudienceSettings
 from sts.settings import Settings, schema
+from sts.settings.kinds import KINDS
 from sts.settings.listen import Listen
 from sts.settings.model import Defaults
 
@@ -68,17 +66,37 @@ SECTIONS: Final[tuple[tuple[str, type[Section], str], ...]] = (
     ("`audit`", AuditSettings, ""),
     ("`forward_auth`", ForwardAuthSettings, ""),
     ("`defaults`", Defaults, "Each holds keys of the entries of its section:"),
-    ("`clients`: one entry per gateway, by client id", SecretClient, ""),
-    ("`sources`: one entry per origin of credentials", JwtSource, ""),
-    ("`audiences`: one entry per backend", AudienceSettings, ""),
-    ("`routes`: one entry per route", RouteSettings, ""),
+)
+
+ENTRIES: Final = {
+    "clients": "one entry per gateway, by client id",
+    "sources": "one entry per origin of credentials",
+    "audiences": "one entry per backend",
+    "routes": "one entry per route",
+}
+
+NESTED: Final[tuple[tuple[str, type[Section], str], ...]] = (
+    ("`match` of an introspection source", Match, "Which opaque tokens are asked about there:"),
 )
 
 
 def render() -> str:
     """The whole page."""
     definitions = schema()["$defs"]
-    return "\n".join([INTRODUCTION, *(line for section in SECTIONS for line in _section(*section, definitions))])
+    return "\n".join([INTRODUCTION, *(line for section in sections() for line in _section(*section, definitions))])
+
+
+def sections() -> list[tuple[str, type[Section], str]]:
+    """All parts of the page: title, model, introduction."""
+    return [*SECTIONS, *_of_kinds(), *NESTED]
+
+
+def _of_kinds() -> Iterator[tuple[str, type[Section], str]]:
+    """The sections with entries; one page part for each kind of entry."""
+    for name, kinds in KINDS.items():
+        for choice, model in kinds.models.items():
+            of = f" with `{kinds.key}: {choice}`" if len(kinds.models) > 1 else ""
+            yield f"`{name}`{of}: {ENTRIES[name]}", model, ""
 
 
 def _section(title: str, model: type[Section], introduction: str, definitions: dict[str, Any]) -> Iterator[str]:

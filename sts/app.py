@@ -20,7 +20,8 @@ from sts.cache.memory import Memory
 from sts.cache.tokens import Entry, TokenCache
 from sts.clients.directory import Clients
 from sts.clients.failures import Failures
-from sts.credentials.jwt import JwtKind, JwtSourceAtWork
+from sts.credentials.jwt import JwtKind, JwtSource, JwtSourceAtWork
+from sts.credentials.kind import Source
 from sts.credentials.sources import Sources
 from sts.edge.discovery import discovery
 from sts.edge.forward_auth import ForwardAuthDoor
@@ -51,7 +52,7 @@ class Revision:
     exchange: Exchange
     token_door: TokenDoor
     forward_auth_door: ForwardAuthDoor
-    sources: tuple[JwtSourceAtWork, ...]
+    sources: Mapping[str, Source]
 
 
 class App:
@@ -82,15 +83,11 @@ class App:
 
     def build(self, settings: Settings) -> Revision:
         """Compile a whole revision; nothing is in force until it is assigned."""
-        at_work = {
-            name: JwtSourceAtWork(name, source, self.issuers.keys(source.trusted(name)))
-            for name, source in settings.sources.items()
-            if source.enabled
-        }
+        sources = self._sources(settings)
         exchange = Exchange(
             revision=settings.revision,
             clients=Clients(settings.clients, self.failures),
-            sources=Sources((JwtKind(at_work.values()),), at_work),
+            sources=sources,
             policy=policy(settings, self._stamped(settings)),
             minter=Minter(settings.issuer, self.keyring),
             tokens=self.tokens,
@@ -103,7 +100,17 @@ class App:
             [name for audience in settings.audiences.values() for name in audience.headers],
             {name: audience.max_token_bytes for name, audience in settings.audiences.items()},
         )
-        return Revision(settings, exchange, TokenDoor(), door, tuple(at_work.values()))
+        return Revision(settings, exchange, TokenDoor(), door, sources.by_name)
+
+    def _sources(self, settings: Settings) -> Sources:
+        """Put the enabled sources to work, each as its kind wants it."""
+        enabled = {name: source for name, source in settings.sources.items() if source.enabled}
+        jwt = {
+            name: JwtSourceAtWork(name, source, self.issuers.keys(source.trusted(name)))
+            for name, source in enabled.items()
+            if isinstance(source, JwtSource)
+        }
+        return Sources((JwtKind(jwt.values()),), {**jwt})
 
     def _stamped(self, settings: Settings) -> dict[str, str]:
         """The fingerprint of each entry with a stamp of when it last changed.
@@ -127,7 +134,7 @@ class App:
             "ring_version": status.version,
             "ring_unseen_s": round(status.unseen),
             "keys": {name: {"kid": key.kid, "due_in_s": round(key.due_in)} for name, key in status.keys.items()},
-            "degraded": {one.name: one.keys.trouble for one in self.current.sources if one.keys.trouble},
+            "degraded": {name: one.trouble for name, one in self.current.sources.items() if one.trouble},
         }
         return Readiness(status.usable, detail)
 

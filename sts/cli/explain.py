@@ -21,6 +21,7 @@ from sts.audit import AuditLog
 from sts.cli import common
 from sts.cli.story import SHOWN, Story, Told, show
 from sts.clients.secret import digest
+from sts.credentials.jwt import JwtSource
 from sts.edge.token import GRANT_TYPE
 from sts.errors import UNKNOWN_ISSUER, Refusal, StartError
 from sts.jose import parse
@@ -199,7 +200,11 @@ def _unknown(settings: Settings, credential: str) -> dict[str, object]:
     else:
         hints["unverified header"] = token.header
         hints["unverified claims"] = token.claims
-    known = [source.issuer + ("" if source.enabled else " (disabled)") for source in settings.sources.values()]
+    known = [
+        source.issuer + ("" if source.enabled else " (disabled)")
+        for source in settings.sources.values()
+        if isinstance(source, JwtSource)
+    ]
     return {**hints, "configured issuers": ", ".join(known) or "none"}
 
 

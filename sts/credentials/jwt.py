@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from sts.credentials.kind import SourceSettings
-from sts.errors import BAD_ALGORITHM, BAD_TYPE, MALFORMED, UNKNOWN_ISSUER, Refusal
+from sts.credentials.kind import OutboundUrl, ShortText, SomeNames, SourceSettings
+from sts.errors import BAD_ALGORITHM, BAD_TYPE, MALFORMED, UNKNOWN_ISSUER, Refusal, StartError
 from sts.jose import Algorithm, Compact, looks_signed, media_type, parse, text_or_texts, verify
 from sts.model import (
     NOT_APPLICABLE,
@@ -21,10 +21,10 @@ from sts.model import (
     Presented,
     Principal,
 )
-from sts.options import Duration, KeptConfigFile, Names
-from sts.trust.fetch import check_url
+from sts.options import Duration, KeptConfigFile
+from sts.trust.fetch import check_url, read_ca
 from sts.trust.issuers import Issuer
-from sts.trust.key_source import KeySource
+from sts.trust.key_source import FileJwks, KeySource
 
 KIND: Final = "jwt"
 MAX_LEEWAY: Final = 60.0
@@ -34,24 +34,12 @@ TYPE_SECURITY_EVENT: Final = "security event"
 _ID_TOKEN_CLAIMS: Final = frozenset({"nonce", "at_hash", "c_hash"})
 _ACCESS_TOKEN_CLAIMS: Final = ("sub", "client_id", "iat", "jti")  # beside iss, exp and aud (RFC 9068 §2.2)
 
-ShortText = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 Typ = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$&^_.+/-]{1,128}$")]
-
-
-def _checked_url(value: str) -> str:
-    check_url(value)
-    return value
 
 
 def _short_leeway(value: float) -> float:
     if value > MAX_LEEWAY:
         raise ValueError('at most "60s": more would undo `nbf` and `iat` (RFC 9068 §4)')
-    return value
-
-
-def _not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
-    if not value or not all(value):
-        raise ValueError("name at least one; an empty list would accept nothing")
     return value
 
 
@@ -64,7 +52,7 @@ class JwtSource(SourceSettings):
     """A signed JWT (RFC 7519)."""
     issuer: ShortText
     """The exact `iss` of its tokens. Nothing is fetched for any other."""
-    jwks_uri: Annotated[str, AfterValidator(_checked_url)] | None = None
+    jwks_uri: OutboundUrl | None = None
     """Where the issuer publishes its keys: https, or http to a literal loopback address."""
     jwks_file: KeptConfigFile | None = None
     """The issuer's JWK set as a file, instead of `jwks_uri`; a reload reads it anew."""
@@ -74,7 +62,7 @@ class JwtSource(SourceSettings):
     """PEM certificates of the CAs that the issuer's https is checked against, instead of the system's."""
     algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)]
     """What may have signed its tokens; a key's own type, curve and `alg` narrow it further (RFC 8725 §3.1)."""
-    audience: Annotated[Names, AfterValidator(_not_empty)]
+    audience: SomeNames
     """What its tokens' audience must be: any of these."""
     audience_claim: ShortText = "aud"
     """What names the audience where there is no `aud`: `client_id` for issuers whose tokens have none."""
@@ -109,6 +97,19 @@ class JwtSource(SourceSettings):
                 raise ValueError(f"discovery begins at the issuer's URL: {error}") from None
         return self
 
+    def file_faults(self) -> Iterator[tuple[str, str]]:
+        """As SourceSettings says."""
+        try:
+            if self.jwks_file is not None:
+                FileJwks(self.jwks_file, self.algorithms)
+        except StartError as error:
+            yield "jwks_file", str(error)
+        try:
+            if self.ca_file is not None:
+                read_ca(self.ca_file)
+        except StartError as error:
+            yield "ca_file", str(error)
+
     def trusted(self, name: str) -> Issuer:
         """What decides about this source's keys; `name` is the source's."""
         return Issuer(
@@ -142,6 +143,11 @@ class JwtSourceAtWork:
         self._token_types = frozenset(TYPE_PREFIX + name for name in settings.token_types)
         self._typ = frozenset({None, "jwt", AT_JWT} if settings.typ is None else map(media_type, settings.typ))
         self._required = ("exp", *(_ACCESS_TOKEN_CLAIMS if self._typ == {AT_JWT} else ()))
+
+    @property
+    def trouble(self) -> str:
+        """As Source says."""
+        return self.keys.trouble
 
     def accept(self, token: Compact, declared: str) -> None:
         """Refuse what this source does not take, before anything is fetched: BAD_ALGORITHM, BAD_TYPE, MALFORMED."""

@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Protocol
+
+from pydantic import AfterValidator, StringConstraints
 
 from sts.model import Credential, Limits, Presented, Principal
 from sts.options import Names, Namespace, Rule, Section
+from sts.trust.fetch import check_url
+
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+
+
+def _checked_url(value: str) -> str:
+    check_url(value)
+    return value
+
+
+OutboundUrl = Annotated[str, AfterValidator(_checked_url)]
+"""Where something is fetched or asked: https, or http to a literal loopback address."""
+
+
+def _not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value or not all(value):
+        raise ValueError("name at least one; an empty list would accept nothing")
+    return value
+
+
+SomeNames = Annotated[Names, AfterValidator(_not_empty)]
+"""At least one text."""
 
 
 class SourceSettings(Section):
-    """One configured origin of inbound credentials, whatever its kind."""
+    """One configured origin of inbound credentials, whatever its kind.
+
+    `variable` is what its rules call the proven credential, `attributes` what that one holds: None for whatever an
+    issuer put into it.
+    """
 
     not_yet: ClassVar[frozenset[str]] = frozenset()
+    variable: ClassVar[str] = "claims"
+    attributes: ClassVar[frozenset[str] | None] = None
 
     enabled: bool = True
     """`false` refuses the source's credentials from the next reload on and voids the tokens they made."""
@@ -26,12 +57,20 @@ class SourceSettings(Section):
     identity: dict[str, Rule]
     """CEL per attribute over the proven credential; `subject` must be there."""
 
+    def file_faults(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with the files that it names: the key, and a sentence."""
+        yield from ()
+
 
 class Source(Protocol):
     """A configured source at work: one instance of a kind."""
 
     name: str
     limits: Limits
+
+    @property
+    def trouble(self) -> str:
+        """Why what it depends on outside could not be had the last time, "" if it could; for operators."""
 
     def prove(self, presented: Presented, now: float) -> Principal:
         """Prove what was presented and report its facts. May wait; raises Refusal."""

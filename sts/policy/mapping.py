@@ -19,7 +19,7 @@ def identify(admitted: Admitted, rules: SourceRules) -> Identity:
     where an attribute cannot be evaluated or has an unexpected type. An absent key gives an absent attribute.
     """
     try:
-        scope = bind({"claims": admitted.principal.attributes})
+        scope = bind({rules.variable: admitted.principal.attributes})
     except EvaluationError as error:
         raise Refusal(NO_MAPPING, why=str(error)) from None
     if rules.require is not None:

@@ -13,13 +13,16 @@ from sts.expressions import Expression, compile_rule
 from sts.policy.settings import AudienceSettings
 
 ALL: Final = "*"
-SOURCE_VARIABLES: Final = frozenset({"claims"})
 AUDIENCE_VARIABLES: Final = frozenset({"identity", "client", "request", "route", "now"})
 REQUEST_FACTS: Final = ("method", "host", "path", "scheme", "ip")
 
 
 class SourceRuleSettings(Protocol):
     """What the policy reads of a source's settings, whatever its kind."""
+
+    @property
+    def variable(self) -> str:
+        """What its rules call the proven credential."""
 
     @property
     def audiences(self) -> tuple[str, ...] | None:
@@ -51,8 +54,12 @@ Named = tuple[tuple[str, Expression], ...]
 
 @dataclass(frozen=True, slots=True)
 class SourceRules:
-    """How one source's principals become identities. `namespace` None: its subjects stand as they are."""
+    """How one source's principals become identities. `namespace` None: its subjects stand as they are.
 
+    `variable` is what its rules call the proven credential.
+    """
+
+    variable: str
     audiences: frozenset[str]
     namespace: str | None
     require: Expression | None
@@ -61,11 +68,13 @@ class SourceRules:
     @classmethod
     def of(cls, settings: SourceRuleSettings, *, alone: bool) -> SourceRules:
         """Compile; `alone` says that the whole configuration has this one source."""
+        variables = frozenset({settings.variable})
         return cls(
+            variable=settings.variable,
             audiences=frozenset({ALL} if settings.audiences is None else settings.audiences),
             namespace=None if alone and settings.namespace is None else settings.namespace or "",
-            require=compile_rule(settings.require, SOURCE_VARIABLES) if settings.require else None,
-            identity=_compile(settings.identity, SOURCE_VARIABLES),
+            require=compile_rule(settings.require, variables) if settings.require else None,
+            identity=_compile(settings.identity, variables),
         )
 
 

@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from sts.clients.secret import SecretClient
-from sts.credentials.jwt import JwtSource
-from sts.edge.routes import RouteSettings
 from sts.mint.settings import KeysSettings
 from sts.options import Name, Place, Section
 from sts.policy.settings import AudienceSettings
 from sts.settings.document import Document
 from sts.settings.faults import Finding, Later, Trail, findings, near, not_yet, quote, unknown_key
+from sts.settings.kinds import KINDS, Kinds
 from sts.settings.model import Settings
-
-KINDS: Final[Mapping[str, tuple[str, type[Section]]]] = {
-    "clients": ("client", SecretClient),
-    "sources": ("source", JwtSource),
-    "audiences": ("audience", AudienceSettings),
-    "routes": ("route", RouteSettings),
-}
-
-_CHOICES: Final[Mapping[str, tuple[str, str, frozenset[str], str]]] = {
-    "clients": (
-        *("auth", "secret", frozenset({"private_key_jwt", "tls", "network", "access_token"})),
-        "secret: HTTP Basic or form at /token, X-Gateway-Secret at /forward-auth",
-    ),
-    "sources": (
-        *("type", "jwt"),
-        frozenset({"introspection", "client_certificate", "api_key", "signed_request", "self_signed_jwt", "vouched"}),
-        "",
-    ),
-}
-"""Sections with kinds of entries: the key that says which, the kind that is built, the contract's others,
-and what the kind that is built means, where its name does not say it."""
 
 _NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
 
@@ -103,8 +80,8 @@ def _adapter(name: str) -> TypeAdapter[Any]:
 
 def _section(section: str, document: Document, place: Place, found: list[Finding]) -> dict[str, Section]:
     """The entries of a section that are right in themselves; what is wrong with the others goes into `found`."""
-    kind, model = KINDS[section]
-    document.merge_defaults(kind, section)
+    kinds = KINDS[section]
+    document.merge_defaults(kinds.entry, section)
     entries = document.value[section] or {}
     if not isinstance(entries, dict):
         found.append(Finding((section,), "must be a mapping of names to settings", f"such as `{section}: {{NAME: …}}`"))
@@ -113,8 +90,9 @@ def _section(section: str, document: Document, place: Place, found: list[Finding
     for name, entry in entries.items():
         if entry is None:
             continue  # told with all that is empty
-        problems = [*_wrong_name(section, name), *_wrong_choice(section, name, entry)]
+        problems = [*_wrong_name(section, name), *_wrong_choice(kinds, section, name, entry)]
         if not problems:
+            model = kinds.model_of(entry)
             try:
                 right[name] = model.model_validate(entry, context=place)
             except ValidationError as error:
@@ -131,29 +109,47 @@ def _wrong_name(section: str, name: str) -> Iterator[Finding]:
         yield Finding((section, name), f"{quote(name)} cannot be a name", hint)
 
 
-def _wrong_choice(section: str, name: str, entry: object) -> Iterator[Finding]:
-    """An entry of another kind is judged by nothing else: its keys are not those of the kind that is built."""
-    if section not in _CHOICES or not isinstance(entry, dict):
+def _wrong_choice(kinds: Kinds, section: str, name: str, entry: object) -> Iterator[Finding]:
+    """An entry of a kind that is not known is judged by nothing else: its keys are those of that kind."""
+    if not kinds.key or not isinstance(entry, dict):
         return
-    key, built, later, meaning = _CHOICES[section]
-    choice = entry.get(key)
-    if isinstance(choice, str) and choice in later:
-        yield Finding((section, name, key), *not_yet(choice))
-    elif choice is not None and choice != built:
-        hint = meaning or near(str(choice), (built,))
-        yield Finding((section, name, key), f"{quote(choice)} is not one of: '{built}'", hint)
+    choice, path = entry.get(kinds.key), (section, name, kinds.key)
+    built = [one for one in kinds.models if one not in kinds.later]
+    known = ", ".join(f"'{one}'" for one in built)
+    if isinstance(choice, str) and choice in kinds.later:
+        yield Finding(path, *not_yet(choice))
+    elif choice is None and kinds.key not in entry:
+        yield Finding(path, f"`{kinds.key}` is missing", f"one of: {known}")
+    elif choice is not None and choice not in built:
+        yield Finding(path, f"{quote(choice)} is not one of: {known}", near(str(choice), built))
 
 
 def _faulty_defaults(document: Document, place: Place) -> Iterator[Finding]:
-    """What is wrong with the defaults in themselves, where no entry may show it; what they leave out is no fault."""
+    """What is wrong with the defaults in themselves, where no entry may show it; what they leave out is no fault.
+
+    Where a section has several kinds of entries, a default is a fault only if it is one for each of them: one that is
+    good for some kinds shows at the entries of the others.
+    """
     defaults = document.value.get("defaults")
-    for kind, model in KINDS.values():
-        shared = defaults.get(kind) if isinstance(defaults, dict) else None
-        if not isinstance(shared, dict):
-            continue
-        try:
-            model.model_validate(shared, context=place)
-        except ValidationError as error:
-            for finding in findings(error, model, ("defaults", kind), (), _LATER):
-                if len(finding.path) > 2 and finding.path[2] in shared:
-                    yield finding
+    for kinds in KINDS.values():
+        shared = defaults.get(kinds.entry) if isinstance(defaults, dict) else None
+        if isinstance(shared, dict):
+            by_model = [_faults_of(shared, model, kinds.entry, place) for model in kinds.models.values()]
+            everywhere = set.intersection(*({one.path for one in found} for found in by_model))
+            known = [
+                {one.path: one for one in found if one.path in everywhere and not one.problem.startswith("unknown")}
+                for found in by_model
+            ]
+            told = {one.path: one for one in by_model[0]} | {
+                path: one for found in known for path, one in found.items()
+            }
+            yield from (told[path] for path in sorted(everywhere, key=str))
+
+
+def _faults_of(shared: dict[str, Any], model: type[Section], entry: str, place: Place) -> list[Finding]:
+    try:
+        model.model_validate(shared, context=place)
+    except ValidationError as error:
+        found = findings(error, model, ("defaults", entry), (), _LATER)
+        return [one for one in found if len(one.path) > 2 and one.path[2] in shared]
+    return []

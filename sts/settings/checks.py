@@ -11,8 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sts.cache.tokens import CacheSettings
+from sts.clients.client import ClientSettings
 from sts.clients.secret import SecretClient
+from sts.credentials.api_key import ApiKeySource
+from sts.credentials.introspection import IntrospectionSource
 from sts.credentials.jwt import JwtSource
+from sts.credentials.kind import SourceSettings
 from sts.edge.forward_auth import ForwardAuthSettings
 from sts.edge.profiles import PROFILES
 from sts.edge.routes import RouteSettings, ties
@@ -37,8 +41,8 @@ class Parts:
     keys: KeysSettings | None = None
     cache: CacheSettings | None = None
     forward_auth: ForwardAuthSettings | None = None
-    clients: Mapping[str, SecretClient] = field(default_factory=dict)
-    sources: Mapping[str, JwtSource] = field(default_factory=dict)
+    clients: Mapping[str, ClientSettings] = field(default_factory=dict)
+    sources: Mapping[str, SourceSettings] = field(default_factory=dict)
     audiences: Mapping[str, AudienceSettings] = field(default_factory=dict)
     routes: Mapping[str, RouteSettings] = field(default_factory=dict)
 
@@ -119,6 +123,8 @@ def issuers(parts: Parts) -> Iterator[Finding]:
     """Each `iss` leads to one source, and never back to us."""
     seen: dict[str, str] = {}
     for name, source in parts.sources.items():
+        if not isinstance(source, JwtSource):
+            continue
         path = ("sources", name, "issuer")
         if source.issuer == parts.issuer:
             yield Finding(
@@ -128,6 +134,28 @@ def issuers(parts: Parts) -> Iterator[Finding]:
             other = ("sources", seen[source.issuer], "issuer")
             yield Finding(path, f"is also the issuer of {other[1]} ({parts.place(other)})", "one source per issuer")
         seen.setdefault(source.issuer, name)
+
+
+def prefixes(parts: Parts) -> Iterator[Finding]:
+    """Each opaque token, and each API key, is one source's: nothing is ever tried at several (IN-06)."""
+    opaque = {name: one for name, one in parts.sources.items() if isinstance(one, IntrospectionSource)}
+    keys = {name: one for name, one in parts.sources.items() if isinstance(one, ApiKeySource)}
+    yield from _rivals({name: (("prefix",), one.prefix) for name, one in keys.items()})
+    yield from _rivals({name: (("match", "prefix"), one.match.prefix) for name, one in opaque.items() if one.match})
+    rest = [name for name, one in opaque.items() if one.match is None]
+    for name in rest[1:]:
+        hint = "one introspection source may go without `match`, for whatever no other one's prefix fits"
+        yield Finding(("sources", name, "match"), f"must be written, since {rest[0]} has none either", hint)
+
+
+def _rivals(named: Mapping[str, tuple[Trail, str]]) -> Iterator[Finding]:
+    seen: list[tuple[str, str]] = []
+    for name, (path, prefix) in named.items():
+        for other, theirs in seen:
+            if prefix.startswith(theirs) or theirs.startswith(prefix):
+                problem = f"{quote(prefix)} and {quote(theirs)} of {other} begin alike: a credential could be of either"
+                yield Finding(("sources", name, *path), problem, "choose prefixes of which none begins another")
+        seen.append((name, prefix))
 
 
 def auds(parts: Parts) -> Iterator[Finding]:
@@ -188,13 +216,14 @@ def secrets(parts: Parts) -> Iterator[Finding]:
     """A secret belongs to one client: shared, either could call as the other."""
     seen: dict[str, str] = {}
     for name, client in parts.clients.items():
-        for index, digest in enumerate(client.secrets):
+        written = client.secrets if isinstance(client, SecretClient) else ()
+        for index, digest in enumerate(written):
             path = ("clients", name, "secrets", index)
             owner = seen.setdefault(digest.get_secret_value(), name)
             if owner != name:
                 hint = "`sts clients secret` makes a new one"
                 yield Finding(path, f"is also a secret of the client {owner}", hint)
-            elif digest in client.secrets[:index]:
+            elif digest in written[:index]:
                 yield Finding(path, "is written twice", "keep one of them")
 
 
@@ -235,6 +264,6 @@ def cached(parts: Parts) -> Iterator[Finding]:
 
 
 CHECKS: Final[tuple[Check, ...]] = (
-    *(names, consent, namespaces, issuers, auds, scopes, tied_routes, profiles, secrets, headers, cached),
+    *(names, consent, namespaces, issuers, prefixes, auds, scopes, tied_routes, profiles, secrets, headers, cached),
 )
 """The checks of this module, in the order of the sections."""

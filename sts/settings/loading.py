@@ -10,11 +10,12 @@ from typing import Final
 from sts.mint.keystore import SECRET_FILE
 from sts.options import Place
 from sts.settings import advice, checks, rules
-from sts.settings.assemble import KINDS, validate
+from sts.settings.assemble import validate
 from sts.settings.checks import Parts
 from sts.settings.document import Document, read
 from sts.settings.environment import Environment
 from sts.settings.faults import Fault, SettingsError
+from sts.settings.kinds import KINDS
 from sts.settings.model import Settings
 
 _PARTS: Final = ("issuer", "keys", "cache", "forward_auth", *KINDS)

@@ -12,8 +12,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from sts.audit import AuditSettings
 from sts.cache.tokens import CacheSettings
 from sts.clients.client import UNIX, PeerNetwork
-from sts.clients.secret import SecretClient
-from sts.credentials.jwt import JwtSource
 from sts.edge.forward_auth import ForwardAuthSettings
 from sts.edge.routes import RouteSettings
 from sts.errors import StartError
@@ -24,6 +22,7 @@ from sts.policy.settings import AudienceSettings
 from sts.settings.asked import listening_at
 from sts.settings.canonical import digest
 from sts.settings.faults import not_yet
+from sts.settings.kinds import AnyClient, AnySource
 from sts.settings.listen import DEFAULT, Listen, available_cpus
 from sts.trust.fetch import check_url
 
@@ -103,9 +102,9 @@ class Settings(Section):
     """How the forward-auth door answers."""
     defaults: Defaults = Defaults()
     """Settings merged into every entry of a section."""
-    clients: dict[Name, SecretClient] = Field(default_factory=dict)
+    clients: dict[Name, AnyClient] = Field(default_factory=dict)
     """Who may ask for tokens: the gateways, by client id."""
-    sources: dict[Name, JwtSource] = Field(default_factory=dict)
+    sources: dict[Name, AnySource] = Field(default_factory=dict)
     """Which inbound credentials are believed, by name."""
     audiences: dict[Name, AudienceSettings] = Field(default_factory=dict)
     """The backends, by name, and what each one's token holds."""

@@ -26,14 +26,20 @@ def schema() -> dict[str, Any]:
     sections["listen"]["anyOf"] = [{"type": "string"}, listen]
     sections["secret"]["anyOf"] = [place for place in sections["secret"]["anyOf"] if place["type"] == "object"]
     for definition in definitions.values():
-        for value in definition["properties"].values():
+        for value in definition.get("properties", {}).values():
             if "anyOf" in value:  # a key is left out, never written with nothing behind it
                 value["anyOf"] = [form for form in value["anyOf"] if form != {"type": "null"}]
     for kind, section in _WITH_DEFAULTS.items():
         sections[section]["additionalProperties"] = False  # a name that fits no pattern
         (entry,) = sections[section]["patternProperties"].values()
-        # Any required key of an entry may come from `defaults` instead, which a schema cannot see.
-        definitions[entry["$ref"].rpartition("/")[2]].pop("required", None)
+        for one in entry.get("anyOf", [entry]):
+            # Any required key of an entry may come from `defaults` instead, which a schema cannot see; but for the one
+            # that says which kind it is, as long as there are several.
+            definition = definitions[one["$ref"].rpartition("/")[2]]
+            choice = [name for name in ("type", "auth") if name in definition.get("required", ()) and "anyOf" in entry]
+            definition.pop("required", None)
+            if choice:
+                definition["required"] = choice
         shared = definitions["Defaults"]["properties"]
         shared[kind] = {"description": shared[kind]["description"], **entry}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **written, "title": "sts"}

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from sts.errors import StartError
 from sts.expressions import ExpressionError, check_condition, check_reads, compile_rule
 from sts.mint.settings import KeysSettings, does_not_fit
-from sts.policy.rules import AUDIENCE_VARIABLES, REQUEST_FACTS, SOURCE_VARIABLES
+from sts.policy.rules import AUDIENCE_VARIABLES, REQUEST_FACTS
 from sts.settings.checks import Check, Parts
 from sts.settings.faults import Finding, Trail, not_yet
-from sts.trust.fetch import read_ca
-from sts.trust.key_source import FileJwks
 
 _LATER_FUNCTIONS: Final = ("lookup", "ip_in")
 _ALWAYS: Final = frozenset({"subject", "scopes"})
@@ -27,25 +24,19 @@ def source_rules(parts: Parts) -> Iterator[Finding]:
         if "subject" not in source.identity:
             hint = "such as `subject: claims.sub`: whom the minted token is about"
             yield Finding((*path, "identity", "subject"), "`subject` is missing", hint)
+        variables = frozenset({source.variable})
+        known = {} if source.attributes is None else {source.variable: source.attributes}
         if source.require is not None:
-            yield from _compiles((*path, "require"), source.require, SOURCE_VARIABLES, condition=True)
+            yield from _compiles((*path, "require"), source.require, variables, known, condition=True)
         for attribute, rule in source.identity.items():
-            yield from _compiles((*path, "identity", attribute), rule, SOURCE_VARIABLES)
+            yield from _compiles((*path, "identity", attribute), rule, variables, known)
 
 
 def source_files(parts: Parts) -> Iterator[Finding]:
     """The files that sources name can be used; of a disabled source as well, since a reload may enable it."""
     for name, source in parts.sources.items():
-        try:
-            if source.jwks_file is not None:
-                FileJwks(source.jwks_file, source.algorithms)
-        except StartError as error:
-            yield Finding(("sources", name, "jwks_file"), str(error))
-        try:
-            if source.ca_file is not None:
-                read_ca(source.ca_file)
-        except StartError as error:
-            yield Finding(("sources", name, "ca_file"), str(error))
+        for key, problem in source.file_faults():
+            yield Finding(("sources", name, key), problem)
 
 
 def audience_rules(parts: Parts) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ ISSUER = "https://sts.example.internal"
 
 class _Source:
     audiences = None
+    variable = "claims"
     namespace = None
     require = None
 

@@ -38,7 +38,7 @@ from sts.settings import model as _all_sections  # noqa: F401 - so that each is 
             "basic",
             "auth",
             "\"basic\" is not one of: 'secret'",
-            "secret: HTTP Basic or form at /token",
+            "known here: secret",
         ),
         ("clients", "auth", 12, "auth", '"12" is not one of', ""),
         ("clients", "backend_of", [], "backend_of", "`backend_of` is not supported yet", "later release"),
@@ -177,17 +177,24 @@ def errors(section, values):
 
 
 def test_required_keys_are_told_each_at_the_entry_with_what_they_mean(base, faults):
-    base["clients"]["bare"] = {}
+    base["clients"]["bare"] = {"auth": "secret"}
     found = {fault.path: fault for fault in faults(base)}
-    assert {"clients.bare.audiences", "clients.bare.auth", "clients.bare.secrets"} <= set(found)
+    assert {"clients.bare.audiences", "clients.bare.secrets"} <= set(found)
     assert found["clients.bare.audiences"].problem == "`audiences` is missing"
     assert found["clients.bare.audiences"].hint.startswith("Which audiences it may ask for")
-    assert found["clients.bare.audiences"].line == found["clients.bare.auth"].line > 1
+    assert found["clients.bare.audiences"].line == found["clients.bare.secrets"].line > 1
+
+
+def test_an_entry_that_does_not_say_its_kind_is_asked_for_that_and_nothing_else(base, faults):
+    base["sources"]["bare"] = {"identity": 7}
+    told = [(fault.path, fault.problem) for fault in faults(base) if fault.path.startswith("sources.bare.")]
+    assert ("sources.bare.type", "`type` is missing") in told
+    assert not [path for path, _ in told if path.startswith("sources.bare.identity")]
 
 
 def test_an_entry_of_a_kind_that_is_not_built_has_one_fault_only(base, faults):
     base["sources"]["opaque"] = {
-        "type": "introspection",
+        "type": "vouched",
         "endpoint": "https://as.example.com",
         "match": {"prefix": "a"},
     }

@@ -25,9 +25,9 @@ def test_the_page_is_what_the_code_would_write(script):
 
 def test_every_setting_has_its_row_and_its_words(script):
     page = script.render()
-    sections = {model.__name__ for _, model, _ in script.SECTIONS}
+    sections = {model.__name__ for _, model, _ in script.sections()}
     assert set(schema()["$defs"]) <= sections
-    for _, model, _ in script.SECTIONS:
+    for _, model, _ in script.sections():
         for name, field in model.model_fields.items():
             assert f"| `{name}` |" in page
             assert field.description, f"{model.__name__}.{name} has no docstring"

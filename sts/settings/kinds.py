@@ -1,0 +1,57 @@
+"""Which kinds of entries each section has. A new kind of client or source is one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from sts.clients.secret import SecretClient
+from sts.credentials.api_key import ApiKeySource
+from sts.credentials.introspection import IntrospectionSource
+from sts.credentials.jwt import JwtSource
+from sts.edge.routes import RouteSettings
+from sts.options import Section
+from sts.policy.settings import AudienceSettings
+
+AnyClient = SecretClient
+AnySource = JwtSource | IntrospectionSource | ApiKeySource
+
+
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """The kinds of one section's entries: `models` by what an entry's `key` says, or one alone where there is no key.
+
+    `entry` is the word for one entry; `later` are the contract's kinds that are not built yet.
+    """
+
+    entry: str
+    models: Mapping[str, type[Section]]
+    key: str = ""
+    later: frozenset[str] = frozenset()
+
+    def model_of(self, entry: object) -> type[Section]:
+        """The model that an entry is read with; it says itself what is wrong with one that is no mapping."""
+        choice = entry.get(self.key) if isinstance(entry, dict) else None
+        found = self.models.get(choice) if isinstance(choice, str) else None
+        return next(iter(self.models.values())) if found is None else found
+
+
+KINDS: Final[Mapping[str, Kinds]] = {
+    "clients": Kinds(
+        "client",
+        {"secret": SecretClient},
+        key="auth",
+        later=frozenset({"private_key_jwt", "tls", "network", "access_token"}),
+    ),
+    "sources": Kinds(
+        "source",
+        {"jwt": JwtSource, "introspection": IntrospectionSource, "api_key": ApiKeySource},
+        key="type",
+        later=frozenset(
+            {"introspection", "api_key", "client_certificate", "signed_request", "self_signed_jwt", "vouched"}
+        ),
+    ),
+    "audiences": Kinds("audience", {"": AudienceSettings}),
+    "routes": Kinds("route", {"": RouteSettings}),
+}
