@@ -8,6 +8,15 @@ RFC 7515 §4 and §10.12), and joserfc's algorithm objects verify the very bytes
 Nothing here knows an issuer: which key may prove which token is decided in `sts.trust` and `sts.credentials.jwt`.
 """
 
+from sts.jose.jwe import (
+    ContentEncryption,
+    EncryptKey,
+    EncryptKeys,
+    KeyManagement,
+    encrypt,
+    import_encryption_jwk,
+    import_encryption_jwks,
+)
 from sts.jose.jwk import SUPPORTED, Algorithm, KeySet, VerifyKey, import_jwk, import_jwks, thumbprint
 from sts.jose.jws import MAX_TOKEN, Compact, compact, looks_signed, media_type, parse, text_or_texts, verify
 from sts.jose.strict import UnfitError, strict_json
@@ -17,10 +26,17 @@ __all__ = [
     "SUPPORTED",
     "Algorithm",
     "Compact",
+    "ContentEncryption",
+    "EncryptKey",
+    "EncryptKeys",
+    "KeyManagement",
     "KeySet",
     "UnfitError",
     "VerifyKey",
     "compact",
+    "encrypt",
+    "import_encryption_jwk",
+    "import_encryption_jwks",
     "import_jwk",
     "import_jwks",
     "looks_signed",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, TypeVar, get_args
 
 from joserfc import jwk as joserfc_jwk
 from joserfc.jwk import ECKey, OKPKey, RSAKey
@@ -31,6 +31,8 @@ _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"
 
 PublicKey = RSAKey | ECKey | OKPKey
 _CLASSES: Final[dict[str, type[PublicKey]]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
+
+Imported = TypeVar("Imported")
 
 _registry: Final = JWSRegistry(algorithms=sorted(SUPPORTED))
 # "EdDSA" leaves the curve open; here it means Ed25519 and nothing else (RFC 9864 §2.2).
@@ -70,6 +72,20 @@ def import_jwks(document: bytes | Mapping[str, Any], algorithms: Collection[str]
     it adds no trust, while to drop one would refuse good tokens. Raises UnfitError if the document is no JWK set,
     is too large, or leaves no usable key.
     """
+    found, skipped = import_each(document, lambda entry: import_jwk(entry, algorithms))
+    keys: dict[tuple[str | None, str], VerifyKey] = {}
+    for key in found:
+        keys.setdefault((key.kid, key.thumbprint), key)
+    return KeySet(tuple(keys.values()), skipped)
+
+
+def import_each(
+    document: bytes | Mapping[str, Any], importer: Callable[[object], Imported]
+) -> tuple[list[Imported], tuple[str, ...]]:
+    """Import the entries of a JWK set that `importer` takes, and a sentence for each that it raises UnfitError for.
+
+    Raises UnfitError if the document is no JWK set, is too large, or leaves no usable key.
+    """
     if isinstance(document, bytes):
         if len(document) > MAX_DOCUMENT:
             raise UnfitError("the JWK set is too large")
@@ -79,18 +95,16 @@ def import_jwks(document: bytes | Mapping[str, Any], algorithms: Collection[str]
         raise UnfitError('it is not a JWK set, an object with an array "keys"')
     if len(entries) > MAX_KEYS:
         raise UnfitError("the JWK set holds too many keys")
-    keys: dict[tuple[str | None, str], VerifyKey] = {}
+    keys: list[Imported] = []
     skipped = []
     for number, entry in enumerate(entries, start=1):
         try:
-            key = import_jwk(entry, algorithms)
+            keys.append(importer(entry))
         except UnfitError as error:
             skipped.append(f"key {number}: {error}")
-        else:
-            keys.setdefault((key.kid, key.thumbprint), key)
     if not keys:
         raise UnfitError("; ".join(["the JWK set holds no usable key", *skipped[:5]]))
-    return KeySet(tuple(keys.values()), tuple(skipped))
+    return keys, tuple(skipped)
 
 
 def import_jwk(jwk: object, algorithms: Collection[str]) -> VerifyKey:
@@ -98,6 +112,19 @@ def import_jwk(jwk: object, algorithms: Collection[str]) -> VerifyKey:
 
     A private or symmetric key is refused, not trimmed: whoever publishes one has lost it (RFC 7517 §9.2).
     """
+    jwk, kid = check_members(jwk)
+    _check_purpose(jwk)
+    public = import_public(jwk)
+    fitting = frozenset(
+        name for name in SUPPORTED.intersection(algorithms) if jwk.get("alg", name) == name and _fits(name, public)
+    )
+    if not fitting:
+        raise UnfitError("no configured algorithm fits it")
+    return VerifyKey(public.thumbprint(), kid, fitting, public)
+
+
+def check_members(jwk: object) -> tuple[Mapping[str, Any], str | None]:
+    """The members of a public JWK, and its kid. Raises UnfitError for what is none of a kind we know."""
     if not isinstance(jwk, Mapping):
         raise UnfitError("it is not an object")
     kty, kid = jwk.get("kty"), jwk.get("kid")
@@ -107,14 +134,7 @@ def import_jwk(jwk: object, algorithms: Collection[str]) -> VerifyKey:
         raise UnfitError("it holds private members")
     if kid is not None and not is_kid(kid):
         raise UnfitError("its kid is not a short printable text")
-    _check_purpose(jwk)
-    public = _import_public(kty, jwk)
-    fitting = frozenset(
-        name for name in SUPPORTED.intersection(algorithms) if jwk.get("alg", name) == name and _fits(name, public)
-    )
-    if not fitting:
-        raise UnfitError("no configured algorithm fits it")
-    return VerifyKey(public.thumbprint(), kid, fitting, public)
+    return jwk, kid
 
 
 def thumbprint(jwk: Mapping[str, Any]) -> str:
@@ -139,8 +159,9 @@ def _check_purpose(jwk: Mapping[str, Any]) -> None:
         raise UnfitError("its key_ops do not name verify")
 
 
-def _import_public(kty: str, jwk: Mapping[str, Any]) -> PublicKey:
+def import_public(jwk: Mapping[str, Any]) -> PublicKey:
     """Take the public members only, and the key's canonical form, so that one key has one thumbprint."""
+    kty = jwk["kty"]
     members = {name: jwk[name] for name in _PUBLIC[kty] if isinstance(jwk.get(name), str)}
     if len(members) != len(_PUBLIC[kty]):
         raise UnfitError("a member is missing or not a text")

@@ -10,7 +10,7 @@ from typing import Final
 from sts.jose import UnfitError, import_jwks, strict_json
 from sts.options import KeptFile
 from sts.trust.fetch import Fetcher, UnreachableError, origin, read_ca
-from sts.trust.key_source import FileJwks, KeySource
+from sts.trust.key_source import FileJwks, KeySource, LookUp
 from sts.trust.remote_jwks import Loaded, RemoteJwks, clamp_life
 
 WELL_KNOWN: Final = "/.well-known/openid-configuration"
@@ -45,10 +45,11 @@ class Issuers:
     max_waiters: int
     notice: Callable[[str, str], None] = lambda _source, _why: None
     _remote: dict[tuple[Issuer, str | None], RemoteJwks] = field(default_factory=dict, repr=False)
-    _all_waiters: threading.BoundedSemaphore = field(init=False, repr=False)
+    all_waiters: threading.BoundedSemaphore = field(init=False, repr=False)
+    """What all that wait for keys share, those for backends' keys too."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_all_waiters", threading.BoundedSemaphore(MANY * self.max_waiters))
+        object.__setattr__(self, "all_waiters", threading.BoundedSemaphore(MANY * self.max_waiters))
 
     def keys(self, issuer: Issuer) -> KeySource:
         """The keys of `issuer`; a remote set is the one that is there already, unless its settings changed.
@@ -66,21 +67,21 @@ class Issuers:
                 stale_jwks=issuer.stale_jwks,
                 max_waiters=self.max_waiters,
                 notice=lambda why: self.notice(issuer.source, why),
-                all_waiters=self._all_waiters,
+                all_waiters=self.all_waiters,
             )
         return known
 
 
-def _loader(issuer: Issuer, fetcher: Fetcher, clock: Callable[[], float]) -> Callable[[], Loaded]:
+def _loader(issuer: Issuer, fetcher: Fetcher, clock: Callable[[], float]) -> Callable[[], Loaded[LookUp]]:
     uri = issuer.jwks_uri
     if uri is None:
         return Discovery(issuer, fetcher, clock).load
     return lambda: _load(fetcher, uri, issuer.algorithms)
 
 
-def _load(fetcher: Fetcher, uri: str, algorithms: tuple[str, ...]) -> Loaded:
+def _load(fetcher: Fetcher, uri: str, algorithms: tuple[str, ...]) -> Loaded[LookUp]:
     document = fetcher.fetch(uri)
-    return Loaded(import_jwks(document.body, algorithms), document.max_age)
+    return Loaded(LookUp(import_jwks(document.body, algorithms)), document.max_age)
 
 
 class Discovery:
@@ -95,7 +96,7 @@ class Discovery:
         self._uri = ""
         self._until = float("-inf")
 
-    def load(self) -> Loaded:
+    def load(self) -> Loaded[LookUp]:
         """Fetch the issuer's keys. Raises UnreachableError or UnfitError."""
         if self._clock() >= self._until:
             self._uri, life = self._discover()

@@ -1,4 +1,4 @@
-"""The keys of one issuer over HTTP: fresh enough, never waited for without need, never replaced by a failure.
+"""Keys of an issuer or a backend over HTTP: fresh enough, never waited for without need, never replaced by a failure.
 
 What goes wrong elsewhere, and is ruled out here: a failed refresh that empties the set (PyJWT #1162); a fetch for
 every random `kid` (hydra #2535); a revoked key that stays since its `kid` is known (svelte-langgraph #284); a slow
@@ -11,10 +11,10 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from sts.errors import SOURCE_UNREACHABLE, Refusal
-from sts.jose import KeySet, UnfitError, VerifyKey
+from sts.jose import UnfitError, VerifyKey
 from sts.trust.fetch import UnreachableError
 from sts.trust.key_source import LookUp
 
@@ -34,19 +34,24 @@ PATIENCE: Final = 6.0
 """Seconds that a request waits for the keys at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """One successful fetch: the keys, and the seconds for which the issuer says they may be kept."""
+Keys = TypeVar("Keys")
+"""A set of keys, ready to be looked into."""
+Found = TypeVar("Found")
 
-    keys: KeySet
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Generic[Keys]):
+    """One successful fetch: the keys, and the seconds for which their owner says they may be kept."""
+
+    keys: Keys
     max_age: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _Held(Generic[Keys]):
     """A set and its times: refreshed from the first on, in force until the second, a last resort until the third."""
 
-    keys: LookUp
+    keys: Keys
     refresh_at: float
     fresh_until: float
     stale_until: float
@@ -59,8 +64,8 @@ class _Flight:
     landed: threading.Event = field(default_factory=threading.Event)
 
 
-class RemoteJwks:
-    """A `KeySource` over `load`, which fetches the set, may take its time, and raises UnreachableError or UnfitError.
+class RemoteSet(Generic[Keys]):
+    """Keys over `load`, which fetches the set, may take its time, and raises UnreachableError or UnfitError.
 
     Fetches run in a thread of their own, one at a time, none before the first use: it may be made before a fork.
     At most `max_waiters` requests wait for one, and only while `all_waiters`, which issuers share, has room: the others
@@ -70,7 +75,7 @@ class RemoteJwks:
 
     def __init__(
         self,
-        load: Callable[[], Loaded],
+        load: Callable[[], Loaded[Keys]],
         clock: Callable[[], float],
         *,
         stale_jwks: float,
@@ -85,7 +90,7 @@ class RemoteJwks:
         self._all_waiters = all_waiters or threading.BoundedSemaphore(max_waiters)
         self._lock = threading.Lock()
         # Written by the fetching thread under the lock, read without it: each is one reference.
-        self._held: _Held | None = None
+        self._held: _Held[Keys] | None = None
         self._flight: _Flight | None = None
         self._not_before = float("-inf")
         self._failed_at = float("-inf")
@@ -94,16 +99,22 @@ class RemoteJwks:
 
     @property
     def trouble(self) -> str:
-        """As KeySource says."""
+        """Why the last attempt to get the keys failed, "" if it did not; for operators."""
         return self._trouble
 
-    def keys_for(self, kid: str | None, algorithm: str, now: float) -> tuple[VerifyKey, ...]:
-        """As KeySource says. Waits only if there is no set in force, or if it does not know `kid`."""
+    def find(
+        self, look: Callable[[Keys], Found | None], missing: Callable[[Keys], Refusal], now: float, **facts: object
+    ) -> Found:
+        """What `look` finds in the set. Waits only if there is no set in force, or if it finds nothing in it.
+
+        Raises what `missing` says of a set that is fresh and has nothing, and SOURCE_UNREACHABLE, with `facts`, where
+        there is none to be had.
+        """
         held = self._held
         if held is not None and self._in_force(held, now):
             if now >= held.refresh_at:
                 self._fly(now)
-            found = held.keys.find(kid, algorithm)
+            found = look(held.keys)
             if found:
                 return found
         flight = self._fly(now)
@@ -111,25 +122,28 @@ class RemoteJwks:
             self._wait(flight)
         held, now = self._held, self._clock()
         # No newer set could be had: what is left of the last good one is better than an outage, for as long as allowed.
-        found = held.keys.find(kid, algorithm) if held is not None and now < held.stale_until else ()
+        found = look(held.keys) if held is not None and now < held.stale_until else None
         if found:
             return found
         fresh = held is not None and now < held.fresh_until and (flight is None or flight.landed.is_set())
         if held is not None and fresh and not self._trouble:
-            raise held.keys.unknown(kid, algorithm)
-        raise Refusal(SOURCE_UNREACHABLE, why=self._trouble or "no answer yet", kid=kid)
+            raise missing(held.keys)
+        raise Refusal(SOURCE_UNREACHABLE, why=self._trouble or "no answer yet", **facts)
 
-    def current(self, thumbprint: str) -> bool:
-        """As KeySource says; sees to it that the set is refreshed even where only cached answers are asked for."""
+    def holds(self, look: Callable[[Keys], bool]) -> bool:
+        """Whether there is a set in force and `look` says yes to it. Never waits.
+
+        It sees to it that the set is refreshed even where only cached answers are asked for.
+        """
         held = self._held
         if held is None:
             return False
         now = self._clock()
         if now >= held.refresh_at:
             self._fly(now, block=False)
-        return thumbprint in held.keys.thumbprints and self._in_force(held, now)
+        return look(held.keys) and self._in_force(held, now)
 
-    def _in_force(self, held: _Held, now: float) -> bool:
+    def _in_force(self, held: _Held[Keys], now: float) -> bool:
         """Whether to use the set without waiting: it is fresh, or stale while the issuer is known to be down."""
         if now < held.fresh_until:
             return held.fresh_until - now <= MAX_LIFE  # else the clock was set back, and says nothing of the set's age
@@ -186,11 +200,11 @@ class RemoteJwks:
         flight.landed.set()
         self._notice(why)
 
-    def _keep(self, loaded: Loaded, now: float) -> None:
+    def _keep(self, loaded: Loaded[Keys], now: float) -> None:
         life = clamp_life(loaded.max_age)
         fresh_until = now + life
         self._held = _Held(
-            LookUp(loaded.keys), now + life * _jitter(*REFRESH_AFTER), fresh_until, fresh_until + self._stale_jwks
+            loaded.keys, now + life * _jitter(*REFRESH_AFTER), fresh_until, fresh_until + self._stale_jwks
         )
         self._failures, self._trouble = 0, ""
 
@@ -198,6 +212,20 @@ class RemoteJwks:
         """Seconds until the next fetch may begin: a back-off after failures, else the cool-down."""
         pause = _jitter(*COOL_DOWN)
         return min(pause, BACK_OFF * 2.0 ** min(self._failures - 1, 10)) if self._failures else pause
+
+
+class RemoteJwks(RemoteSet[LookUp]):
+    """A `KeySource`: the keys of an issuer."""
+
+    def keys_for(self, kid: str | None, algorithm: str, now: float) -> tuple[VerifyKey, ...]:
+        """As KeySource says. Waits only if there is no set in force, or if it does not know `kid`."""
+        return self.find(
+            lambda keys: keys.find(kid, algorithm), lambda keys: keys.unknown(kid, algorithm), now, kid=kid
+        )
+
+    def current(self, thumbprint: str) -> bool:
+        """As KeySource says."""
+        return self.holds(lambda keys: thumbprint in keys.thumbprints)
 
 
 def clamp_life(max_age: float | None) -> float:

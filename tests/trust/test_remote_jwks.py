@@ -8,6 +8,7 @@ import pytest
 from sts.errors import BAD_ALGORITHM, SOURCE_UNREACHABLE, UNKNOWN_KEY, Refusal
 from sts.jose import UnfitError, import_jwks
 from sts.trust.fetch import UnreachableError
+from sts.trust.key_source import LookUp
 from sts.trust.remote_jwks import DEFAULT_LIFE, FAILURE_IS_NEWS, Loaded, RemoteJwks
 
 HOUR = 3600.0
@@ -28,7 +29,7 @@ class Issuer:
         assert self.gate.wait(5)
         if self.fault is not None:
             raise self.fault
-        return Loaded(import_jwks(self.document, ["ES256"]), self.max_age)
+        return Loaded(LookUp(import_jwks(self.document, ["ES256"])), self.max_age)
 
 
 @pytest.fixture
