@@ -82,13 +82,17 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A caller that has proven itself. `audiences` and `sources` are names, or `{"*"}` for all."""
+    """A caller that has proven itself. `audiences` and `sources` are names, or `{"*"}` for all.
+
+    `backend_of` are the names of the audiences whose backend it is.
+    """
 
     id: str
     audiences: frozenset[str]
     sources: frozenset[str]
     default_audience: str | None
     profile: str | None
+    backend_of: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ class ClientSettings(Section):
     """One gateway that may ask for tokens."""
 
     not_yet: ClassVar[frozenset[str]] = frozenset(
-        {"may_present", "certificate_header", "gateway_cache", "may_vouch", "backend_of", "jwks_file", "jwks_uri"}
+        {"may_present", "certificate_header", "gateway_cache", "may_vouch", "jwks_file", "jwks_uri"}
         | {"ca_file", "san_uri", "san_dns", "subject_dn", "certificates", "uids", "source", "client_id", "transport"}
     )
 
@@ -65,6 +65,8 @@ class ClientSettings(Section):
     """Which audiences it may ask for; `["*"]` for all."""
     sources: Names | None = None
     """Which sources' credentials it may hand in; `["*"]` for all. Must be written once there are several sources."""
+    backend_of: Names = ()
+    """Audiences whose backend this client is: it may introspect and exchange tokens that were minted for them."""
     default_audience: Name | None = None
     """The audience of a request that names none."""
     profile: str | None = None

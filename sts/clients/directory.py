@@ -51,6 +51,7 @@ class Clients:
             sources=EVERY if settings.sources is None else frozenset(settings.sources),
             default_audience=settings.default_audience,
             profile=settings.profile,
+            backend_of=frozenset(settings.backend_of),
         )
 
     def _unproven(self, caller: Caller) -> Refusal:

@@ -62,6 +62,7 @@ def names(parts: Parts) -> Iterator[Finding]:
     for name, client in parts.clients.items():
         yield from _known(("clients", name, "audiences"), client.audiences, audiences, "audience")
         yield from _known(("clients", name, "sources"), client.sources or (), sources, "source")
+        yield from _backends(name, client.backend_of, audiences)
         if client.default_audience is not None:
             path = ("clients", name, "default_audience")
             yield from _known(path, client.default_audience, audiences, "audience")
@@ -80,6 +81,14 @@ def _known(path: Trail, wanted: str | tuple[str, ...], known: Mapping[str, objec
     for index, name in enumerate((wanted,) if isinstance(wanted, str) else wanted):
         if name not in known and (single or name != ALL):
             yield Finding(path if single else (*path, index), f"there is no {what} {quote(name)}", near(name, known))
+
+
+def _backends(client: str, backend_of: tuple[str, ...], audiences: Mapping[str, object]) -> Iterator[Finding]:
+    """Whose backend a client is, is said by name: "all" would let it use every backend's tokens."""
+    for index, name in enumerate(backend_of):
+        if name not in audiences:
+            path = ("clients", client, "backend_of", index)
+            yield Finding(path, f"there is no audience {quote(name)}", near(name, audiences))
 
 
 def consent(parts: Parts) -> Iterator[Finding]:
@@ -212,6 +221,10 @@ def profiles(parts: Parts) -> Iterator[Finding]:
             yield Finding(path, f"there is no profile {quote(profile)}", near(profile, PROFILES))
 
 
+NOBODYS: Final = "sha256:" + "0" * 64
+"""Stands in examples where a digest belongs: nobody has its secret, so that clients may share it."""
+
+
 def secrets(parts: Parts) -> Iterator[Finding]:
     """A secret belongs to one client: shared, either could call as the other."""
     seen: dict[str, str] = {}
@@ -220,6 +233,8 @@ def secrets(parts: Parts) -> Iterator[Finding]:
         for index, digest in enumerate(written):
             path = ("clients", name, "secrets", index)
             owner = seen.setdefault(digest.get_secret_value(), name)
+            if digest.get_secret_value() == NOBODYS:
+                continue
             if owner != name:
                 hint = "`sts clients secret` makes a new one"
                 yield Finding(path, f"is also a secret of the client {owner}", hint)

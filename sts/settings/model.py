@@ -115,6 +115,10 @@ class Settings(Section):
         """Seconds that a token may live at most, whatever its audience; disabled audiences count."""
         return max((audience.ttl for audience in self.audiences.values()), default=0.0)
 
+    def with_backends(self) -> frozenset[str]:
+        """The audiences of which some client is the backend; disabled clients count."""
+        return frozenset(name for client in self.clients.values() for name in client.backend_of)
+
     def fingerprints(self) -> dict[str, str]:
         """One SHA-256 per entry, keyed `client/<name>`, `source/<name>`, `audience/<name>`, `route/<name>`.
 
@@ -124,7 +128,7 @@ class Settings(Section):
         beside: dict[str, tuple[Mapping[str, Section], object]] = {
             "client": (self.clients, self.issuer),
             "source": (self.sources, [sorted(self.clients), len(self.sources) == 1]),
-            "audience": (self.audiences, [self.issuer, self.keys.algorithm]),
+            "audience": (self.audiences, [self.issuer, self.keys.algorithm, sorted(self.with_backends())]),
             "route": (self.routes, None),
         }
         return {

@@ -41,7 +41,6 @@ from sts.settings import model as _all_sections  # noqa: F401 - so that each is 
             "known here: secret",
         ),
         ("clients", "auth", 12, "auth", '"12" is not one of', ""),
-        ("clients", "backend_of", [], "backend_of", "`backend_of` is not supported yet", "later release"),
         ("clients", "sources", 5, "sources", "must be a list", "Which sources"),
         ("sources", "type", "introspection", "type", "`introspection` is not supported yet", "later release"),
         ("sources", "type", "saml", "type", "\"saml\" is not one of: 'jwt'", ""),

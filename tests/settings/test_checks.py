@@ -230,3 +230,8 @@ def test_the_ttl_that_is_taken_where_none_is_written_counts_as_well(base, only_f
     del base["audiences"]["orders"]["ttl"]
     base["cache"] = {"min_remaining": "5m"}
     assert only_fault(base).path == "cache.min_remaining"
+
+
+def test_a_backend_is_named_and_never_all_of_them(base, faults):
+    base["clients"]["edge"]["backend_of"] = ["orders", "*"]
+    assert [fault.path for fault in faults(base)] == ["clients.edge.backend_of[1]"]
