@@ -46,7 +46,7 @@ class Peer:
             if not more:
                 return
             head += more
-        self.requests.append(head.decode())
+        self.requests.append(head.decode("latin-1"))
         self.behave(connection)
 
     def answers(self, body=b"", status=200, **headers):

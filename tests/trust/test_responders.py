@@ -1,0 +1,103 @@
+"""OCSP in the background: real sockets, and no request that waits."""
+
+import threading
+
+import pytest
+
+from sts.trust.fetch import Answer, Bounds, Fetcher
+from sts.trust.responders import COOL_DOWN, MAX_FETCHES, REFRESH_AFTER, Responders
+from sts.trust.revocation import REVOKED, Good, Unknown
+
+NOW = 1_000_000.0
+
+
+@pytest.fixture
+def responders(clock):
+    return Responders(Fetcher(bounds=Bounds(connect=0.5, read=0.5, total=1)), clock)
+
+
+def asker(responders, ca, leaf, clock):
+    return lambda: responders.status(leaf.certificate, ca.certificate, clock())
+
+
+def test_the_first_question_is_answered_in_the_background(responders, peer, partner_ca, clock, until):
+    leaf = partner_ca.issue(responder=f"{peer.url}/ocsp")
+    peer.answers(partner_ca.ocsp(leaf), Content_Type="application/ocsp-response", Connection="close")
+    ask = asker(responders, partner_ca, leaf, clock)
+    assert isinstance(ask(), Unknown)
+    until(lambda: ask() == Good(NOW + 3600))
+    assert len(peer.requests) == 1
+    assert peer.requests[0].startswith("POST /ocsp ")
+    assert "application/ocsp-request" in peer.requests[0]
+
+
+def test_an_answer_is_kept_and_renewed_before_its_end(responders, peer, partner_ca, clock, until):
+    leaf = partner_ca.issue(responder=peer.url)
+    peer.answers(partner_ca.ocsp(leaf), Connection="close")
+    ask = asker(responders, partner_ca, leaf, clock)
+    until(lambda: isinstance(ask(), Good))
+    clock.now += 3600 * REFRESH_AFTER - 1
+    assert isinstance(ask(), Good)
+    assert len(peer.requests) == 1
+    peer.answers(partner_ca.ocsp(leaf, "revoked"), Connection="close")
+    clock.now += 2
+    before = responders.generation
+    assert isinstance(ask(), Good)  # the old word stands until the new one is there
+    until(lambda: ask() is REVOKED)
+    assert responders.generation > before
+    clock.now += 1e6
+    assert ask() is REVOKED
+
+
+def test_an_answer_past_its_time_vouches_for_nobody(responders, peer, partner_ca, clock, until):
+    leaf = partner_ca.issue(responder=peer.url)
+    peer.answers(partner_ca.ocsp(leaf), Connection="close")
+    ask = asker(responders, partner_ca, leaf, clock)
+    until(lambda: isinstance(ask(), Good))
+    peer.answers(b"", 500, Connection="close")
+    clock.now += 3600
+    assert isinstance(ask(), Unknown)
+
+
+def test_a_responder_that_fails_is_left_alone_for_a_while(responders, peer, partner_ca, clock, until):
+    leaf = partner_ca.issue(responder=peer.url)
+    peer.answers(b"busy", 503, Connection="close")
+    ask = asker(responders, partner_ca, leaf, clock)
+    until(lambda: "503" in ask().why)
+    assert responders.trouble
+    for _ in range(5):
+        ask()
+    assert len(peer.requests) == 1
+    peer.answers(partner_ca.ocsp(leaf), Connection="close")
+    clock.now += COOL_DOWN
+    until(lambda: isinstance(ask(), Good))
+    assert not responders.trouble
+
+
+@pytest.mark.parametrize("url", ["http://10.0.0.1/ocsp", "ldap://a/x", "file:///etc/passwd", "http://localhost:1/"])
+def test_a_url_that_may_not_be_fetched_is_not(responders, partner_ca, clock, until, url):
+    leaf = partner_ca.issue(responder=url)
+    ask = asker(responders, partner_ca, leaf, clock)
+    until(lambda: ask().why.startswith("the OCSP responder: "))
+
+
+def test_a_certificate_without_a_responder_is_unknown(responders, partner_ca, clock):
+    ask = asker(responders, partner_ca, partner_ca.issue(), clock)
+    assert "names no" in ask().why
+
+
+def test_slow_responders_hold_no_request_and_few_threads(partner_ca, clock):
+    gate, begun = threading.Event(), []
+
+    class Slow:
+        def ask(self, _method, url, _headers, _body=None):
+            begun.append(url)
+            gate.wait(5)
+            return Answer(500, {}, b"")
+
+    responders = Responders(Slow(), clock)
+    for number in range(MAX_FETCHES + 3):
+        leaf = partner_ca.issue(responder=f"http://127.0.0.1:{number + 1}/")
+        assert isinstance(asker(responders, partner_ca, leaf, clock)(), Unknown)
+    assert len(begun) <= MAX_FETCHES
+    gate.set()
