@@ -5,7 +5,8 @@ value. A rule holds only if it is exactly `true`; a mapping gives a plain value,
 error names a value of the data, since the library's own messages quote it.
 """
 
-from sts.expressions.faults import EvaluationError, ExpressionError
+from sts.expressions.faults import EvaluationError, ExpressionError, RowsWanted
+from sts.expressions.functions import Rows
 from sts.expressions.program import (
     ABSENT,
     Absent,
@@ -25,6 +26,8 @@ __all__ = [
     "EvaluationError",
     "Expression",
     "ExpressionError",
+    "Rows",
+    "RowsWanted",
     "Scope",
     "Value",
     "as_attribute",

@@ -20,6 +20,17 @@ class EvaluationError(StsError):
         self.why = why
 
 
+class RowsWanted(StsError):  # noqa: N818 - no fault: it says what is missing
+    """An expression cannot be evaluated before these rows, (table, key), are at hand; its result says nothing yet.
+
+    No EvaluationError, so that nothing on the way takes it for one and decides.
+    """
+
+    def __init__(self, pairs: tuple[tuple[str, str], ...]) -> None:
+        super().__init__("rows are wanted")
+        self.pairs = pairs
+
+
 ABSENT_KEY: Final = "absent key"
 ABSENT_VARIABLE: Final = "absent variable"
 TYPE_MISMATCH: Final = "type mismatch"
@@ -28,6 +39,7 @@ BUDGET: Final = "budget"
 TOO_DEEP: Final = "too deep"
 TOO_LONG: Final = "too long"
 EMPTY: Final = "empty"
+NOT_AN_ADDRESS: Final = "not an address"
 UNSAFE_TEXT: Final = "unsafe text"
 NOT_A_SCOPE: Final = "not a scope"
 OTHER: Final = "other"

@@ -11,15 +11,20 @@ from typing import Any, Final, TypeAlias, cast
 
 from cel_expr_python import cel
 
+from sts.expressions.calls import judge
 from sts.expressions.faults import (
     ABSENT_KEY,
     ABSENT_VARIABLE,
+    TOO_LONG,
     TYPE_MISMATCH,
+    UNSAFE_TEXT,
     EvaluationError,
     ExpressionError,
     classify,
 )
-from sts.expressions.scope import Scope, bind, environment
+from sts.expressions.functions import OWN, Watch
+from sts.expressions.patterns import MAX_MATCHED
+from sts.expressions.scope import Scope, bind, environment, longest_text, safe
 from sts.expressions.tree import reads
 
 MAX_TEXT: Final = 4096
@@ -48,18 +53,24 @@ class Expression:
 
     `reads` holds the paths that it reads, two levels deep: `identity.tenant`, `now`; a variable alone (`identity`)
     where it is read as a whole or by index, so any of it may be read. `result` is the type that the compiler found:
-    `BOOL`, `STRING`, …; `DYN` where only the data decides.
+    `BOOL`, `STRING`, …; `DYN` where only the data decides. `lookups` are the tables that it looks rows up in, each with
+    the column that it reads of a row, "" for the whole row.
     """
 
     text: str
     reads: frozenset[str]
     result: str
+    lookups: frozenset[tuple[str, str]]
+    _calls: frozenset[str] = field(repr=False, compare=False)
     _path: tuple[str, ...] = field(repr=False, compare=False)
     _program: cel.Expression = field(repr=False, compare=False)
     _unwrapped: cel.Expression | None = field(repr=False, compare=False)
 
     def holds(self, variables: Mapping[str, object] | Scope) -> bool:
-        """Whether the result is exactly `true`. Raises EvaluationError unless it is `true` or `false`."""
+        """Whether the result is exactly `true`. Raises EvaluationError unless it is `true` or `false`.
+
+        Raises RowsWanted, here and in `value`, where it looks up a row that is not at hand.
+        """
         found = self._found(variables)
         if isinstance(found, bool):
             return found
@@ -72,7 +83,22 @@ class Expression:
 
     def _found(self, variables: Mapping[str, object] | Scope) -> Any:  # noqa: ANN401 - a JSON value, or ABSENT
         scope = variables if isinstance(variables, Scope) else bind(variables)
-        return _follow(self._path, scope.values) if self._path else self._evaluate(scope)
+        if self._path:
+            return _follow(self._path, scope.values)
+        if "matches" in self._calls and longest_text(scope) > MAX_MATCHED:
+            raise EvaluationError(TOO_LONG)
+        if OWN.isdisjoint(self._calls):
+            return self._evaluate(scope)
+        failure, found = None, None
+        with Watch(scope.rows, safe) as watch:
+            try:
+                found = self._evaluate(scope)
+            except EvaluationError as error:
+                failure = error.why
+        watch.check()  # a failure of our own functions counts, whatever the expression made of it
+        if failure is not None:
+            raise EvaluationError(failure)
+        return found
 
     def _evaluate(self, scope: Scope) -> Any:  # noqa: ANN401 - a JSON value, or ABSENT
         try:
@@ -107,10 +133,14 @@ def compile_rule(text: str, variables: frozenset[str]) -> Expression:
     may_be_optional = result == "DYN" or result.startswith("optional_type")
     unwrapped = _compile(f"dyn({text}\n).orValue(null)", variables) if may_be_optional else None
     path = tuple(text.strip().split(".")) if _PLAIN_PATH.fullmatch(text.strip()) else ()
+    serialized = program.serialize()
+    called, looked_up = judge(serialized, variables)
     return Expression(
         text=text,
-        reads=reads(program.serialize(), variables),
+        reads=reads(serialized, variables),
         result=result,
+        lookups=looked_up,
+        _calls=called,
         _path=path if path and path[0] in variables else (),
         _program=program,
         _unwrapped=unwrapped,
@@ -155,7 +185,12 @@ def _plain(found: cel.Value) -> Any:  # noqa: ANN401 - a JSON value, or ABSENT
     The library's own `plain_value` is not used: it ends the process on a map that holds an optional.
     """
     kind = found.type().name()
-    if kind in {"STRING", "BOOL", "INT", "UINT", "DOUBLE", "NULL"}:
+    if kind == "STRING":
+        text = found.value()
+        if "\0" in text:  # base64 can hold one, and others would cut the text there
+            raise EvaluationError(UNSAFE_TEXT)
+        return text
+    if kind in {"BOOL", "INT", "UINT", "DOUBLE", "NULL"}:
         return found.value()
     if kind.startswith("LIST"):
         return [_plain(element) for element in found.value()]

@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final
 
 from cel_expr_python import cel
 from cel_expr_python.ext import ext_encoders, ext_math, ext_optional, ext_strings
 
 from sts.expressions.faults import OVERFLOW, TOO_DEEP, TYPE_MISMATCH, UNSAFE_TEXT, EvaluationError
+from sts.expressions.functions import Rows, declarations
 
 MAX_DEPTH: Final = 32
 """Levels of nesting in data; a few thousand overflow the library's stack."""
@@ -33,16 +35,21 @@ def environment(variables: frozenset[str]) -> cel.Env:
             ext_encoders.ExtEncoders(),
             ext_math.ExtMath(),
         ],
+        functions=declarations(),
     )
 
 
 class Scope:
-    r"""The variables of one request, made safe and handed to CEL once, however many expressions read them."""
+    r"""The variables of one request, made safe and handed to CEL once, however many expressions read them.
 
-    __slots__ = ("_activation", "values")
+    `rows` are the rows at hand for what they look up.
+    """
 
-    def __init__(self, values: dict[str, Any]) -> None:
+    __slots__ = ("_activation", "rows", "values")
+
+    def __init__(self, values: dict[str, Any], rows: Rows) -> None:
         self.values = values
+        self.rows = rows
         self._activation: cel.Activation | None = None
 
     def activation(self) -> cel.Activation:
@@ -52,7 +59,7 @@ class Scope:
         return self._activation
 
 
-def bind(variables: Mapping[str, object]) -> Scope:
+def bind(variables: Mapping[str, object], rows: Rows = MappingProxyType({})) -> Scope:
     """Make `variables` safe to evaluate over: `now` in Unix seconds, every other one a map of JSON values.
 
     `now` is handed in as whole seconds, like the NumericDate claims (RFC 7519 §2) that it is compared with;
@@ -68,7 +75,27 @@ def bind(variables: Mapping[str, object]) -> Scope:
             values[name] = _safe_map(value, MAX_DEPTH)
         else:
             raise EvaluationError(TYPE_MISMATCH)
-    return Scope(values)
+    return Scope(values, rows)
+
+
+def safe(value: object) -> object:
+    """Make a value safe that one of our functions hands to CEL. Raises EvaluationError as `bind` does."""
+    return _safe(value, MAX_DEPTH)
+
+
+def longest_text(scope: Scope) -> int:
+    """Characters of the longest text among the variables."""
+    longest, left = 0, [*scope.values.values()]
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            longest = max(longest, len(value))
+        elif isinstance(value, dict):
+            left.extend(value.values())
+            left.extend(value)
+        elif isinstance(value, list):
+            left.extend(value)
+    return longest
 
 
 def _seconds(value: object) -> int:

@@ -1,4 +1,4 @@
-"""What an expression reads, exactly, from the checked syntax tree that the library gives out.
+"""What an expression reads and calls, exactly, from the checked syntax tree that the library gives out.
 
 It decides which facts of a request belong to the key of the token cache, so it fails closed: what is not understood is
 refused at load.
@@ -7,6 +7,7 @@ refused at load.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from sts.expressions.faults import ExpressionError
@@ -17,7 +18,7 @@ _CHECKED_EXPR: Final = 4
 _ID, _CONST, _IDENT, _SELECT, _CALL, _LIST, _STRUCT, _COMPREHENSION = range(2, 10)
 _IDENT_NAME: Final = 1
 _SELECT_OPERAND, _SELECT_FIELD = 1, 2
-_CALL_FUNCTION, _CALL_ARGUMENTS = 2, 3
+_CALL_TARGET, _CALL_FUNCTION, _CALL_ARGUMENTS = 1, 2, 3
 _CONST_STRING: Final = 6
 _STRUCT_ENTRY: Final = 2
 _LOOP_VARIABLES: Final = (1, 3, 8)
@@ -27,13 +28,30 @@ _CHILDREN: Final[dict[int, tuple[int, ...]]] = {
     _CONST: (),
     _IDENT: (),
     _SELECT: (_SELECT_OPERAND,),
-    _CALL: (1, _CALL_ARGUMENTS),  # 1 is the target
+    _CALL: (_CALL_TARGET, _CALL_ARGUMENTS),
     _LIST: (1,),
     _STRUCT: (),  # they stand in its entries
     _COMPREHENSION: (2, 4, 5, 6, 7),  # range, initial value, condition, step, result
 }
 _ENTRY_CHILDREN: Final = (3, 4)  # key and value
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a function within an expression.
+
+    `texts` are its arguments, a method's target first: what stands there as a literal text, None for all else, and a
+    tuple of such for a literal list. `read` is the member that is read of the result at once (`f(x).read`), "" if none
+    is. `in_loop` says that it may be evaluated many times, `data` of each argument whether it is read from a variable
+    or a row as it stands there.
+    """
+
+    function: str
+    texts: tuple[str | tuple[str | None, ...] | None, ...]
+    read: str
+    in_loop: bool
+    data: tuple[bool, ...]
 
 
 def reads(serialized: bytes, variables: frozenset[str]) -> frozenset[str]:
@@ -43,6 +61,51 @@ def reads(serialized: bytes, variables: frozenset[str]) -> frozenset[str]:
     ExpressionError for a loop variable that hides one of `variables`, and for what this code does not understand.
     """
     return frozenset(_reads(_one(_one(serialized, _ANY_VALUE), _CHECKED_EXPR), variables))
+
+
+def calls(serialized: bytes, variables: frozenset[str]) -> tuple[Call, ...]:
+    """Every call of a function in a checked expression, operators included, outermost first."""
+    return tuple(_calls(_one(_one(serialized, _ANY_VALUE), _CHECKED_EXPR), variables, "", in_loop=False))
+
+
+def _calls(node: bytes, variables: frozenset[str], read: str, *, in_loop: bool) -> Iterator[Call]:
+    member = ""
+    for kind, body in _fields(node):
+        if kind == _CALL:
+            arguments = [*_all(body, _CALL_TARGET), *_all(body, _CALL_ARGUMENTS)]
+            name, texts = _text(body, _CALL_FUNCTION), tuple(map(_literal, arguments))
+            yield Call(name, texts, read, in_loop, tuple(_is_data(one, variables) for one in arguments))
+            if name in {"_?._", "_[_]", "_[?_]"} and isinstance(texts[1], str):
+                member = texts[1]
+        elif kind == _SELECT:
+            member = _text(body, _SELECT_FIELD)
+        in_loop = in_loop or kind == _COMPREHENSION
+    for child in _children(node, frozenset()):
+        yield from _calls(child, variables, member, in_loop=in_loop)
+
+
+def _literal(node: bytes) -> str | tuple[str | None, ...] | None:
+    """What stands there as a literal text or list of them; None for all else."""
+    for kind, body in _fields(node):
+        if kind == _CONST:
+            return next((found.decode() for found in _all(body, _CONST_STRING)), None)
+        if kind == _LIST:
+            found = map(_literal, _all(body, 1))
+            return tuple(one if isinstance(one, str) else None for one in found)
+    return None
+
+
+def _is_data(node: bytes, variables: frozenset[str]) -> bool:
+    """Whether `node` is `v`, `v.a.b`, `v['a']` or the same of a row: JSON data, nothing that the expression made."""
+    for kind, body in _fields(node):
+        if kind == _IDENT:
+            return _text(body, _IDENT_NAME) in variables
+        if kind == _SELECT:
+            return _is_data(_one(body, _SELECT_OPERAND), variables)
+        if kind == _CALL:
+            arguments, function = _all(body, _CALL_ARGUMENTS), _text(body, _CALL_FUNCTION)
+            return function == "lookup" or (function == "_[_]" and _is_data(arguments[0], variables))
+    return False
 
 
 def _reads(node: bytes, variables: frozenset[str]) -> Iterator[str]:

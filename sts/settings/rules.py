@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from sts.expressions import ExpressionError, check_condition, check_reads, compile_rule
 from sts.mint.settings import KeysSettings, does_not_fit
 from sts.policy.rules import AUDIENCE_VARIABLES, REQUEST_FACTS
 from sts.settings.checks import Check, Parts
-from sts.settings.faults import Finding, Trail, not_yet
+from sts.settings.faults import Finding, Trail, near, quote
 
-_LATER_FUNCTIONS: Final = ("lookup", "ip_in")
 _ALWAYS: Final = frozenset({"subject", "scopes"})
 _LOGIN: Final = frozenset({"auth_time", "acr", "amr"})
 """What a credential may say of the login (OpenID Connect Core §2): a rule may ask for it before any source maps it."""
@@ -26,10 +26,11 @@ def source_rules(parts: Parts) -> Iterator[Finding]:
             yield Finding((*path, "identity", "subject"), "`subject` is missing", hint)
         variables = frozenset({source.variable})
         known = {} if source.attributes is None else {source.variable: source.attributes}
+        compiles = _Compiler(parts, variables, known)
         if source.require is not None:
-            yield from _compiles((*path, "require"), source.require, variables, known, condition=True)
+            yield from compiles((*path, "require"), source.require, condition=True)
         for attribute, rule in source.identity.items():
-            yield from _compiles((*path, "identity", attribute), rule, variables, known)
+            yield from compiles((*path, "identity", attribute), rule)
 
 
 def source_files(parts: Parts) -> Iterator[Finding]:
@@ -41,18 +42,18 @@ def source_files(parts: Parts) -> Iterator[Finding]:
 
 def audience_rules(parts: Parts) -> Iterator[Finding]:
     """Each rule of an audience or a route compiles and reads only what some source can give."""
-    known = _known(parts)
+    compiles = _Compiler(parts, AUDIENCE_VARIABLES, _known(parts))
     for name, audience in parts.audiences.items():
         path = ("audiences", name)
         for key, condition in (("allow", audience.allow), ("shadow", audience.shadow)):
             if condition is not None:
-                yield from _compiles((*path, key), condition, AUDIENCE_VARIABLES, known, condition=True)
+                yield from compiles((*path, key), condition, condition=True)
         for key, rules in (("claims", audience.claims), ("headers", audience.headers)):
             for written, rule in rules.items():
-                yield from _compiles((*path, key, written), rule, AUDIENCE_VARIABLES, known)
+                yield from compiles((*path, key, written), rule)
     for name, route in parts.routes.items():
         if route.allow is not None:
-            yield from _compiles(("routes", name, "allow"), route.allow, AUDIENCE_VARIABLES, known, condition=True)
+            yield from compiles(("routes", name, "allow"), route.allow, condition=True)
 
 
 def _known(parts: Parts) -> dict[str, frozenset[str]]:
@@ -69,25 +70,28 @@ def _known(parts: Parts) -> dict[str, frozenset[str]]:
     }
 
 
-def _compiles(
-    path: Trail,
-    rule: str,
-    variables: frozenset[str],
-    known: Mapping[str, frozenset[str]] | None = None,
-    *,
-    condition: bool = False,
-) -> Iterator[Finding]:
-    try:
-        expression = compile_rule(rule, variables)
-        check_reads(expression, known or {})
-        if condition:
-            check_condition(expression)
-    except ExpressionError as error:
-        later = [name for name in _LATER_FUNCTIONS if f"`{name}`" in str(error)]
-        if later:
-            yield Finding(path, *not_yet(later[0]))
-        else:
-            yield Finding(path, f"is no valid rule: {error}", f"CEL over {', '.join(sorted(variables))}")
+@dataclass(frozen=True, slots=True)
+class _Compiler:
+    """Compiles rules over `variables`, of which `known` says what some of them hold."""
+
+    parts: Parts
+    variables: frozenset[str]
+    known: Mapping[str, frozenset[str]]
+
+    def __call__(self, path: Trail, rule: str, *, condition: bool = False) -> Iterator[Finding]:
+        """Yield what is wrong with the rule at `path`."""
+        try:
+            expression = compile_rule(rule, self.variables)
+            check_reads(expression, self.known)
+            if condition:
+                check_condition(expression)
+        except ExpressionError as error:
+            yield Finding(path, f"is no valid rule: {error}", f"CEL over {', '.join(sorted(self.variables))}")
+            return
+        tables = self.parts.entries("tables")
+        for table, _ in sorted(expression.lookups):
+            if table not in tables:
+                yield Finding(path, f"there is no table {quote(table)}", near(table, tables))
 
 
 def schedule(parts: Parts) -> Iterator[Finding]:

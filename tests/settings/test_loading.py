@@ -35,7 +35,6 @@ NOT_BUILT = {
     *("sources.partner-keys.type", "sources.webhooks.type", "sources.field-devices.type"),
     *("sources.gateway-session.type", "audiences.orders.opa", "audiences.orders.bind"),
     *("audiences.orders.evidence", "audiences.billing.format", "audiences.billing.encryption"),
-    "routes.billing.allow",  # ip_in
 }
 
 

@@ -33,8 +33,12 @@ def at(config, path, value):
         ("audiences.orders.claims.tenant", "identity.tenant", "`identity` has no `tenant`"),
         ("audiences.orders.headers.X-User", "identity.", "no valid rule"),
         ("routes.orders.allow", "identity.rolse == []", "`identity` has no `rolse`"),
-        ("audiences.orders.claims.staff", "lookup('staff', identity.subject).id", "`lookup` is not supported yet"),
-        ("routes.orders.allow", "ip_in(request.ip, '10.0.0.0/8')", "`ip_in` is not supported yet"),
+        ("audiences.orders.claims.staff", "lookup('staff', identity.subject).id", 'there is no table "staff"'),
+        ("sources.idp.identity.subject", "lookup(claims.t, claims.sub).id", "the table of `lookup`"),
+        ("routes.orders.allow", "ip_in(request.ip, '10.0.0.1/8')", "has host bits set"),
+        ("routes.orders.allow", "ip_in(request.ip, ['10.0.0.0/8', 'home'])", "range of addresses"),
+        ("audiences.orders.allow", "identity.subject.matches('(')", "no regular expression of RE2: missing )"),
+        ("audiences.orders.allow", "identity.subject.matches(client.id)", "must stand there as a text"),
     ],
 )
 def test_a_rule_that_cannot_work_is_a_fault_at_its_own_path_and_line(base, only_fault, path, rule, problem):
