@@ -20,6 +20,7 @@ from sts.credentials.introspection import Match
 from sts.edge.forward_auth import ForwardAuthSettings
 from sts.mint.settings import KeysSettings
 from sts.options import Section
+from sts.redis_link import RedisSettings
 from sts.settings import Settings, schema
 from sts.settings.kinds import KINDS
 from sts.settings.listen import Listen
@@ -55,12 +56,13 @@ One YAML file, `sts.yaml` unless `$STS_CONFIG` or `--config` says otherwise. `st
   source. From two sources on (disabled and included ones count) all of them must be written, and each source's
   `namespace`.
 - **A reload** (SIGHUP) is refused as a whole if there is any fault, or if it changes `issuer`, `listen`, `workers`,
-  `threads`, `var`, `secret` or `keys.store`, which need a restart.
+  `threads`, `var`, `secret`, `redis` or `keys.store`, which need a restart.
 """
 
 SECTIONS: Final[tuple[tuple[str, type[Section], str], ...]] = (
     ("The file as a whole", Settings, ""),
     ("`listen`", Listen, "Written as an address alone, or as a mapping:"),
+    ("`redis`", RedisSettings, "One server for whatever says `redis`; `cache.shared` may have one of its own:"),
     ("`keys`", KeysSettings, ""),
     ("`cache`", CacheSettings, ""),
     ("`audit`", AuditSettings, ""),

@@ -24,6 +24,7 @@ from sts.mint.settings import KeysSettings
 from sts.options import show_duration
 from sts.policy.headers import header_name
 from sts.policy.settings import AudienceSettings
+from sts.redis_link import RedisSettings
 from sts.settings.faults import Finding, Trail, near, not_yet, quote
 
 ALL: Final = "*"
@@ -38,6 +39,7 @@ class Parts:
     written: Mapping[str, Any]
     place: Callable[[Trail], str]
     issuer: str | None = None
+    redis: RedisSettings | None = None
     keys: KeysSettings | None = None
     cache: CacheSettings | None = None
     forward_auth: ForwardAuthSettings | None = None

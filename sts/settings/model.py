@@ -19,6 +19,7 @@ from sts.labels import DeploymentSecret
 from sts.mint.settings import KeysSettings
 from sts.options import ConfigFile, Name, Names, SecretText, Section
 from sts.policy.settings import AudienceSettings
+from sts.redis_link import RedisSettings
 from sts.settings.asked import listening_at
 from sts.settings.canonical import digest
 from sts.settings.faults import not_yet
@@ -72,7 +73,7 @@ class Settings(Section):
     """A configuration that was checked as a whole; every file in it is absolute."""
 
     not_yet: ClassVar[frozenset[str]] = frozenset(
-        {"trust_domain", "proxies", "redis", "state", "tables", "opa", "security_events"}
+        {"trust_domain", "proxies", "state", "tables", "opa", "security_events"}
     )
 
     issuer: Annotated[str, AfterValidator(_check_issuer)]
@@ -92,6 +93,8 @@ class Settings(Section):
     """Who may read `/metrics` and the detail of `/readyz`: the socket's peer, `unix` for our own socket."""
     secret: Annotated[SecretText, BeforeValidator(_stands_elsewhere), AfterValidator(_is_a_secret)] | None = None
     """The deployment secret: `{file: PATH}` or `{env: NAME}`; default: `var/secret`, made at first start."""
+    redis: RedisSettings | None = None
+    """The Redis or Valkey server of whatever says `redis`; `secret` must be written then, for all replicas the same."""
     keys: KeysSettings = KeysSettings()
     """The life of the signing keys."""
     cache: CacheSettings = CacheSettings()

@@ -25,8 +25,8 @@ def schema() -> dict[str, Any]:
     listen = {"$ref": sections["listen"].pop("$ref")}
     sections["listen"]["anyOf"] = [{"type": "string"}, listen]
     sections["secret"]["anyOf"] = [place for place in sections["secret"]["anyOf"] if place["type"] == "object"]
-    for definition in definitions.values():
-        for value in definition.get("properties", {}).values():
+    for properties in (sections, *(definition.get("properties", {}) for definition in definitions.values())):
+        for value in properties.values():
             if "anyOf" in value:  # a key is left out, never written with nothing behind it
                 value["anyOf"] = [form for form in value["anyOf"] if form != {"type": "null"}]
     for kind, section in _WITH_DEFAULTS.items():

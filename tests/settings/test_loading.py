@@ -27,7 +27,7 @@ def test_the_smallest_useful_configuration_loads_as_it_stands(data):
 
 
 NOT_BUILT = {
-    *("trust_domain", "proxies", "redis", "keys.seal_keys", "state", "cache.shared", "tables", "opa"),
+    *("trust_domain", "proxies", "keys.seal_keys", "state", "cache.shared", "tables", "opa"),
     *("security_events", "clients.edge-gateway.may_present", "clients.edge-gateway.certificate_header"),
     *("clients.edge-gateway.gateway_cache", "clients.batch-gateway.auth", "clients.mesh-gateway.auth"),
     *("clients.sidecar.auth", "clients.partner-gateway.auth"),
@@ -57,7 +57,8 @@ def test_everything_of_the_full_configuration_that_is_not_built_is_refused_by_na
         name = fault.problem.split("`")[1]
         assert name in lines[fault.line - 1], (path, fault.line)
     # beside those only what no file of this machine can satisfy
-    assert {fault.path for fault in caught.value.faults} - NOT_BUILT <= {"sources.corporate-idp.ca_file"}
+    elsewhere = {"sources.corporate-idp.ca_file", "redis.password", "redis.ca_file", "secret"}
+    assert {fault.path for fault in caught.value.faults} - NOT_BUILT <= elsewhere
 
 
 def test_the_full_configuration_less_what_is_not_built_loads(full):
@@ -78,8 +79,9 @@ def test_the_full_configuration_less_what_is_not_built_loads(full):
     # a claim looks a table up
     config["audiences"]["billing"]["claims"] = {}
     config["sources"]["corporate-idp"].pop("ca_file")
+    config["redis"].pop("ca_file")
     full.write_text(yaml.safe_dump(config))
-    settings = load(full, {})
+    settings = load(full, {"REDIS_PASSWORD": "hush"})
     assert set(settings.sources) == {"corporate-idp", "split-tokens"}
     assert settings.audiences["billing"].ttl == 120
     assert settings.audit.file == full.parent / "var" / "audit.jsonl"
@@ -365,6 +367,7 @@ RESTART = [
     ("threads", "threads", 7),
     ("var", "var", "elsewhere"),
     ("secret", "secret", {"env": "STS_SECRET"}),
+    ("redis", "redis", {"url": "rediss://redis.example.internal:6379/0"}),
 ]
 
 

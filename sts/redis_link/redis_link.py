@@ -1,0 +1,177 @@
+"""A guarded link to Redis: every command is bounded in time, and a dead server costs no time-out per request."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisClusterException, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from sts.errors import StartError, StsError
+from sts.redis_link.breaker import Breaker, BreakerOpenError
+from sts.redis_link.open_redis import Bounds, UnsuitableError, open_client
+from sts.redis_link.settings import RedisSettings
+
+Result = TypeVar("Result")
+
+PROMPT: Final = Bounds(connect=0.25, answer=0.2)
+"""For what a request waits for."""
+PATIENT: Final = Bounds(connect=2.0, answer=2.0)
+"""For commands, and for what runs beside the requests."""
+
+_MIN_VERSION: Final = 7
+_SAYS: Final = {
+    "TimeoutError": "it did not answer in time",
+    "AuthenticationError": "it refused the user or the password",
+    "AuthenticationWrongNumberOfArgsError": "it refused the user or the password",
+    "AuthorizationError": "it refused the user or the password",
+    "NoPermissionError": "the user may not run a command that is needed",
+    "ReadOnlyError": "it is a replica and takes no writes",
+    "OutOfMemoryError": "its memory is full",
+    "BusyLoadingError": "it is still loading its data",
+    "MasterNotFoundError": "no Sentinel knows a living primary of that name",
+    "MaxConnectionsError": "all connections to it are in use",
+    "ClusterDownError": "the cluster is down",
+    "SlotNotCoveredError": "the cluster is down",
+    "RedisClusterException": "no node of the cluster can be reached",
+}
+"""What is told of an error, by its class: what a server writes may repeat what it was sent."""
+
+
+class RedisUnavailableError(StsError):
+    """The server did not do what it was asked. Whether it did it before the answer was lost is not known.
+
+    The text says why and holds nothing that was sent or kept. `unsuitable` says that the server may not be used as it
+    is configured; more attempts are of no use then.
+    """
+
+    def __init__(self, text: str, *, unsuitable: bool = False) -> None:
+        super().__init__(text)
+        self.unsuitable = unsuitable
+
+
+class RedisLink:
+    """One process's connections to a server; threads may share it. Nothing is opened before the first command.
+
+    `keeps` says that what lies there must not be lost: a server that evicts is refused, at each new connection, so
+    that one which a failover leads to is looked at as well. Make it after the fork.
+    """
+
+    def __init__(
+        self,
+        settings: RedisSettings,
+        bounds: Bounds = PROMPT,
+        *,
+        keeps: bool = True,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._bounds = bounds
+        self._keeps = keeps
+        self._breaker = Breaker(monotonic)
+        self._opening = threading.Lock()
+        self._client: Any = None
+        self._trouble = ""
+
+    @property
+    def trouble(self) -> str:
+        """Why the last command failed, "" if it did not: for /readyz and the log."""
+        return self._trouble
+
+    def run(self, use: Callable[[Any], Result], *, again: bool = False) -> Result:
+        """Call `use` with the client of redis-py; nothing is tried twice, unless `again` allows one more attempt.
+
+        `again` is for what may be done twice with the same result, such as a write whose reply got lost (a retry of
+        the library would not know). Takes at most the bounds, each attempt, once connected. Raises
+        RedisUnavailableError; at once while the server is known to be down.
+        """
+        try:
+            self._breaker.admit()
+        except BreakerOpenError:
+            raise RedisUnavailableError(self._trouble) from None
+        try:
+            result = self._attempt(use, again=again)
+        except ResponseError as error:  # it answers, so that it is not down; but not as it should
+            self._breaker.succeeded()
+            raise self._failed(error) from None
+        except (RedisError, RedisClusterException, OSError) as error:
+            self._breaker.failed()
+            raise self._failed(error) from None
+        self._breaker.succeeded()
+        self._trouble = ""
+        return result
+
+    def check(self) -> None:
+        """Look whether the server can be used at all: its version, and that it evicts nothing.
+
+        Raises StartError, whose text says what to set, and RedisUnavailableError where it cannot be asked.
+        """
+        try:
+            found = self.run(lambda client: client.execute_command("INFO", "server", **_one_node(client)))
+        except RedisUnavailableError as error:
+            if error.unsuitable:
+                raise StartError(str(error)) from None
+            raise
+        version = str(found.get("redis_version", "") if isinstance(found, dict) else "")
+        if not version.partition(".")[0].isdigit() or int(version.partition(".")[0]) < _MIN_VERSION:
+            raise StartError(f"the Redis server has version {version[:20]}: {_MIN_VERSION} or newer is needed")
+
+    def close(self) -> None:
+        """Close every connection; the next command opens new ones."""
+        with self._opening:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _attempt(self, use: Callable[[Any], Result], *, again: bool) -> Result:
+        try:
+            return use(self._opened())
+        except UnsuitableError:
+            raise
+        except (RedisConnectionError, RedisTimeoutError, OSError):
+            if not again:
+                raise
+        return use(self._opened())
+
+    def _opened(self) -> Any:  # noqa: ANN401 - one of redis-py's clients
+        if self._client is None:
+            with self._opening:
+                if self._client is None:
+                    self._client = open_client(self._settings, self._bounds, keeps=self._keeps)
+        return self._client
+
+    def _failed(self, error: BaseException) -> RedisUnavailableError:
+        if isinstance(error, RedisClusterException) and isinstance(error.__cause__, RedisError):
+            error = error.__cause__  # what the last node said
+        self._trouble = f"Redis: {_why(error)}"
+        return RedisUnavailableError(self._trouble, unsuitable=isinstance(error, UnsuitableError))
+
+
+def _one_node(client: Any) -> dict[str, Any]:  # noqa: ANN401 - one of redis-py's clients
+    """In a cluster a command without a key is asked of one node."""
+    return {"target_nodes": client.get_random_node()} if hasattr(client, "get_random_node") else {}
+
+
+def _why(error: BaseException) -> str:
+    """Why a command failed, in words of ours; nothing of what the server wrote."""
+    if isinstance(error, UnsuitableError):
+        return str(error)
+    for kind in type(error).__mro__:
+        if kind.__name__ in _SAYS:
+            return _SAYS[kind.__name__]
+    if isinstance(error, RedisConnectionError | OSError):
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__
+        said = cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else None
+        said = said or (cause.strerror if isinstance(cause, OSError) else None)
+        return f"it cannot be reached: {said}" if said else "the connection was lost"
+    return f"it answered with an error ({type(error).__name__})"
+
+
+__all__ = ["PATIENT", "PROMPT", "Bounds", "RedisLink", "RedisUnavailableError"]
