@@ -210,7 +210,7 @@ def test_a_server_whose_memory_is_full_says_so(link, run_redis):
 
 
 def test_a_cluster_is_used(link, run_redis):
-    node = run_redis("--cluster-enabled", "yes")
+    node = run_redis("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     node.client().execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
     wait_for(lambda: "cluster_state:ok" in _cluster_info(node))
     one = link(
@@ -230,7 +230,9 @@ def _cluster_info(node):
 
 
 def test_a_cluster_whose_nodes_evict_is_refused(link, run_redis):
-    node = run_redis("--cluster-enabled", "yes", "--maxmemory-policy", "allkeys-random")
+    node = run_redis(
+        "--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--maxmemory-policy", "allkeys-random"
+    )
     node.client().execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
     wait_for(lambda: "cluster_state:ok" in _cluster_info(node))
     written = {"mode": "cluster", "nodes": [f"127.0.0.1:{node.port}"], "url": "redis://127.0.0.1"}
