@@ -23,7 +23,7 @@ from sts.options import Section
 from sts.redis_link import RedisSettings
 from sts.settings import Settings, schema
 from sts.settings.kinds import KINDS
-from sts.settings.listen import Listen
+from sts.settings.listen import Listen, ListenTls
 from sts.settings.model import Defaults
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
@@ -62,6 +62,7 @@ One YAML file, `sts.yaml` unless `$STS_CONFIG` or `--config` says otherwise. `st
 SECTIONS: Final[tuple[tuple[str, type[Section], str], ...]] = (
     ("The file as a whole", Settings, ""),
     ("`listen`", Listen, "Written as an address alone, or as a mapping:"),
+    ("`listen.tls`", ListenTls, ""),
     ("`redis`", RedisSettings, "One server for whatever says `redis`; `cache.shared` may have one of its own:"),
     ("`keys`", KeysSettings, ""),
     ("`cache`", CacheSettings, ""),

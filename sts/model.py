@@ -31,10 +31,16 @@ NOT_APPLICABLE: Final = NotApplicable.NOT_APPLICABLE
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The other end of the socket: an IP address as text, or our own Unix socket. Never a forwarded address."""
+    """The other end of the socket: an IP address as text, or our own Unix socket. Never a forwarded address.
+
+    `certificates` is what it proved to hold in its TLS handshake with us, DER, leaf first; nobody has judged yet what
+    they say. `uid` is the user that opened the Unix socket, as the kernel knows it.
+    """
 
     address: str
     unix: bool = False
+    certificates: tuple[bytes, ...] = field(default=(), repr=False)
+    uid: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,17 @@ import base64
 import json
 import os
 import sys
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO, Final
 
 import click
 
 from sts.cli import common
-from sts.cli.http import call, check_address
+from sts.cli.http import Tls, call, check_address
 from sts.model import TYPE_ACCESS_TOKEN, TYPE_PREFIX
 
 _GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
+_FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.command()
@@ -23,6 +25,9 @@ _GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
 @click.option(
     "--secret-file", type=click.File("rb"), help="Where the client's secret stands; default: asked for at the terminal."
 )
+@click.option("--ca-file", type=_FILE, help="Whom to believe at an https address; default: the system's CAs.")
+@click.option("--cert-file", type=_FILE, help="A certificate to show there; with it no secret is asked for.")
+@click.option("--key-file", type=_FILE, help="Its private key; default: it stands in --cert-file too.")
 @click.option("--audience", required=True, multiple=True, metavar="NAME", help="The backend; may be repeated.")
 @click.option("--scope", metavar="SCOPES", help="Scopes to ask for, separated by spaces; default: all that is allowed.")
 @click.option(
@@ -40,6 +45,9 @@ def exchange(  # noqa: PLR0913 - the options of the command line
     url: str,
     client: str,
     secret_file: BinaryIO | None,
+    ca_file: Path | None,
+    cert_file: Path | None,
+    key_file: Path | None,
     audience: tuple[str, ...],
     scope: str | None,
     token_type: str,
@@ -57,20 +65,17 @@ def exchange(  # noqa: PLR0913 - the options of the command line
     Exit status: 0 a token came back, 1 the service refused, 2 usage, 3 the service cannot be reached.
     """
     address = check_address(url)
-    if secret_file is None:
-        if not _has_terminal():
-            common.fail("--secret-file is needed where there is no terminal", common.EXIT_USAGE)
-        secret = click.prompt("Client secret", hide_input=True, err=True)
-    else:
-        secret = common.read_text(secret_file, "the secret")
+    secret = _secret(secret_file, needed=cert_file is None)
     fields = [
+        *([] if secret is not None else [("client_id", client)]),
         ("grant_type", _GRANT),
         ("subject_token", common.read_text(file, "the credential")),
         ("subject_token_type", token_type if token_type.startswith("urn:") else TYPE_PREFIX + token_type),
         *(("audience", name) for name in audience),
         *([("scope", scope)] if scope else []),
     ]
-    status, body = call("POST", address + "/token", fields, basic=f"{client}:{secret}")
+    basic = None if secret is None else f"{client}:{secret}"
+    status, body = call("POST", address + "/token", fields, basic, Tls(ca_file, cert_file, key_file))
     answer = _json(body)
     if status != 200:
         common.console_err.print_json(json.dumps(answer), ensure_ascii=True)
@@ -83,6 +88,16 @@ def exchange(  # noqa: PLR0913 - the options of the command line
         return
     shown = {"answer": {**answer, "access_token": f"({len(token)} bytes)"}, **_decoded(token)}
     common.console.print_json(json.dumps(shown), ensure_ascii=True)
+
+
+def _secret(file: BinaryIO | None, *, needed: bool) -> str | None:
+    if file is not None:
+        return common.read_text(file, "the secret")
+    if not needed:
+        return None
+    if not _has_terminal():
+        common.fail("--secret-file is needed where there is no terminal", common.EXIT_USAGE)
+    return str(click.prompt("Client secret", hide_input=True, err=True))
 
 
 def _has_terminal() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import ssl
 import sys
 from pathlib import Path
 from typing import Final, NoReturn
@@ -30,8 +31,9 @@ _EXIT_UNREACHABLE: Final = 3
     help="The configuration; default: $STS_CONFIG, else ./sts.yaml.",
 )
 @click.option("--listen", metavar="ADDR", help="Ask here instead, as `sts serve --listen`; no file is read.")
+@click.option("--tls", is_flag=True, help="With --listen: ask by TLS.")
 @click.option("--ready", is_flag=True, help="Ask /readyz (may it take traffic?) instead of /healthz (is it alive?).")
-def health(*, config: Path, listen: str | None, ready: bool) -> None:
+def health(*, config: Path, listen: str | None, tls: bool, ready: bool) -> None:
     r"""Ask the service of this configuration on this machine how it is; for container health checks.
 
     Only `listen` is read: a service goes on with what it accepted, whatever has become of the rest of its file.
@@ -48,7 +50,7 @@ def health(*, config: Path, listen: str | None, ready: bool) -> None:
         _fail("\n".join(f"sts: {fault}" for fault in error.faults), _EXIT_REFUSED)
     path = "/readyz" if ready else "/healthz"
     try:
-        status = _ask(at, path)
+        status = _ask(at, path, tls=tls or at.tls is not None)
     except (OSError, http.client.HTTPException) as error:
         _fail(f"sts: {printable(f'{at.bind} does not answer: {error}')}", _EXIT_UNREACHABLE)
     if status != http.HTTPStatus.OK:
@@ -61,8 +63,9 @@ def _fail(text: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _ask(listen: Listen, path: str) -> int:
+def _ask(listen: Listen, path: str, *, tls: bool) -> int:
     """Ask by the standard library: a health check must not cost the start of a pooling client every few seconds."""
+    connection: http.client.HTTPConnection
     bind = listen.bind
     if listen.is_unix:
         connection = http.client.HTTPConnection("localhost", timeout=_TIMEOUT_S)
@@ -71,7 +74,10 @@ def _ask(listen: Listen, path: str) -> int:
     else:
         host, _, port = bind.rpartition(":")
         host = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))  # noqa: S104 - not bound here
-        connection = http.client.HTTPConnection(host, int(port), timeout=_TIMEOUT_S)
+        if tls:
+            connection = http.client.HTTPSConnection(host, int(port), timeout=_TIMEOUT_S, context=_any_certificate())
+        else:
+            connection = http.client.HTTPConnection(host, int(port), timeout=_TIMEOUT_S)
     try:
         if listen.is_unix:
             connection.sock.connect(bind.removeprefix("unix:"))
@@ -79,3 +85,11 @@ def _ask(listen: Listen, path: str) -> int:
         return connection.getresponse().status
     finally:
         connection.close()
+
+
+def _any_certificate() -> ssl.SSLContext:
+    """Nothing secret is sent, and the file may be newer than what is served: so the certificate is not looked at."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context

@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 import base64
+import ssl
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 import click
 import urllib3
 
-from sts.cli.common import EXIT_UNREACHABLE, fail
+from sts.cli.common import EXIT_UNREACHABLE, EXIT_USAGE, fail
 
 _TIMEOUT = urllib3.Timeout(connect=3.0, read=10.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Whom a command trusts at an https address (default: the system's CAs), and the certificate that it shows."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Ends the command with exit status 2 where a file cannot be used."""
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+            if self.cert_file is not None:
+                context.load_cert_chain(self.cert_file, self.key_file)
+        except (OSError, ValueError):
+            fail("the files of --ca-file, --cert-file or --key-file cannot be used", EXIT_USAGE)
+        return context
+
+
 def call(
-    method: str, url: str, fields: Sequence[tuple[str, str]] | None = None, basic: str | None = None
+    method: str,
+    url: str,
+    fields: Sequence[tuple[str, str]] | None = None,
+    basic: str | None = None,
+    tls: Tls = Tls(),
 ) -> tuple[int, bytes]:
     """Send one request and return status and body; ends the command with exit status 3 if nobody answers.
 
@@ -28,6 +54,8 @@ def call(
         headers["Content-Type"] = "application/x-www-form-urlencoded"
     body = None if fields is None else urlencode([(name, _bytes(value)) for name, value in fields])
     pool = urllib3.PoolManager(retries=False, timeout=_TIMEOUT)
+    if url.startswith("https:"):
+        pool = urllib3.PoolManager(retries=False, timeout=_TIMEOUT, ssl_context=tls.context())
     try:
         answer = pool.request(method, url, body=body, headers=headers, redirect=False)
     except urllib3.exceptions.HTTPError as error:

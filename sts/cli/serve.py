@@ -22,7 +22,8 @@ from sts.app import App
 from sts.audit import LABEL, AuditLog
 from sts.audit_file import AuditFile
 from sts.cli import common
-from sts.cli.server import Server, check_address
+from sts.cli.address import check_address
+from sts.cli.server import Server
 from sts.errors import StartError
 from sts.labels import DeploymentSecret
 from sts.mint.keystore import prepare

@@ -13,6 +13,7 @@ import os
 import pickle
 import signal
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -25,10 +26,11 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from keys.errors import KeysError
+from sts.cli.address import give_to_group
+from sts.edge.listener import server_context
 from sts.edge.profiles import PROFILES
 from sts.errors import StartError
 from sts.settings import Settings, SettingsError, changes_needing_restart
-from sts.settings.listen import Listen
 from sts.telemetry import log, mark_dead, metrics
 
 _LENGTH: Final = struct.Struct("!Q")
@@ -61,6 +63,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self.worker = worker
         self.channels: dict[int, socket.socket] = {}
         self.opening: tuple[socket.socket, socket.socket] | None = None
+        self.context: ssl.SSLContext | None = None  # of the next handshake; the worker's own
         super().__init__()
 
     def load_config(self) -> None:
@@ -99,6 +102,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         A worker that cannot start ends by itself, and the master tries again: gunicorn would stop all the others.
         """
         try:
+            self.context = context_of(self.accepted)
             application, swap = self.worker(self.accepted)
         except Exception as error:  # noqa: BLE001 - whatever it is, the workers that run go on
             told = {"why": str(error)} if isinstance(error, StartError | KeysError) else {"fault": type(error).__name__}
@@ -106,8 +110,20 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             time.sleep(_PAUSE_S)
             sys.exit(1)
         if self.opening is not None:
-            threading.Thread(target=_listen, args=(self.opening[1], swap), name="sts-reload", daemon=True).start()
+            threading.Thread(
+                target=_listen, args=(self.opening[1], self._swapping(swap)), name="sts-reload", daemon=True
+            ).start()
         return application
+
+    def _swapping(self, swap: Callable[[Settings], None]) -> Callable[[Settings], None]:
+        """Swap the service, and take its certificate for the handshakes to come; open connections keep theirs."""
+
+        def swap_all(settings: Settings) -> None:
+            context = context_of(settings)
+            swap(settings)
+            self.context = context
+
+        return swap_all
 
     def run(self) -> None:
         """Serve until told to stop."""
@@ -170,6 +186,15 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     app: Server
 
+    def start(self) -> None:
+        """Listen; a Unix socket gets its group before anybody is answered. Raises StartError."""
+        super().start()
+        try:
+            give_to_group(self.app.accepted.listen)
+        except StartError:
+            super().stop(graceful=False)
+            raise
+
     def spawn_worker(self) -> int:
         """Fork a worker; in the master only, keep its end of the channel."""
         pid: int = super().spawn_worker()
@@ -196,33 +221,10 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         super().stop(graceful)
 
 
-def check_address(listen: Listen) -> None:
-    """Raise StartError where this cannot be listened at: a taken address, a path that is no socket or somebody else's.
-
-    gunicorn would take another's socket file from under them, and try a taken address for seconds.
-    """
-    if not listen.is_unix:
-        _check_address(listen.bind)
-        return
-    path = Path(listen.bind.removeprefix("unix:"))
-    if not path.parent.is_dir():
-        raise StartError(f"cannot listen at {path}: there is no directory {path.parent}")
-    if path.exists() and not path.is_socket():
-        raise StartError(f"cannot listen at {path}: it is there and no socket")
-    with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):  # what a crash left refuses connections
-        probe.connect(str(path))
-        raise StartError(f"cannot listen at {path}: another process does")
-
-
-def _check_address(bind: str) -> None:
-    host, _, port = bind.rpartition(":")
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise StartError(f"cannot listen at {bind}: {error.strerror}") from None
+def context_of(settings: Settings) -> ssl.SSLContext | None:
+    """How callers' handshakes are answered, None without TLS. Raises StartError for a file that cannot be used."""
+    tls = settings.listen.tls
+    return None if tls is None else server_context(tls.cert_file, tls.key_file, settings.handshake_cas())
 
 
 def _file_is_gone(listener: Any) -> bool:  # noqa: ANN401 - gunicorn has no types

@@ -2,9 +2,9 @@
 
 gunicorn's own hands a connection to a thread with its first byte, and that thread waits for the rest as long as the
 peer likes: as many slow peers as there are threads stop the service. Here the worker's one poller gathers what peers
-send, however slowly, and a thread gets a request when head and body are there; no thread ever reads from a peer. What
-has not arrived by a deadline is dropped. Nothing is judged on the way: how long a request is decides when it is handed
-on, what it says is gunicorn's parser's to read.
+send, however slowly, TLS handshakes among it, and a thread gets a request when head and body are there; no thread ever
+reads from a peer. What has not arrived by a deadline is dropped. Nothing is judged on the way: how long a request is
+decides when it is handed on, what it says is gunicorn's parser's to read.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import contextlib
 import select
 import selectors
 import socket
+import ssl
 import struct
 import time
 from concurrent.futures import Future
@@ -22,6 +23,8 @@ from typing import Any, Final
 from gunicorn.workers import gthread
 
 from sts.cli.arrival import MAX_CHUNKED_BYTES, Arrival
+from sts.edge.listener import TlsSocket
+from sts.telemetry import log, metrics
 
 MAX_BEHIND_BYTES: Final = 512 * 1024
 """How much may pile up of a peer that does not read its answers."""
@@ -48,6 +51,7 @@ class Connection(gthread.TConn):  # type: ignore[misc]  # gunicorn has no types
         self.deadline = 0.0
         self.unread_body = False
         self.told_to_continue = False
+        self.secure = not isinstance(self.sock, TlsSocket)  # or once its handshake is over
         self.lingers = False
         self.drained = 0
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(WRITE_S, 0))
@@ -82,13 +86,18 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         super().__init__(*arguments, **options)
         self.gathering: dict[Connection, None] = {}  # the longest waiting first
         self.lingering: dict[Connection, None] = {}
-        self.looked_at = 0.0
+        self.looked_at = self.told_at = 0.0
 
     def accept(self, listener: socket.socket) -> None:
         """Take a new connection; where there are too many, the one that has kept us waiting longest makes room."""
         try:
             client, address = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
+            return
+        try:
+            client = self._secured(client)
+        except OSError:  # it has gone already
+            client.close()
             return
         self.nr_conns += 1
         connection = Connection(self.cfg, client, address, listener.getsockname())
@@ -141,12 +150,44 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         """Whether the connection goes on; a body that nobody will read is not waited for."""
         return not conn.unread_body and bool(super()._keepalive_after(conn, keepalive))
 
+    def _secured(self, client: socket.socket) -> socket.socket:
+        """The same connection with TLS before it, where there is TLS; its handshake has not begun."""
+        context: ssl.SSLContext | None = self.app.context
+        if context is None:
+            return client
+        client.setblocking(False)  # noqa: FBT003 - Python's own
+        return context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
+
     def _gather(self, conn: Connection) -> None:
         """Wait in the poller for more of a request."""
         conn.deadline = conn.deadline or time.monotonic() + ARRIVAL_S
         conn.sock.setblocking(False)  # noqa: FBT003 - Python's own
         self.gathering[conn] = None
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._receive, conn))
+        go_on = self._receive if conn.secure else self._shake_hands
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(go_on, conn))
+
+    def _shake_hands(self, conn: Connection, client: TlsSocket) -> None:
+        """Go on with a handshake; once it is over the connection says its request like any other."""
+        try:
+            wanted = client.shake_hands()
+        except OSError as fault:
+            self._end(conn)  # its alert says more than a reset connection
+            self._tell(conn, fault)
+            return
+        conn.secure = wanted is None
+        if conn.secure:
+            conn.deadline = time.monotonic() + ARRIVAL_S
+        go_on = self._receive if conn.secure else self._shake_hands
+        self.poller.modify(client, wanted or selectors.EVENT_READ, partial(go_on, conn))
+
+    def _tell(self, conn: Connection, fault: OSError) -> None:
+        """Count a handshake that failed, and say why, at most once a second: strangers must not fill the log."""
+        metrics.handshake_failed()
+        now = time.monotonic()
+        if now - self.told_at >= _LOOK_EVERY_S:
+            self.told_at = now
+            why = getattr(fault, "verify_message", None) or getattr(fault, "reason", None) or type(fault).__name__
+            log.warning("handshake failed", peer=str(conn.client[0]) if conn.client else "", why=why)
 
     def _receive(self, conn: Connection, client: socket.socket) -> bool:
         """Take what is there; returns whether the connection was handed on or dropped."""
@@ -180,15 +221,19 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         """Go on gathering, unless the head is longer than any may be; returns whether the connection is given up."""
         if conn.arrival.too_long:
             _send(conn, _HEAD_TOO_LARGE)
-            self._forget(conn)
-            self.nr_conns -= 1
-            conn.close(graceful=True)
-            self._linger(conn)
+            self._end(conn)
             return True
         if conn.arrival.asks_to_continue and not conn.told_to_continue:
             conn.told_to_continue = True
             _send(conn, _CONTINUE)
         return False
+
+    def _end(self, conn: Connection) -> None:
+        """Give up a connection that is being gathered, once the peer has read why."""
+        self._forget(conn)
+        self.nr_conns -= 1
+        conn.close(graceful=True)
+        self._linger(conn)
 
     def _linger(self, conn: Connection) -> None:
         """Let the peer read the answer to its end before the connection goes (RFC 9112 §9.6)."""
@@ -241,7 +286,7 @@ def _nothing_more(_size_hint: int | None = None) -> bytes:
 
 def _send(conn: Connection, data: bytes) -> None:
     with contextlib.suppress(OSError):
-        conn.sock.send(data, socket.MSG_DONTWAIT)
+        conn.sock.send(data)  # what the poller holds never blocks
 
 
 def _writable(sock: socket.socket) -> bool:

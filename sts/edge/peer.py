@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import socket
+import struct
 from collections.abc import Mapping
 from typing import Any, Final
 
 from sts.clients.client import Network, within
 from sts.model import Peer
 
+_CREDENTIALS: Final = struct.Struct("iII")  # Linux's struct ucred: process, user, group
 _CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _FORWARDED: Final = frozenset(
     {"HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP", "HTTP_X_CLIENT_IP", "HTTP_TRUE_CLIENT_IP"}
@@ -25,8 +27,17 @@ def peer_of(environ: Mapping[str, Any]) -> Peer:
     """
     connection = environ.get("gunicorn.socket")
     if connection is not None and connection.family == socket.AF_UNIX:
-        return Peer("", unix=True)
-    return Peer(environ.get("REMOTE_ADDR", ""))
+        return Peer("", unix=True, uid=_uid_of(connection))
+    return Peer(environ.get("REMOTE_ADDR", ""), certificates=getattr(connection, "certificates", ()))
+
+
+def _uid_of(connection: Any) -> int | None:  # noqa: ANN401 - a socket, or what a test puts in its place
+    """The user at the other end of a Unix socket, when it was opened; None where the system does not tell."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return None
+    _, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
+    return int(uid)
 
 
 def is_operator(environ: Mapping[str, Any], networks: tuple[Network | str, ...]) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from sts.options import Place
 from sts.settings.document import read_alone
 from sts.settings.faults import Fault, SettingsError, findings
 from sts.settings.listen import DEFAULT, Listen
@@ -25,7 +26,8 @@ def listening(path: Path) -> Listen:
     if written is None:
         return DEFAULT
     try:
-        return Listen.model_validate(written).resolved(path.absolute().parent)
+        directory = path.absolute().parent
+        return Listen.model_validate(written, context=Place(directory, {})).resolved(directory)
     except ValidationError as error:
         found = findings(error, Listen, ("listen",), (), {})
         raise SettingsError(document.fault(one.path, one.problem, one.hint) for one in found) from None
@@ -37,7 +39,7 @@ def listening_at(address: str, written: Listen | None = None) -> Listen:
     Without `written` the address is only asked, and nothing is bound: then it may be beyond loopback without further
     words. Raises SettingsError where `listen` would refuse it.
     """
-    beside = {"transport": "mesh"} if written is None else written.model_dump()
+    beside = {"transport": "mesh"} if written is None else written.model_dump(exclude={"tls"}) | {"tls": written.tls}
     try:
         return Listen.model_validate(beside | {"address": address}).resolved(Path.cwd())
     except ValidationError as error:

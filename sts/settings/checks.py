@@ -26,6 +26,7 @@ from sts.policy.headers import header_name
 from sts.policy.settings import AudienceSettings
 from sts.redis_link import RedisSettings
 from sts.settings.faults import Finding, Trail, near, not_yet, quote
+from sts.settings.listen import Listen
 
 ALL: Final = "*"
 LATER_PROFILES: Final = frozenset({"envoy", "traefik", "caddy", "haproxy", "apisix", "kong"}) - PROFILES.keys()
@@ -39,6 +40,7 @@ class Parts:
     written: Mapping[str, Any]
     place: Callable[[Trail], str]
     issuer: str | None = None
+    listen: Listen | None = None
     redis: RedisSettings | None = None
     keys: KeysSettings | None = None
     cache: CacheSettings | None = None

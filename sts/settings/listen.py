@@ -7,11 +7,11 @@ import re
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
-from sts.options import Section
+from sts.options import KeptConfigFile, Section
 
 _ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})")
 _MODE: Final = re.compile(r"0?[0-7]{2}0")  # never for everybody on the machine
@@ -35,17 +35,31 @@ SocketMode = Annotated[
 ]
 
 
+class ListenTls(Section):
+    """The `listen.tls` section: TLS 1.2 or newer, which callers may meet with a certificate of their own."""
+
+    cert_file: KeptConfigFile
+    """Our certificate, then its intermediates (PEM). A reload takes a renewed one for the connections to come."""
+    key_file: KeptConfigFile
+    """Its private key, unencrypted (PEM)."""
+    ca_file: KeptConfigFile | None = None
+    """CAs, or self-signed certificates, that callers may present beside those that clients and sources name: for
+    clients with `certificates`, and for tokens that are bound to a certificate. It proves nobody's identity."""
+
+
 class Listen(Section):
     """The `listen` section; its address alone may stand for it."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset({"tls"})
-
     address: str
     """`host:port` (`[::1]:8080` for IPv6), or `unix:/path` for a Unix socket."""
+    tls: ListenTls | None = None
+    """TLS of our own: `{cert_file, key_file}`; not at a Unix socket."""
     transport: Literal["terminated", "mesh"] | None = None
-    """Must be written beyond loopback: `terminated` (TLS ends before us) or `mesh` (a mesh adds it)."""
+    """Must be written beyond loopback without `tls`: `terminated` (TLS ends before us) or `mesh` (a mesh adds it)."""
     socket_mode: SocketMode = 0o660
     """Mode of the Unix socket, in quotes; default "0660"."""
+    socket_group: Annotated[str, Field(min_length=1)] | None = None
+    """Group of the Unix socket, by name or number, such as the gateway's; default: the service's own."""
 
     @model_validator(mode="before")
     @classmethod
@@ -59,16 +73,27 @@ class Listen(Section):
         if self.is_unix:
             if len(self.address) == len(_UNIX):
                 raise ValueError('the Unix socket needs a path, such as "unix:/run/sts/sts.sock"')
+            if self.tls is not None:
+                raise ValueError("a Unix socket has no `tls`: who may connect is said by `socket_mode`")
             return self
+        if self.socket_group is not None:
+            raise ValueError("`socket_group` is that of a Unix socket")
         host, port = _split(self.address)
         if port > 65535:
             raise ValueError("a port is at most 65535")
-        if not _is_loopback(host) and self.transport is None:
+        if self.tls is not None and self.transport is not None:
+            raise ValueError("`tls` and `transport` exclude each other: either we end TLS, or somebody before us")
+        if not _is_loopback(host) and self.tls is None and self.transport is None:
             raise ValueError(
-                "listening beyond loopback needs `tls` (not supported yet) or `transport: terminated | mesh` "
+                "listening beyond loopback needs `tls` or `transport: terminated | mesh` "
                 "in writing: secrets and tokens would cross the network in the clear"
             )
         return self
+
+    def differs_for_good(self, other: Listen) -> bool:
+        """Whether a running service cannot change from one to the other: anything but the content of TLS's files."""
+        same = self.model_copy(update={"tls": None}) == other.model_copy(update={"tls": None})
+        return not same or (self.tls is None) != (other.tls is None)
 
     @property
     def is_unix(self) -> bool:

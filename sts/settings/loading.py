@@ -18,8 +18,8 @@ from sts.settings.faults import Fault, SettingsError
 from sts.settings.kinds import KINDS
 from sts.settings.model import Settings
 
-_PARTS: Final = ("issuer", "redis", "keys", "cache", "forward_auth", *KINDS)
-_FIXED: Final = ("issuer", "listen", "workers", "threads", "var", "secret", "redis")
+_PARTS: Final = ("issuer", "listen", "redis", "keys", "cache", "forward_auth", *KINDS)
+_FIXED: Final = ("issuer", "workers", "threads", "var", "secret", "redis")
 
 
 def load(path: Path, environment: Mapping[str, str] | None = None) -> Settings:
@@ -83,6 +83,8 @@ def changes_needing_restart(old: Settings, new: Settings) -> tuple[str, ...]:
     changed = [name for name in _FIXED if getattr(old, name) != getattr(new, name)]
     if "workers" in changed and "workers" not in old.model_fields_set | new.model_fields_set:
         changed.remove("workers")
+    if old.listen.differs_for_good(new.listen):
+        changed.append("listen")
     if old.keys.store != new.keys.store:
         changed.append("keys.store")
     return tuple(changed)

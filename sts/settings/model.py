@@ -17,7 +17,7 @@ from sts.edge.routes import RouteSettings
 from sts.errors import StartError
 from sts.labels import DeploymentSecret
 from sts.mint.settings import KeysSettings
-from sts.options import ConfigFile, Name, Names, SecretText, Section
+from sts.options import ConfigFile, KeptFile, Name, Names, SecretText, Section
 from sts.policy.settings import AudienceSettings
 from sts.redis_link import RedisSettings
 from sts.settings.asked import listening_at
@@ -84,7 +84,7 @@ class Settings(Section):
     """More files with clients, sources, audiences, routes: `[conf.d/*.yaml]`. A name defined twice is a fault,
     and so is a directory that is not there."""
     listen: Listen = DEFAULT
-    """`host:port`, `unix:/path`, or `{address, transport, socket_mode}`."""
+    """`host:port`, `unix:/path`, or `{address, tls, transport, socket_mode, socket_group}`."""
     workers: Annotated[int, Field(ge=1, le=512, strict=True)] = Field(default_factory=available_cpus)
     """Worker processes; default: as many as the CPU quota allows."""
     threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 64
@@ -121,6 +121,14 @@ class Settings(Section):
     def with_backends(self) -> frozenset[str]:
         """The audiences of which some client is the backend; disabled clients count."""
         return frozenset(name for client in self.clients.values() for name in client.backend_of)
+
+    def handshake_cas(self) -> tuple[KeptFile, ...]:
+        """Whose certificates a caller may present in a handshake: those of every purpose together.
+
+        Which of them counts for what is not decided there.
+        """
+        tls = self.listen.tls
+        return () if tls is None or tls.ca_file is None else (tls.ca_file,)
 
     def fingerprints(self) -> dict[str, str]:
         """One SHA-256 per entry, keyed `client/<name>`, `source/<name>`, `audience/<name>`, `route/<name>`.

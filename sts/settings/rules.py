@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from sts.edge.listener import server_context
+from sts.errors import StartError
 from sts.expressions import ExpressionError, check_condition, check_reads, compile_rule
 from sts.mint.settings import KeysSettings, does_not_fit
 from sts.policy.rules import AUDIENCE_VARIABLES, REQUEST_FACTS
@@ -38,6 +40,17 @@ def source_files(parts: Parts) -> Iterator[Finding]:
     for name, source in parts.sources.items():
         for key, problem in source.file_faults():
             yield Finding(("sources", name, key), problem)
+
+
+def listener(parts: Parts) -> Iterator[Finding]:
+    """The files of our own TLS can be used."""
+    tls = parts.listen.tls if parts.listen is not None else None
+    if tls is None:
+        return
+    try:
+        server_context(tls.cert_file, tls.key_file, () if tls.ca_file is None else (tls.ca_file,))
+    except StartError as error:
+        yield Finding(("listen", "tls"), str(error))
 
 
 def audience_rules(parts: Parts) -> Iterator[Finding]:
@@ -104,5 +117,5 @@ def schedule(parts: Parts) -> Iterator[Finding]:
         yield Finding(("keys",), problem, "rotate less often, or shorten the longest `ttl`")
 
 
-CHECKS: Final[tuple[Check, ...]] = (source_rules, source_files, audience_rules, schedule)
+CHECKS: Final[tuple[Check, ...]] = (source_rules, source_files, listener, audience_rules, schedule)
 """The checks of this module."""

@@ -98,6 +98,7 @@ class Metrics:
         self._reloads = Counter("sts_reloads", "Reloads of the configuration.", ["outcome"], registry=own)
         self._audit_failures = Counter("sts_audit_failures", "Audit events that were not written.", registry=own)
         self._unknown = Counter("sts_unknown_parameters", "Unknown parameters, ignored at /token.", registry=own)
+        self._handshakes = Counter("sts_handshakes_failed", "TLS handshakes with callers that failed.", registry=own)
         self._limited = Counter(
             "sts_clients_limited", "Failures of client authentication over the limit.", registry=own
         )
@@ -139,6 +140,10 @@ class Metrics:
     def client_limited(self) -> None:
         """Count a failure of client authentication that was over the limit."""
         self._limited.inc()
+
+    def handshake_failed(self) -> None:
+        """Count a TLS handshake that failed."""
+        self._handshakes.inc()
 
     def audit_failed(self) -> None:
         """Count an audit event that was not written."""

@@ -1,5 +1,6 @@
 """Who is at the other end of the socket."""
 
+import os
 import socket
 from ipaddress import ip_network
 
@@ -45,7 +46,7 @@ def test_the_peer_is_the_sockets(connections):
 def test_a_unix_peer_cannot_choose_an_address_for_itself(connections):
     server, name = connections["unix"]
     assert name.endswith("10.0.0.1")
-    assert peer_of({"gunicorn.socket": server, "REMOTE_ADDR": "10.0.0.1"}) == Peer("", unix=True)
+    assert peer_of({"gunicorn.socket": server, "REMOTE_ADDR": "10.0.0.1"}) == Peer("", unix=True, uid=os.getuid())
 
 
 def test_operators_are_told_by_their_network(connections):

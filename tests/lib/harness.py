@@ -215,10 +215,28 @@ class Answer:
         return f"<{self.status} {self.headers} {self.body[:300]!r}>"
 
 
-class Service:
-    """`sts serve` as a process, from a configuration file."""
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
 
-    def __init__(self, directory, configuration, *, environment=None, ready=True):
+    def __init__(self, path, timeout):
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self.path))
+
+
+class Service:
+    """`sts serve` as a process, from a configuration file.
+
+    `tls` is how the test speaks to one that has TLS (an `ssl.SSLContext`, with the test's certificate if it has one;
+    may be changed between requests), `unix` the path of a socket at which it listens instead.
+    """
+
+    def __init__(self, directory, configuration, *, environment=None, ready=True, tls=None, unix=None):
+        self.tls, self.unix = tls, unix
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
@@ -228,7 +246,7 @@ class Service:
         self.audit_file = self.directory / "audit.jsonl"
         with self.log_file.open("ab") as log, self.audit_file.open("ab") as audit:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sts", "serve", "-c", str(self.file), "--listen", f"127.0.0.1:{self.port}"],
+                [sys.executable, "-m", "sts", "serve", "-c", str(self.file), "--listen", self.address()],
                 stdin=subprocess.DEVNULL,
                 stdout=audit,
                 stderr=log,
@@ -236,6 +254,9 @@ class Service:
             )
         if ready:
             wait_for(self.is_ready, 30)
+
+    def address(self):
+        return f"127.0.0.1:{self.port}" if self.unix is None else f"unix:{self.unix}"
 
     def write(self, configuration):
         self.file.write_text(configuration, encoding="utf-8")
@@ -276,8 +297,15 @@ class Service:
                 self.process.wait()
         return self.process.returncode
 
+    def connection(self):
+        if self.unix is not None:
+            return UnixConnection(self.unix, timeout=20)
+        if self.tls is not None:
+            return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=self.tls)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+
     def request(self, method, target, headers=(), body=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = self.connection()
         try:
             connection.putrequest(method, target, skip_accept_encoding=True)
             for name, value in dict(headers).items() if isinstance(headers, dict) else headers:

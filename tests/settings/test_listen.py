@@ -3,12 +3,19 @@
 import os
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
-from sts.settings import SettingsError
+from sts.settings import SettingsError, changes_needing_restart
 from sts.settings import listen as listening
 from sts.settings.asked import listening as asked
 
-BEYOND = "listening beyond loopback needs `tls` (not supported yet) or `transport: "
+BEYOND = "listening beyond loopback needs `tls` or `transport: "
 
 
 @pytest.mark.parametrize(
@@ -67,6 +74,64 @@ def test_the_mode_of_a_unix_socket_is_octal_and_closed_to_others(base, loaded, o
     for wrong in (432, "0888", "rw", "0666"):
         listen["socket_mode"] = wrong
         assert only_fault(base | {"listen": listen}).path == "listen.socket_mode"
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate of ours and its key, as files beside the configuration."""
+    made = trustme.CA().issue_cert("sts.example.internal")
+    (tmp_path / "cert.pem").write_bytes(made.cert_chain_pems[0].bytes())
+    (tmp_path / "key.pem").write_bytes(made.private_key_pem.bytes())
+    return {"cert_file": "cert.pem", "key_file": "key.pem"}
+
+
+def test_beyond_loopback_tls_of_our_own_is_enough(base, loaded, certificate):
+    """EP-02."""
+    settings = loaded(base | {"listen": {"address": "0.0.0.0:8443", "tls": certificate}})
+    assert settings.listen.tls.cert_file.content.startswith(b"-----BEGIN CERTIFICATE")
+    assert settings.listening_at("0.0.0.0:9443").listen.tls == settings.listen.tls
+    assert "PRIVATE KEY" not in repr(settings) + str(settings.model_dump()) + settings.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("listen", "path"),
+    [
+        ({"address": "0.0.0.0:1", "transport": "mesh"}, "listen"),
+        ({"address": "unix:/run/sts.sock"}, "listen"),
+        ({"address": "127.0.0.1:1", "socket_group": "nginx"}, "listen"),
+        ({"address": "127.0.0.1:1", "tls": {"cert_file": "cert.pem"}}, "listen.tls.key_file"),
+        ({"address": "127.0.0.1:1", "tls": {"cert_file": "cert.pem", "key_file": "none.pem"}}, "listen.tls"),
+        ({"address": "127.0.0.1:1", "tls": {"cert_file": "key.pem", "key_file": "key.pem"}}, "listen.tls"),
+        ({"address": "127.0.0.1:1", "tls": {"cert_file": "cert.pem", "key_file": "cert.pem"}}, "listen.tls"),
+        ({"address": "127.0.0.1:1", "tls": {"cert_file": "cert.pem", "key_file": "locked.pem"}}, "listen.tls"),
+        (
+            {"address": "127.0.0.1:1", "tls": {"cert_file": "cert.pem", "key_file": "key.pem", "ca_file": "key.pem"}},
+            "listen.tls",
+        ),
+    ],
+    ids=["and transport", "unix", "group of no socket", "no key", "none", "swapped", "no key in it", "locked", "no CA"],
+)
+def test_faults_of_tls_are_found_at_load(base, only_fault, certificate, tmp_path, listen, path):
+    key = load_pem_private_key((tmp_path / "key.pem").read_bytes(), None)
+    locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    (tmp_path / "locked.pem").write_bytes(locked)
+    fault = only_fault(base | {"listen": {"tls": certificate} | listen})
+    assert fault.path == path
+
+
+def test_only_the_content_of_tls_files_changes_without_a_restart(base, loaded, certificate, tmp_path):
+    listen = {"address": "127.0.0.1:8443", "tls": certificate}
+    before = loaded(base | {"listen": listen})
+    renewed = trustme.CA().issue_cert("sts.example.internal")
+    (tmp_path / "cert.pem").write_bytes(renewed.cert_chain_pems[0].bytes())
+    (tmp_path / "key.pem").write_bytes(renewed.private_key_pem.bytes())
+    after = loaded(base | {"listen": listen})
+    assert changes_needing_restart(before, after) == ()
+    assert before.revision != after.revision
+    plain = loaded(base | {"listen": {"address": "127.0.0.1:8443"}})
+    assert changes_needing_restart(before, plain) == changes_needing_restart(plain, before) == ("listen",)
+    moved = loaded(base | {"listen": listen | {"address": "127.0.0.1:8444"}})
+    assert changes_needing_restart(before, moved) == ("listen",)
 
 
 def test_a_command_may_name_another_address_under_the_same_law(base, loaded):
