@@ -25,6 +25,7 @@ from sts.settings import Settings, schema
 from sts.settings.kinds import KINDS
 from sts.settings.listen import Listen, ListenTls
 from sts.settings.model import Defaults
+from sts.trust.recipients import EncryptionSettings
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 
@@ -79,6 +80,7 @@ ENTRIES: Final = {
 }
 
 NESTED: Final[tuple[tuple[str, type[Section], str], ...]] = (
+    ("`encryption` of an audience", EncryptionSettings, "With `format: jwe` (docs/encryption.md):"),
     ("`match` of an introspection source", Match, "Which opaque tokens are asked about there:"),
 )
 

@@ -38,6 +38,7 @@ from sts.policy.rules import AudienceRules, RouteRules, SourceRules
 from sts.settings import Settings
 from sts.telemetry import Reading, log, metrics
 from sts.trust.issuers import Issuers
+from sts.trust.recipients import Recipient, Recipients
 
 Clock = Callable[[], float]
 
@@ -53,6 +54,7 @@ class Revision:
     token_door: TokenDoor
     forward_auth_door: ForwardAuthDoor
     sources: Mapping[str, Source]
+    recipients: Mapping[str, Recipient]
 
 
 class App:
@@ -66,10 +68,17 @@ class App:
         self.clock = clock
         waiters = max(1, settings.threads // 8)
         self.memory: Memory[Entry] = Memory(settings.cache.memory, metrics.cache_changed)
-        self.tokens = TokenCache(secret.key(CACHE_LABEL), self.memory, keyring.published, max_waiters=waiters)
+        self.tokens = TokenCache(
+            secret.key(CACHE_LABEL),
+            self.memory,
+            keyring.published,
+            max_waiters=waiters,
+            recipient_current=self._recipient_current,
+        )
         # Waiting for one slow issuer may hold a quarter of the threads, here and there together, and waiting for
         # many of them a half: the rest go on.
         self.issuers = Issuers(clock, waiters, metrics_of_fetch)
+        self.recipients = Recipients(clock, waiters, self.issuers.all_waiters, metrics_of_recipients)
         self.failures = Failures(time.monotonic, metrics.client_limited)
         self._stamps: dict[str, tuple[str, str]] = {}
         self.current = self.build(settings)
@@ -84,12 +93,13 @@ class App:
     def build(self, settings: Settings) -> Revision:
         """Compile a whole revision; nothing is in force until it is assigned."""
         sources = self._sources(settings)
+        recipients = self._recipients(settings)
         exchange = Exchange(
             revision=settings.revision,
             clients=Clients(settings.clients, self.failures),
             sources=sources,
             policy=policy(settings, self._stamped(settings)),
-            minter=Minter(settings.issuer, self.keyring),
+            minter=Minter(settings.issuer, self.keyring, recipients),
             tokens=self.tokens,
             audit=self.audit,
             clock=self.clock,
@@ -100,7 +110,7 @@ class App:
             [name for audience in settings.audiences.values() for name in audience.headers],
             {name: audience.max_token_bytes for name, audience in settings.audiences.items()},
         )
-        return Revision(settings, exchange, TokenDoor(), door, sources.by_name)
+        return Revision(settings, exchange, TokenDoor(), door, sources.by_name, recipients)
 
     def _sources(self, settings: Settings) -> Sources:
         """Put the enabled sources to work, each as its kind wants it."""
@@ -111,6 +121,19 @@ class App:
             if isinstance(source, JwtSource)
         }
         return Sources((JwtKind(jwt.values()),), {**jwt})
+
+    def _recipients(self, settings: Settings) -> dict[str, Recipient]:
+        """The backends that tokens are encrypted for, by audience."""
+        return {
+            name: self.recipients.of(name, audience.encryption)
+            for name, audience in settings.audiences.items()
+            if audience.enabled and audience.encryption is not None
+        }
+
+    def _recipient_current(self, audience: str, thumbprint: str) -> bool:
+        """Whether the key that a kept token is encrypted to is still in its backend's set."""
+        recipient = self.current.recipients.get(audience)
+        return recipient is not None and recipient.current(thumbprint)
 
     def _stamped(self, settings: Settings) -> dict[str, str]:
         """The fingerprint of each entry with a stamp of when it last changed.
@@ -129,12 +152,14 @@ class App:
     def readiness(self) -> Readiness:
         """Ready: a configuration and a usable key. An issuer that is down harms its own tokens, so it is only told."""
         status = self.keyring.status(self.clock())
+        troubles = {name: one.trouble for name, one in self.current.sources.items()}
+        troubles.update({f"audience {name}": one.trouble for name, one in self.current.recipients.items()})
         detail = {
             "revision": self.current.exchange.revision,
             "ring_version": status.version,
             "ring_unseen_s": round(status.unseen),
             "keys": {name: {"kid": key.kid, "due_in_s": round(key.due_in)} for name, key in status.keys.items()},
-            "degraded": {name: one.trouble for name, one in self.current.sources.items() if one.trouble},
+            "degraded": {name: trouble for name, trouble in troubles.items() if trouble},
         }
         return Readiness(status.usable, detail)
 
@@ -169,6 +194,13 @@ def metrics_of_fetch(source: str, why: str) -> None:
     metrics.jwks_fetched(source, "failed" if why else "fetched")
     if why:
         log.warning("issuer's keys", source=source, why=why)
+
+
+def metrics_of_recipients(audience: str, why: str) -> None:
+    """Tell of a fetch of a backend's encryption keys, as of an issuer's."""
+    metrics.jwks_fetched(f"audience {audience}", "failed" if why else "fetched")
+    if why:
+        log.warning("backend's encryption keys", audience=audience, why=why)
 
 
 def policy(settings: Settings, fingerprints: Mapping[str, str]) -> Policy:

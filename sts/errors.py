@@ -102,7 +102,7 @@ UNSAFE_HEADER_VALUE: Final = _denied("unsafe_header_value", "An identity value c
 
 CLIENT_REFUSED: Final = Reason("client_refused", "invalid_client", 401, 403, "The client could not be authenticated.")
 
-SOURCE_UNREACHABLE: Final = _ours("source_unreachable", "The source of the credential cannot be reached.")
+SOURCE_UNREACHABLE: Final = _ours("source_unreachable", "A source that this request depends on cannot be reached.")
 STATE_UNAVAILABLE: Final = _ours("state_unavailable", "The service's state cannot be reached.")
 NO_KEY: Final = _ours("no_key", "The service has no usable signing key.")
 PROFILE_HEADER_MISSING: Final = _ours("profile_header_missing", "The gateway did not say which request this is.")

@@ -103,5 +103,5 @@ class Exchange:
         identity = self.policy.identify(admitted)
         trail.identified(identity.subject)
         grant = self.policy.decide(client, identity, admitted, target, ask, now)
-        issued = self.minter.mint(grant, now)
+        issued = self.minter.mint(grant, self.clock)
         return issued, Causes.of(presented.source, principal, grant, issued)

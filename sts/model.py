@@ -231,7 +231,8 @@ class Grant:
     `aud` holds the values of the claim; `scopes` None means that the token carries no scope at all. `claims` are the
     audience's mapped claims, reserved names excluded; `headers` the identity headers for forward-auth. `not_after`
     ends the token whatever its `ttl`. `keep` says whether the minted token may be cached, `fresh_until` how long.
-    `shadow` is what the audiences' rules on trial would have done, by audience.
+    `shadow` is what the audiences' rules on trial would have done, by audience. `recipient` is the audience whose
+    backend the token is encrypted for, None where it is only signed.
     """
 
     client_id: str
@@ -250,13 +251,15 @@ class Grant:
     max_token_bytes: int
     keep: bool
     shadow: Mapping[str, Trial] = field(default_factory=dict)
+    recipient: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
     """A minted token, new or from the cache, and what the doors answer with. `expires_at` is its `exp`.
 
-    `shadow` is that of its grant.
+    `shadow` is that of its grant. `recipient` is the RFC 7638 thumbprint of the backend's key that it is encrypted
+    to, None where it is only signed.
     """
 
     subject: str = field(repr=False)
@@ -269,4 +272,5 @@ class Issued:
     scopes: tuple[str, ...] | None
     headers: Mapping[str, str] = field(repr=False)
     shadow: Mapping[str, Trial] = field(default_factory=dict)
+    recipient: str | None = None
     cached: bool = False

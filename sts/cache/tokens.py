@@ -49,6 +49,7 @@ class Causes:
     """What a minted token depended on beside the request.
 
     `proof_key` is the thumbprint of the issuer's key, None for a kind of credential without one; `kid` our own key.
+    `recipient` is the audience whose backend's key, by its thumbprint, the token is encrypted to.
     `until` (Unix seconds) is when the token is too old to be handed out again; `keep` whether it may be kept at all.
     """
 
@@ -57,6 +58,7 @@ class Causes:
     kid: str
     until: float
     keep: bool
+    recipient: tuple[str, str] | None = None
 
     @classmethod
     def of(cls, source: str, principal: Principal, grant: Grant, issued: Issued) -> Causes:
@@ -67,6 +69,7 @@ class Causes:
             kid=issued.kid,
             until=min(issued.expires_at - grant.min_remaining, grant.fresh_until),
             keep=grant.keep,
+            recipient=None if grant.recipient is None or not issued.recipient else (grant.recipient, issued.recipient),
         )
 
 
@@ -115,8 +118,8 @@ class Entry:
         """Bytes of all that this entry alone keeps alive; the configuration's own texts are not counted."""
         issued = self.issued
         objects: list[object] = [
-            *(self, issued, self.causes, self.parts, self.causes.until, issued.expires_at),
-            *(issued.subject, issued.token, issued.jti, issued.scopes, *(issued.scopes or ())),
+            *(self, issued, self.causes, self.parts, self.causes.until, self.causes.recipient),
+            *(issued.expires_at, issued.subject, issued.token, issued.jti, issued.scopes, *(issued.scopes or ())),
             *(issued.headers, *issued.headers, *issued.headers.values()),
             *(issued.shadow, *issued.shadow.values()),
         ]
@@ -137,7 +140,8 @@ class _Flight:
 class TokenCache:
     """The tokens that this worker has minted.
 
-    `secret` is the label key for `cache_key`; `published(kid, now)` says whether one of our keys is still published.
+    `secret` is the label key for `cache_key`; `published(kid, now)` says whether one of our keys is still published,
+    `recipient_current(audience, thumbprint)` whether a backend's key is still in its set in force.
     """
 
     def __init__(
@@ -147,10 +151,12 @@ class TokenCache:
         published: Callable[[str, float], bool],
         patience: float = PATIENCE_S,
         max_waiters: int = MAX_WAITERS,
+        recipient_current: Callable[[str, str], bool] = lambda _audience, _thumbprint: False,
     ) -> None:
         self.secret = secret
         self._memory = memory
         self._published = published
+        self._recipient_current = recipient_current
         self._patience = patience
         self._waiters = threading.BoundedSemaphore(max_waiters)
         self._flights: dict[tuple[bytes, tuple[str, ...]], _Flight] = {}
@@ -165,6 +171,8 @@ class TokenCache:
             return None
         causes = entry.causes
         if causes.proof_key is not None and not sources.key_current(causes.source, causes.proof_key):
+            return None
+        if causes.recipient is not None and not self._recipient_current(*causes.recipient):
             return None
         return entry.issued if self._published(causes.kid, now) else None
 

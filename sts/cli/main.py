@@ -20,6 +20,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "keys": ("sts.cli.keys:keys", "Make, list and rotate the signing keys."),
     "clients": ("sts.cli.clients:clients", "Make the secrets that gateways call with."),
     "shadow": ("sts.cli.shadow:shadow", "Sum up what rules on trial would have done."),
+    "backends": ("sts.cli.backends:backends", "Make the key pairs that tokens are encrypted to."),
     "health": ("sts.cli.health:health", "Ask the service on this machine how it is."),
     "version": ("sts.cli.main:version", "Print the version."),
 }

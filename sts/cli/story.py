@@ -87,9 +87,14 @@ def _facts(value: object, *names: str) -> dict[str, object]:
     return {name: one for name, one in found.items() if one not in (None, NOT_APPLICABLE, (), "")}
 
 
-def _claims(token: str) -> dict[str, object]:
+def _claims(issued: Any) -> dict[str, object]:  # noqa: ANN401 - see Show
+    """What the signed token says; one that would be encrypted is shown as its backend sees it, opened."""
+    token = issued.token
     header, claims = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in token.split(".")[:2])
-    return {"header": header, "claims": claims, "bytes": f"{len(token)} and the signature"}
+    shown = {"header": header, "claims": claims, "bytes": f"{len(token)} and the signature"}
+    if issued.recipient is None:
+        return shown
+    return {**shown, "bytes": f"{len(token)} and the signature, then encrypted", "encrypted to": issued.recipient}
 
 
 def _mapped(part: Any, arguments: tuple[Any, ...], identity: Any) -> dict[str, object]:  # noqa: ANN401 - see Show
@@ -132,7 +137,7 @@ SHOWN: Final[Mapping[str, Show]] = {
     },
     "identify": _mapped,
     "decide": _decided,
-    "mint": lambda _p, _a, issued: _claims(issued.token),
+    "mint": lambda _p, _a, issued: _claims(issued),
     "allowed": lambda _p, arguments, reply: {
         "status": reply.status,
         **({"token": "none, the route is open"} if arguments[2] is None else {}),

@@ -10,12 +10,14 @@ Nothing here knows an issuer: which key may prove which token is decided in `sts
 
 from sts.jose.jwe import (
     ContentEncryption,
+    Curve,
     EncryptKey,
     EncryptKeys,
     KeyManagement,
     encrypt,
     import_encryption_jwk,
     import_encryption_jwks,
+    make_pair,
 )
 from sts.jose.jwk import SUPPORTED, Algorithm, KeySet, VerifyKey, import_jwk, import_jwks, thumbprint
 from sts.jose.jws import MAX_TOKEN, Compact, compact, looks_signed, media_type, parse, text_or_texts, verify
@@ -27,6 +29,7 @@ __all__ = [
     "Algorithm",
     "Compact",
     "ContentEncryption",
+    "Curve",
     "EncryptKey",
     "EncryptKeys",
     "KeyManagement",
@@ -40,6 +43,7 @@ __all__ = [
     "import_jwk",
     "import_jwks",
     "looks_signed",
+    "make_pair",
     "media_type",
     "parse",
     "strict_json",

@@ -13,18 +13,22 @@ from typing import Any, Final, Literal, get_args
 from joserfc.jwe import JWERegistry, encrypt_compact
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
-from sts.jose.jwk import PublicKey, check_members, import_each, import_public
+from sts.jose.jwk import PRIVATE_MEMBERS, PUBLIC_MEMBERS, PublicKey, check_members, import_each, import_public
 from sts.jose.strict import UnfitError
 
 KeyManagement = Literal["ECDH-ES", "ECDH-ES+A256KW", "RSA-OAEP-256"]
 """How the backend's key encrypts the content's (RFC 7518 §4.1)."""
 ContentEncryption = Literal["A256GCM"]
 """How the content is encrypted (RFC 7518 §5.1)."""
+Curve = Literal["P-256", "X25519"]
+
+RSA_BITS: Final = 3072
+"""Of the pairs made here; those of others may be shorter, within the bounds for all RSA keys."""
 
 _ENC: Final = "A256GCM"
 # joserfc takes an empty list for "whatever is recommended" (LIB-J01): each registry names its two algorithms.
 _REGISTRIES: Final = {name: JWERegistry(algorithms=[name, _ENC]) for name in get_args(KeyManagement)}
-_CURVES: Final = frozenset({"P-256", "X25519"})
+_CURVES: Final = frozenset(get_args(Curve))
 _OPERATIONS: Final = {
     "RSA": ("encrypt", "wrapKey"),
     "EC": ("deriveKey", "deriveBits"),
@@ -97,6 +101,23 @@ def encrypt(token: str, key: EncryptKey) -> str:
     """Encrypt a signed token to a backend's key, as a nested JWT: `cty: JWT`, and the backend's `kid` outside."""
     header = {"alg": key.algorithm, "enc": _ENC, "kid": key.kid, "cty": "JWT"}
     return encrypt_compact(header, token, key.public, registry=_REGISTRIES[key.algorithm])
+
+
+def make_pair(algorithm: KeyManagement, curve: Curve = "P-256") -> tuple[dict[str, Any], dict[str, Any]]:
+    """Make a pair for a backend: the private JWK and its public half, with `use`, `alg`, and the thumbprint as `kid`.
+
+    `curve` is not for RSA, whose keys have RSA_BITS.
+    """
+    key: RSAKey | OKPKey | ECKey
+    if algorithm == "RSA-OAEP-256":
+        key = RSAKey.generate_key(RSA_BITS)
+    else:
+        key = OKPKey.generate_key("X25519") if curve == "X25519" else ECKey.generate_key("P-256")
+    said = {"use": "enc", "alg": algorithm, "kid": key.thumbprint()}
+    whole = key.as_dict(private=True)
+    public = {name: whole[name] for name in ("kty", *PUBLIC_MEMBERS[key.key_type])}
+    private = {name: value for name, value in whole.items() if name in PRIVATE_MEMBERS}
+    return {**public, **private, **said}, {**public, **said}
 
 
 def _check_purpose(jwk: Mapping[str, Any]) -> None:

@@ -26,8 +26,8 @@ MAX_KID: Final = 256
 _MIN_RSA_BITS: Final = 2048  # RFC 7518 §3.3
 _MAX_RSA_BITS: Final = 8192  # beyond it one verification costs milliseconds
 _MAX_RSA_EXPONENT: Final = 2**32  # the same; what is in use is 65537
-_PUBLIC: Final = {"RSA": ("e", "n"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
-_PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})
+PUBLIC_MEMBERS: Final = {"RSA": ("e", "n"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
+PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})
 
 PublicKey = RSAKey | ECKey | OKPKey
 _CLASSES: Final[dict[str, type[PublicKey]]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
@@ -128,9 +128,9 @@ def check_members(jwk: object) -> tuple[Mapping[str, Any], str | None]:
     if not isinstance(jwk, Mapping):
         raise UnfitError("it is not an object")
     kty, kid = jwk.get("kty"), jwk.get("kid")
-    if not isinstance(kty, str) or kty not in _PUBLIC:
+    if not isinstance(kty, str) or kty not in PUBLIC_MEMBERS:
         raise UnfitError("its kty is not RSA, EC or OKP")
-    if _PRIVATE & jwk.keys():
+    if PRIVATE_MEMBERS & jwk.keys():
         raise UnfitError("it holds private members")
     if kid is not None and not is_kid(kid):
         raise UnfitError("its kid is not a short printable text")
@@ -140,7 +140,7 @@ def check_members(jwk: object) -> tuple[Mapping[str, Any], str | None]:
 def thumbprint(jwk: Mapping[str, Any]) -> str:
     """Give the RFC 7638 SHA-256 thumbprint of a JWK as it is written. Raises UnfitError if a member is missing."""
     kty = jwk.get("kty")
-    required = _PUBLIC.get(kty, ()) if isinstance(kty, str) else ()
+    required = PUBLIC_MEMBERS.get(kty, ()) if isinstance(kty, str) else ()
     if not required or not all(isinstance(jwk.get(name), str) for name in required):
         raise UnfitError("it is not an RSA, EC or OKP key with all its members")
     return joserfc_jwk.thumbprint({name: jwk[name] for name in ("kty", *required)})
@@ -162,8 +162,8 @@ def _check_purpose(jwk: Mapping[str, Any]) -> None:
 def import_public(jwk: Mapping[str, Any]) -> PublicKey:
     """Take the public members only, and the key's canonical form, so that one key has one thumbprint."""
     kty = jwk["kty"]
-    members = {name: jwk[name] for name in _PUBLIC[kty] if isinstance(jwk.get(name), str)}
-    if len(members) != len(_PUBLIC[kty]):
+    members = {name: jwk[name] for name in PUBLIC_MEMBERS[kty] if isinstance(jwk.get(name), str)}
+    if len(members) != len(PUBLIC_MEMBERS[kty]):
         raise UnfitError("a member is missing or not a text")
     kind = _CLASSES[kty]
     try:

@@ -1,31 +1,44 @@
-"""Turns a grant into a signed token. It takes nothing but a `Grant`, and a token never outlives what caused it."""
+"""Turns a grant into a signed token, encrypted where its audience says so.
+
+It takes nothing but a `Grant`, and a token never outlives what caused it.
+"""
 
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from keys.errors import NoUsableKey
 from keys.keyring import Keyring
 from sts.errors import EXPIRED, NO_KEY, TOKEN_TOO_LARGE, Refusal
-from sts.jose import compact
+from sts.jose import EncryptKey, compact
 from sts.mint import access_token
+from sts.mint.encrypted import Recipient, sealed
 from sts.model import Grant, Issued
 
 
 @dataclass(frozen=True, slots=True)
 class Minter:
-    """Mints for `issuer` with the key that signs at the moment."""
+    """Mints for `issuer` with the key that signs at the moment.
+
+    `recipients` are the backends that tokens are encrypted for, by audience; `seal` is how.
+    """
 
     issuer: str
     keyring: Keyring
+    recipients: Mapping[str, Recipient] = field(default_factory=dict)
+    seal: Callable[[str, EncryptKey], str] = sealed
 
-    def mint(self, grant: Grant, now: float) -> Issued:
-        """Sign the token of `grant`.
+    def mint(self, grant: Grant, clock: Callable[[], float]) -> Issued:
+        """Sign the token of `grant`, and encrypt it if the grant says for whom; that may wait for the backend's keys.
 
-        `exp` is the earlier of `now + ttl` and the end of every cause. Raises EXPIRED where less than a second of
-        life is left, NO_KEY without a usable key (never a request without its token), TOKEN_TOO_LARGE.
+        `exp` is the earlier of now + `ttl` and the end of every cause. Raises EXPIRED where less than a second of
+        life is left, NO_KEY without a usable key and SOURCE_UNREACHABLE without the backend's (never a request without
+        its token, never a plain one), TOKEN_TOO_LARGE.
         """
+        recipient = None if grant.recipient is None else self.recipients[grant.recipient].key(clock())
+        now = clock()  # it may have waited
         issued_at = int(now)
         expires_at = int(min(issued_at + grant.ttl, grant.not_after))
         if expires_at - now < 1:
@@ -38,6 +51,8 @@ class Minter:
         header = {"alg": signer.algorithm, "kid": signer.kid, "typ": grant.typ}
         claims = access_token.claims(grant, self.issuer, issued_at, expires_at, jti)
         token = compact(header, claims, signer.sign)
+        if recipient is not None:
+            token = self.seal(token, recipient)
         if len(token) > grant.max_token_bytes:
             raise Refusal(TOKEN_TOO_LARGE, token_bytes=len(token), max_token_bytes=grant.max_token_bytes)
         return Issued(
@@ -47,6 +62,7 @@ class Minter:
             expires_at=expires_at,
             jti=jti,
             kid=signer.kid,
+            recipient=None if recipient is None else recipient.thumbprint,
             scopes=grant.scopes,
             headers=grant.headers,
             shadow=grant.shadow,

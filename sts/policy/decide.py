@@ -96,6 +96,7 @@ class Policy:
             keep=not route.reads_now
             and all(one.settings.reuse == "shared" and not one.reads_now for one in target.audiences),
             shadow=judge(target.audiences, scope),
+            recipient=None if first.settings.encryption is None else first.name,
         )
 
     def _route(self, ask: Ask) -> RouteRules:

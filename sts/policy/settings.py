@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema, model_validator
 
 from sts.options import Duration, Rule, ScopeToken, Section
+from sts.trust.recipients import EncryptionSettings
 
 RESERVED_CLAIMS: Final = frozenset(
     {"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope", "act", "may_act", "cnf", "typ", "azp"}
@@ -39,14 +40,16 @@ ClaimName = Annotated[str, StringConstraints(min_length=1, max_length=128), Afte
 class AudienceSettings(Section):
     """One backend: what its token holds, for how long, under which rule."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset({"encryption", "opa", "bind", "evidence"})
+    not_yet: ClassVar[frozenset[str]] = frozenset({"opa", "bind", "evidence"})
 
     enabled: bool = True
     """`false` refuses the audience from the next reload on and voids its cached tokens."""
     aud: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = None
     """The `aud` of its tokens; default: the audience's name."""
-    format: Literal["jwt"] = "jwt"
-    """`jwt`: a signed JWT."""
+    format: Literal["jwt", "jwe"] = "jwt"
+    """`jwt`: a signed JWT. `jwe`: a signed JWT, encrypted to the backend's key (docs/encryption.md)."""
+    encryption: EncryptionSettings | None = None
+    """For `format: jwe`: to which key, and how."""
     typ: Literal["at+jwt", "JWT"] = "at+jwt"
     """The token's header `typ` (RFC 9068 §2.1)."""
     algorithm: Literal["ES256"] | None = None
@@ -69,3 +72,9 @@ class AudienceSettings(Section):
     """Whether its tokens may name other audiences beside it, so that one backend can use them at the other."""
     max_token_bytes: Annotated[int, Field(ge=256, le=65536, strict=True)] = 3000
     """A larger token is refused, since gateways' header buffers are 4 KB by default."""
+
+    @model_validator(mode="after")
+    def _says_whom_it_is_encrypted_for(self) -> Self:
+        if (self.format == "jwe") != (self.encryption is not None):
+            raise ValueError("`format: jwe` and `encryption` go together: write both or neither")
+        return self

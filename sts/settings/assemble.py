@@ -18,7 +18,7 @@ from sts.settings.model import Settings
 _NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
 
 _LATER: Final[Later] = {
-    (AudienceSettings, "format"): frozenset({"jwe", "txn_token", "passthrough", "unsigned_jwt", "headers"}),
+    (AudienceSettings, "format"): frozenset({"txn_token", "passthrough", "unsigned_jwt", "headers"}),
     (AudienceSettings, "algorithm"): frozenset({"ES384", "RS256", "PS256", "Ed25519"}),
     (KeysSettings, "algorithm"): frozenset({"ES384", "RS256", "PS256", "Ed25519"}),
     (KeysSettings, "store"): frozenset({"redis"}),

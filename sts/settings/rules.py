@@ -53,6 +53,13 @@ def listener(parts: Parts) -> Iterator[Finding]:
         yield Finding(("listen", "tls"), str(error))
 
 
+def audience_files(parts: Parts) -> Iterator[Finding]:
+    """The files that audiences name can be used; of a disabled audience as well, since a reload may enable it."""
+    for name, audience in parts.audiences.items():
+        for key, problem in audience.encryption.file_faults() if audience.encryption is not None else ():
+            yield Finding(("audiences", name, "encryption", key), problem)
+
+
 def audience_rules(parts: Parts) -> Iterator[Finding]:
     """Each rule of an audience or a route compiles and reads only what some source can give."""
     compiles = _Compiler(parts, AUDIENCE_VARIABLES, _known(parts))
@@ -117,5 +124,5 @@ def schedule(parts: Parts) -> Iterator[Finding]:
         yield Finding(("keys",), problem, "rotate less often, or shorten the longest `ttl`")
 
 
-CHECKS: Final[tuple[Check, ...]] = (source_rules, source_files, listener, audience_rules, schedule)
+CHECKS: Final[tuple[Check, ...]] = (source_rules, source_files, listener, audience_files, audience_rules, schedule)
 """The checks of this module."""

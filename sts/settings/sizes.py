@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from sts.expressions import ABSENT, EvaluationError, as_attribute, bind
-from sts.jose import compact
+from sts.jose import EncryptKey, compact, import_encryption_jwk, make_pair
 from sts.mint import access_token
+from sts.mint.encrypted import sealed
 from sts.mint.settings import KeysSettings
 from sts.model import Grant
 from sts.policy.rules import AudienceRules
 from sts.settings.checks import Parts
 from sts.settings.model import Settings
+from sts.trust.recipients import EncryptionSettings, FileRecipient
 
 TEXT: Final = "x" * 36
 """What is not known otherwise: as long as a UUID, which most subjects are."""
@@ -36,7 +38,16 @@ def _typical(audience: AudienceRules, parts: Parts | Settings) -> str:
     issuer = parts.issuer or TEXT
     claims = access_token.claims(_grant(audience, parts, issuer), issuer, _NOW, _NOW, "x" * 22)
     header = {"alg": audience.algorithm, "kid": _KID, "typ": audience.settings.typ}
-    return compact(header, claims, lambda _: bytes(_SIGNATURE_BYTES[audience.algorithm]))
+    token = compact(header, claims, lambda _: bytes(_SIGNATURE_BYTES[audience.algorithm]))
+    encryption = audience.settings.encryption
+    return token if encryption is None else sealed(token, _recipient(encryption))
+
+
+def _recipient(settings: EncryptionSettings) -> EncryptKey:
+    """The backend's own key where it is at hand, else one like it."""
+    if settings.jwks_file is not None:
+        return FileRecipient(settings.jwks_file, settings.alg).key(_NOW)
+    return import_encryption_jwk(make_pair(settings.alg)[1], settings.alg)
 
 
 def _grant(audience: AudienceRules, parts: Parts | Settings, issuer: str) -> Grant:

@@ -24,6 +24,9 @@ class Keys:
     def published(self, kid, _now):
         return kid not in self.gone
 
+    def recipient_current(self, audience, thumbprint):
+        return (audience, thumbprint) not in self.gone
+
 
 @pytest.fixture
 def request_of():
@@ -50,7 +53,9 @@ def key_of(request_of):
 def issue():
     """Make a token of its own and its causes, as the minter and `Causes.of` would."""
 
-    def issue(*, subject="user", until=NOW + 270, kid="kid-1", proof_key="proof-1", keep=True, exp=NOW + 300):
+    def issue(
+        *, subject="user", until=NOW + 270, kid="kid-1", proof_key="proof-1", keep=True, exp=NOW + 300, recipient=None
+    ):
         issued = Issued(
             subject=subject,
             token=f"{secrets.token_urlsafe(200)}",
@@ -61,7 +66,7 @@ def issue():
             scopes=("read",),
             headers={"X-User-ID": subject},
         )
-        return issued, Causes(source="idp", proof_key=proof_key, kid=kid, until=until, keep=keep)
+        return issued, Causes(source="idp", proof_key=proof_key, kid=kid, until=until, keep=keep, recipient=recipient)
 
     return issue
 
@@ -71,7 +76,11 @@ def world():
     """The cache and all that it asks; `now` is the clock."""
     world = SimpleNamespace(now=NOW, keys=Keys(), memory=Memory(1_000_000), parts=("client", "source", "audience"))
     world.clock = lambda: world.now
-    world.cache = TokenCache(b"s" * 32, world.memory, world.keys.published, max_waiters=100)
+    world.cache = TokenCache(
+        *(b"s" * 32, world.memory, world.keys.published),
+        max_waiters=100,
+        recipient_current=world.keys.recipient_current,
+    )
 
     def find(key=b"k" * 32):
         return world.cache.find(key, world.parts, world.keys, world.now)

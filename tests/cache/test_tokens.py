@@ -180,6 +180,22 @@ def test_a_kind_without_an_issuers_key_asks_for_none(world, issue):
     assert world.find() is not None
 
 
+def test_a_token_for_a_key_that_its_backend_took_back_is_void(world, issue):
+    """The recipient's key is a cause like any other: nobody may be able to decrypt it any more."""
+    world.fill(lambda: issue(recipient=("billing", "thumb")))
+    assert world.find() is not None
+    world.keys.gone.add(("ledger", "thumb"))
+    assert world.find() is not None
+    world.keys.gone.add(("billing", "thumb"))
+    assert world.find() is None
+
+
+def test_a_cache_that_knows_no_recipients_keeps_no_token_for_one(world, issue):
+    world.cache = TokenCache(b"s" * 32, world.memory, world.keys.published)
+    world.fill(lambda: issue(recipient=("billing", "thumb")))
+    assert world.find() is None
+
+
 dependencies = st.fixed_dictionaries(
     {
         "parts": st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map(tuple),
@@ -239,6 +255,13 @@ def test_a_token_is_kept_until_too_little_life_is_left_or_its_causes_are_stale(
     issued, _ = issue(exp=NOW + 300)
     principal, grant = grant_and_principal(min_remaining=min_remaining, fresh_until=fresh_until)
     assert Causes.of("idp", principal, grant, issued) == Causes("idp", "proof-1", "kid-1", until, keep=True)
+
+
+def test_an_encrypted_token_depends_on_its_backends_key(issue):
+    issued, _ = issue()
+    principal, grant = grant_and_principal(min_remaining=30.0, fresh_until=NOW + 1000)
+    causes = Causes.of("idp", principal, replace(grant, recipient="billing"), replace(issued, recipient="thumb"))
+    assert causes.recipient == ("billing", "thumb")
 
 
 def test_a_kind_that_has_no_issuers_key_depends_on_none(issue):

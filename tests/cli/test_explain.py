@@ -7,6 +7,9 @@ import sys
 
 import pytest
 from harness import IDP, Key, decoded, free_port
+from recipient import Pair, jwks
+
+from sts.jose import import_encryption_jwk
 
 STEPS = [
     "edge: the request is read",
@@ -262,3 +265,21 @@ def test_as_a_process_it_speaks_on_standard_output_alone(offline, idp):
     assert (done.returncode, done.stderr) == (0, "")
     assert titles(done.stdout) == STEPS
     assert IDP in done.stdout
+
+
+def test_a_token_that_would_be_encrypted_is_shown_as_its_backend_sees_it(sts, offline, idp, tmp_path):
+    pair = Pair()
+    (tmp_path / "enc.jwks.json").write_text(json.dumps(jwks(pair)))
+    document = json.loads(offline.read_text())
+    document["audiences"]["billing"] |= {
+        "format": "jwe",
+        "encryption": {"jwks_file": "enc.jwks.json", "alg": "ECDH-ES"},
+    }
+    offline.write_text(json.dumps(document))
+    result = sts("explain", "-c", offline, "--audience", "billing", "--json", input=idp.token())
+    assert result.exit_code == 0, result.output
+    shown = json.loads(result.stdout)
+    (mint,) = [step["facts"] for step in shown if step["step"] == "mint: the token would hold"]
+    assert mint["claims"]["aud"] == "billing"
+    assert mint["bytes"].endswith("then encrypted")
+    assert mint["encrypted to"] == import_encryption_jwk(pair.jwk, "ECDH-ES").thumbprint

@@ -9,6 +9,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 import yaml
+from recipient import Pair, jwks
 
 from sts.settings import SettingsError, changes_needing_restart, load
 
@@ -34,7 +35,7 @@ NOT_BUILT = {
     *("sources.legacy-as.type", "sources.split-tokens.envelope", "sources.partner-certificates.type"),
     *("sources.partner-keys.type", "sources.webhooks.type", "sources.field-devices.type"),
     *("sources.gateway-session.type", "audiences.orders.opa", "audiences.orders.bind"),
-    *("audiences.orders.evidence", "audiences.billing.format", "audiences.billing.encryption"),
+    "audiences.orders.evidence",
 }
 
 
@@ -42,6 +43,7 @@ NOT_BUILT = {
 def full(data, tmp_path):
     """The full configuration as it stands, with the files that it names."""
     (tmp_path / "conf.d").mkdir()
+    (tmp_path / "billing.enc.jwks.json").write_text(json.dumps(jwks(Pair())))
     path = tmp_path / "sts.yaml"
     path.write_text((data / "full.yaml").read_text())
     return path
@@ -84,6 +86,7 @@ def test_the_full_configuration_less_what_is_not_built_loads(full):
     settings = load(full, {"REDIS_PASSWORD": "hush"})
     assert set(settings.sources) == {"corporate-idp", "split-tokens"}
     assert settings.audiences["billing"].ttl == 120
+    assert settings.audiences["billing"].encryption.alg == "ECDH-ES+A256KW"
     assert settings.audit.file == full.parent / "var" / "audit.jsonl"
     assert settings.secret is None  # var/secret, made at the first start
     assert settings.cache.min_remaining == 30

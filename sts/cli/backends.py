@@ -1,0 +1,69 @@
+"""`sts backends`: the key pairs that tokens are encrypted to."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import click
+
+from sts.cli.common import EXIT_REFUSED, fail
+from sts.jose import Curve, KeyManagement, make_pair
+
+DEFAULT: Final = "ECDH-ES+A256KW"
+
+
+@click.group()
+def backends() -> None:
+    """Make the key pairs of backends whose tokens are encrypted (`format: jwe`)."""
+
+
+@backends.command()
+@click.option("--alg", type=click.Choice(get_args(KeyManagement)), default=DEFAULT, show_default=True, help="What for.")
+@click.option("--curve", type=click.Choice(get_args(Curve)), help="For ECDH-ES; default: P-256.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    metavar="DIR",
+    help="Where the two files go; default: here.",
+)
+def keygen(*, alg: KeyManagement, curve: Curve | None, out: Path) -> None:
+    r"""Make a backend's key pair.
+
+    Writes KID.private.jwk.json, which only its owner may read, and KID.jwks.json; KID is the key's name, which the
+    header of each token carries. The private key stays with the backend. The key set is what `encryption.jwks_file`
+    names or the backend publishes for `encryption.jwks_uri`; nothing in it is secret.
+    To replace a key put the new one first in the set, and keep the old private key until the last token for it is over
+    (docs/encryption.md). Nothing that is there already is written over.
+
+    \b
+    Examples:
+      sts backends keygen
+      sts backends keygen --alg ECDH-ES --curve X25519 --out /etc/billing
+      sts backends keygen --alg RSA-OAEP-256
+
+    \b
+    Exit status: 0 done, 1 the files cannot be written, 2 usage.
+    """
+    if curve is not None and alg == "RSA-OAEP-256":
+        raise click.UsageError("RSA-OAEP-256 has no curve.")
+    private, public = make_pair(alg, curve or "P-256")
+    kid = private["kid"]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        _write(out / f"{kid}.private.jwk.json", private, 0o600)
+        _write(out / f"{kid}.jwks.json", {"keys": [public]}, 0o644)
+    except OSError as error:
+        fail(f"{error.filename or out} cannot be written: {error.strerror}", EXIT_REFUSED)
+    click.echo(f"for the backend alone:  {out / f'{kid}.private.jwk.json'}")
+    click.echo(f"for everybody:          {out / f'{kid}.jwks.json'}")
+    click.echo(f"encryption: {{jwks_file: {kid}.jwks.json, alg: {alg}}}")
+
+
+def _write(path: Path, document: dict[str, Any], mode: int) -> None:
+    """Write a file that was not there, with its mode from the first moment on."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="ascii") as file:
+        file.write(json.dumps(document, indent=1) + "\n")

@@ -1,0 +1,160 @@
+"""Whom tokens are encrypted for: the public keys of backends, from a file or over HTTP.
+
+The order of a rotation is the mirror of that of signing keys: the backend puts its new key first in its set, we encrypt
+to it from the next refresh on, and the backend keeps the old private key until the last token for it is over. So of
+several usable keys the first counts: which one, the backend decides.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Final, Protocol, Self
+
+from pydantic import AfterValidator, model_validator
+
+from sts.errors import SOURCE_UNREACHABLE, Refusal, StartError
+from sts.jose import ContentEncryption, EncryptKey, EncryptKeys, KeyManagement, UnfitError, import_encryption_jwks
+from sts.options import KeptConfigFile, KeptFile, Section
+from sts.trust.fetch import Fetcher, check_url, read_ca
+from sts.trust.remote_jwks import Loaded, RemoteSet
+
+STALE: Final = 3600.0
+"""Seconds for which a backend's last good keys serve after their time when its set cannot be had."""
+
+
+def _checked_url(value: str) -> str:
+    check_url(value)
+    return value
+
+
+class EncryptionSettings(Section):
+    """To which of a backend's keys its tokens are encrypted, and how."""
+
+    jwks_uri: Annotated[str, AfterValidator(_checked_url)] | None = None
+    """Where the backend publishes its keys: https, or http to a literal loopback address."""
+    jwks_file: KeptConfigFile | None = None
+    """The backend's JWK set as a file, instead of `jwks_uri`; a reload reads it anew."""
+    ca_file: KeptConfigFile | None = None
+    """PEM certificates of the CAs that the backend's https is checked against, instead of the system's."""
+    alg: KeyManagement
+    """How the content's key is encrypted: `ECDH-ES`, `ECDH-ES+A256KW` (P-256, X25519) or `RSA-OAEP-256`."""
+    enc: ContentEncryption = "A256GCM"
+    """How the content is encrypted."""
+
+    @model_validator(mode="after")
+    def _one_key_source(self) -> Self:
+        if (self.jwks_uri is None) == (self.jwks_file is None):
+            raise ValueError("write exactly one of jwks_uri and jwks_file")
+        if self.jwks_file is not None and self.ca_file is not None:
+            raise ValueError("ca_file is for fetching; there is nothing to fetch with jwks_file")
+        return self
+
+    def file_faults(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with the files named here: key and sentence."""
+        try:
+            if self.jwks_file is not None:
+                FileRecipient(self.jwks_file, self.alg)
+        except StartError as error:
+            yield "jwks_file", str(error)
+        try:
+            if self.ca_file is not None:
+                read_ca(self.ca_file)
+        except StartError as error:
+            yield "ca_file", str(error)
+
+
+class Recipient(Protocol):
+    """The keys of one backend."""
+
+    def key(self, now: float) -> EncryptKey:
+        """The key to encrypt to: the first usable one of the set. May wait; raises SOURCE_UNREACHABLE."""
+
+    def current(self, thumbprint: str) -> bool:
+        """Whether the key with this RFC 7638 thumbprint is in the set in force. Never waits."""
+
+    @property
+    def trouble(self) -> str:
+        """Why the last attempt to get the keys failed, "" if it did not; for operators."""
+
+
+class FileRecipient:
+    """Keys from a JWK set file, as the configuration has read it: a reload reads it anew.
+
+    Raises StartError if the file could not be read or leaves no usable key.
+    """
+
+    trouble = ""
+
+    def __init__(self, file: KeptFile, algorithm: KeyManagement) -> None:
+        try:
+            self._keys = import_encryption_jwks(file.read(), algorithm)
+        except UnfitError as error:
+            raise StartError(f"the JWK set file {file} cannot be used: {error}") from None
+
+    def key(self, now: float) -> EncryptKey:  # noqa: ARG002 - Recipient
+        """As Recipient says; never waits."""
+        return self._keys.keys[0]
+
+    def current(self, thumbprint: str) -> bool:
+        """As Recipient says."""
+        return self._keys.holds(thumbprint)
+
+
+class RemoteRecipient(RemoteSet[EncryptKeys]):
+    """Keys over HTTP."""
+
+    def key(self, now: float) -> EncryptKey:
+        """As Recipient says. Waits only if there is no set in force."""
+        return self.find(lambda keys: keys.keys[0], _none, now, what="the backend's encryption keys")
+
+    def current(self, thumbprint: str) -> bool:
+        """As Recipient says."""
+        return self.holds(lambda keys: keys.holds(thumbprint))
+
+
+def _none(keys: EncryptKeys) -> Refusal:
+    return Refusal(SOURCE_UNREACHABLE, why="the backend publishes no usable key", left_out="; ".join(keys.skipped[:5]))
+
+
+@dataclass(frozen=True, slots=True)
+class Recipients:
+    """Makes recipients, and keeps the remote ones as long as the process: a reload must not begin with a cold fetch.
+
+    `max_waiters` is how many requests may wait for one backend's keys, while `all_waiters` has room. `notice(audience,
+    why)` hears of every fetch: "" or why it failed.
+    """
+
+    clock: Callable[[], float]
+    max_waiters: int
+    all_waiters: threading.BoundedSemaphore
+    notice: Callable[[str, str], None] = lambda _audience, _why: None
+    _remote: dict[tuple[str, str, str | None, KeyManagement], RemoteRecipient] = field(default_factory=dict, repr=False)
+
+    def of(self, audience: str, settings: EncryptionSettings) -> Recipient:
+        """The keys of `audience`; a remote set is the one that is there already, unless its settings changed.
+
+        Fetches nothing yet. Raises StartError if a file cannot be used.
+        """
+        if settings.jwks_file is not None:
+            return FileRecipient(settings.jwks_file, settings.alg)
+        uri, algorithm = settings.jwks_uri or "", settings.alg
+        ca = None if settings.ca_file is None else read_ca(settings.ca_file)
+        known = self._remote.get((audience, uri, ca, algorithm))
+        if known is None:
+            fetcher = Fetcher(ca)
+            known = self._remote[audience, uri, ca, algorithm] = RemoteRecipient(
+                lambda: _load(fetcher, uri, algorithm),
+                self.clock,
+                stale_jwks=STALE,
+                max_waiters=self.max_waiters,
+                notice=lambda why: self.notice(audience, why),
+                all_waiters=self.all_waiters,
+            )
+        return known
+
+
+def _load(fetcher: Fetcher, uri: str, algorithm: KeyManagement) -> Loaded[EncryptKeys]:
+    document = fetcher.fetch(uri)
+    return Loaded(import_encryption_jwks(document.body, algorithm), document.max_age)
