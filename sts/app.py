@@ -22,6 +22,7 @@ from sts.clients.directory import Clients
 from sts.clients.failures import Failures
 from sts.credentials.jwt import JwtKind, JwtSource, JwtSourceAtWork
 from sts.credentials.kind import Source
+from sts.credentials.own import OwnTokens
 from sts.credentials.sources import Sources
 from sts.edge.discovery import discovery
 from sts.edge.forward_auth import ForwardAuthDoor
@@ -30,6 +31,7 @@ from sts.edge.routes import Routes
 from sts.edge.site import site
 from sts.edge.token import TokenDoor
 from sts.exchange import Exchange
+from sts.jose import SUPPORTED
 from sts.labels import DeploymentSecret
 from sts.mint.minter import Minter
 from sts.policy.consent import Consent
@@ -38,6 +40,7 @@ from sts.policy.rules import AudienceRules, RouteRules, SourceRules
 from sts.settings import Settings
 from sts.telemetry import Reading, log, metrics
 from sts.trust.issuers import Issuers
+from sts.trust.own_keys import OwnKeys
 from sts.trust.recipients import Recipient, Recipients
 
 Clock = Callable[[], float]
@@ -79,6 +82,7 @@ class App:
         # many of them a half: the rest go on.
         self.issuers = Issuers(clock, waiters, metrics_of_fetch)
         self.recipients = Recipients(clock, waiters, self.issuers.all_waiters, metrics_of_recipients)
+        self.own_keys = OwnKeys(lambda now: self.keyring.jwks(now), clock)  # noqa: PLW0108 - explain has none
         self.failures = Failures(time.monotonic, metrics.client_limited)
         self._stamps: dict[str, tuple[str, str]] = {}
         self.current = self.build(settings)
@@ -120,7 +124,8 @@ class App:
             for name, source in enabled.items()
             if isinstance(source, JwtSource)
         }
-        return Sources((JwtKind(jwt.values()),), {**jwt})
+        own = OwnTokens(settings.issuer, self.own_keys, enabled, SUPPORTED)
+        return Sources((JwtKind([*jwt.values(), own]),), {**jwt, own.name: own})
 
     def _recipients(self, settings: Settings) -> dict[str, Recipient]:
         """The backends that tokens are encrypted for, by audience."""
@@ -205,8 +210,9 @@ def metrics_of_recipients(audience: str, why: str) -> None:
 
 def policy(settings: Settings, fingerprints: Mapping[str, str]) -> Policy:
     """Compile the rules of a configuration. Disabled audiences and sources are not there at all."""
+    backends = settings.with_backends()
     audiences = {
-        name: AudienceRules.of(name, audience, settings.keys.algorithm)
+        name: AudienceRules.of(name, audience, settings.keys.algorithm, backend=name in backends)
         for name, audience in settings.audiences.items()
         if audience.enabled
     }

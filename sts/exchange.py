@@ -7,7 +7,7 @@ second may, for a source's keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -80,10 +80,10 @@ class Exchange:
         target = self.policy.target(client, ask)
         trail.aimed([audience.name for audience in target.audiences])
         trail.brought(credential)
-        presented = self.sources.present(credential)
-        trail.presented(presented)
-        self.policy.consent(client, presented.source, target)
-        parts = self.policy.parts(client, presented.source, target, ask)
+        presented = [self.sources.present(one) for one in (credential, *([ask.actor] if ask.actor else []))]
+        trail.presented(presented[0])
+        self.policy.consent(client, presented, target)
+        parts = self.policy.parts(client, presented, target, ask)
         key = cache_key(self.tokens.secret, client, ask, credential, self.policy.facts_read(target, ask))
         issued = self.tokens.find(key, parts, self.sources, self.clock())
         if issued is None:  # from here on it may wait
@@ -94,14 +94,16 @@ class Exchange:
         return issued
 
     def mint(
-        self, client: Client, ask: Ask, presented: Presented, target: Target, trail: Trail
+        self, client: Client, ask: Ask, presented: Sequence[Presented], target: Target, trail: Trail
     ) -> tuple[Issued, Causes]:
-        """Prove the credential, judge it, decide, and mint."""
-        principal = self.sources.prove(presented, self.clock())
+        """Prove what was presented, the subject's credential and an actor's, judge it, decide, and mint."""
+        proven = [(one, self.sources.prove(one, self.clock())) for one in presented]
         now = self.clock()  # proving may have waited
-        admitted = self.policy.admit(principal, self.sources.limits(presented.source), now)
+        admitted, *actor = [self.policy.admit(found, self.sources.limits(one), now) for one, found in proven]
+        if actor:
+            admitted = self.policy.delegate(admitted, *actor)
         identity = self.policy.identify(admitted)
         trail.identified(identity.subject)
         grant = self.policy.decide(client, identity, admitted, target, ask, now)
         issued = self.minter.mint(grant, self.clock)
-        return issued, Causes.of(presented.source, principal, grant, issued)
+        return issued, Causes.of(proven, grant, issued)

@@ -129,7 +129,7 @@ class Ask:
     """What a proven client asks for, the same for both doors.
 
     `credential` is None only for a public route. `scopes` None means "nothing asked"; for a route they are the
-    route's own, each of which is required. `actor_present` says that an actor token came along.
+    route's own, each of which is required. `actor` is the actor token, where one came along (RFC 8693 §2.1).
     """
 
     door: DoorName
@@ -138,7 +138,7 @@ class Ask:
     resources: tuple[str, ...] = ()
     scopes: tuple[str, ...] | None = None
     requested_type: str = TYPE_ACCESS_TOKEN
-    actor_present: bool = False
+    actor: Credential | None = None
     route: str | None = None
     request: RequestFacts | None = None
 
@@ -148,13 +148,21 @@ class Presented:
     """A credential that a source claims for itself, parsed as far as needed to find that source; nothing is proven.
 
     `source` is the source's name in the configuration; `unverified` is the kind's own parse of the credential, handed
-    back to the same kind for the proof, so that what was read is what gets proven.
+    back to the same kind for the proof, so that what was read is what gets proven. One of our own tokens names the
+    source that it was once made from; then `proven_by` says who proves it instead, and `minted_for` whose it is.
     """
 
     kind: str
     source: str
     token_type: str
     unverified: Any = field(repr=False)
+    proven_by: str = ""
+    minted_for: tuple[str, ...] | None = None
+
+    @property
+    def prover(self) -> str:
+        """Under which name `Sources` finds who proves it."""
+        return self.proven_by or self.source
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,12 +204,24 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts for the subject, by an actor token that was proven and admitted: its raw identity (RFC 8693 §4.1)."""
+
+    issuer: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
 class Admitted:
-    """A principal that passed `admit`: the end of its causes, and until when the judgement may be reused."""
+    """A principal that passed `admit`: the end of its causes, and until when the judgement may be reused.
+
+    With an `actor` both are the earlier of the two's.
+    """
 
     principal: Principal
     not_after: float
     fresh_until: float
+    actor: Actor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +250,8 @@ class Grant:
 
     `aud` holds the values of the claim; `scopes` None means that the token carries no scope at all. `claims` are the
     audience's mapped claims, reserved names excluded; `headers` the identity headers for forward-auth. `not_after`
-    ends the token whatever its `ttl`. `keep` says whether the minted token may be cached, `fresh_until` how long.
+    ends the token whatever its `ttl`. `src` names the source, where a backend may exchange the token again. `keep` says
+    whether the minted token may be cached, `fresh_until` how long.
     `shadow` is what the audiences' rules on trial would have done, by audience. `recipient` is the audience whose
     backend the token is encrypted for, None where it is only signed.
     """
@@ -250,6 +271,7 @@ class Grant:
     min_remaining: float
     max_token_bytes: int
     keep: bool
+    src: str | None = None
     shadow: Mapping[str, Trial] = field(default_factory=dict)
     recipient: str | None = None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from sys import getsizeof
 from types import MappingProxyType
@@ -17,7 +17,7 @@ from typing import ClassVar, Final, Protocol
 
 from sts.cache.memory import Memory
 from sts.errors import Reason, Refusal
-from sts.model import NOT_APPLICABLE, Ask, Client, Credential, Grant, Issued, Principal
+from sts.model import Ask, Client, Credential, Grant, Issued, NotApplicable, Presented, Principal
 from sts.options import ByteSize, Duration, Section
 
 PATIENCE_S: Final = 2.0
@@ -40,32 +40,32 @@ class CacheSettings(Section):
 class KeysInForce(Protocol):
     """Who knows which issuers' keys are believed now."""
 
-    def key_current(self, source: str, proof_key: str) -> bool:
-        """Whether the key that proved a credential of `source` is still in that source's set. Never waits."""
+    def key_current(self, prover: str, proof_key: str) -> bool:
+        """Whether the key that `prover` proved a credential with is still in its set. Never waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Causes:
     """What a minted token depended on beside the request.
 
-    `proof_key` is the thumbprint of the issuer's key, None for a kind of credential without one; `kid` our own key.
+    `proofs` are the keys that proved subject and actor: who has each in its set, and its thumbprint; a kind of
+    credential without such a key has none. `kid` is our own key.
     `recipient` is the audience whose backend's key, by its thumbprint, the token is encrypted to.
     `until` (Unix seconds) is when the token is too old to be handed out again; `keep` whether it may be kept at all.
     """
 
-    source: str
-    proof_key: str | None
+    proofs: tuple[tuple[str, str], ...]
     kid: str
     until: float
     keep: bool
     recipient: tuple[str, str] | None = None
 
     @classmethod
-    def of(cls, source: str, principal: Principal, grant: Grant, issued: Issued) -> Causes:
-        """Gather the causes of one issued token."""
+    def of(cls, proven: Sequence[tuple[Presented, Principal]], grant: Grant, issued: Issued) -> Causes:
+        """Gather the causes of one issued token, from the credentials that were proven for it."""
+        keys = [(presented.prover, principal.proof_key) for presented, principal in proven]
         return cls(
-            source=source,
-            proof_key=None if principal.proof_key is NOT_APPLICABLE else principal.proof_key,
+            proofs=tuple((prover, key) for prover, key in keys if not isinstance(key, NotApplicable)),
             kid=issued.kid,
             until=min(issued.expires_at - grant.min_remaining, grant.fresh_until),
             keep=grant.keep,
@@ -86,7 +86,7 @@ def cache_key(
     kind, value = credential.token_type, credential.value
     text = (
         f"{len(ask.door)}:{ask.door}{len(client.id)}:{client.id}{len(kind)}:{kind}{len(value)}:{value}"
-        f"{'+' if ask.actor_present else '-'}{_set(ask.audiences)}{_set(ask.resources)}"
+        f"{_actor(ask.actor)}{_set(ask.audiences)}{_set(ask.resources)}"
         f"{'-' if ask.scopes is None else _set(ask.scopes)}{len(ask.requested_type)}:{ask.requested_type}"
         f"{'-' if ask.route is None else _set((ask.route,))}{len(facts)};"
     )
@@ -94,6 +94,12 @@ def cache_key(
         text += f"{len(name)}:{name}{len(value)}:{value}"
     # surrogatepass: every text that can arrive makes one key, and two texts never the same one
     return hmac.digest(secret, text.encode("utf-8", "surrogatepass"), "sha256")
+
+
+def _actor(actor: Credential | None) -> str:
+    if actor is None:
+        return "-"
+    return f"{len(actor.token_type)}:{actor.token_type}{len(actor.value)}:{actor.value}"
 
 
 def _set(texts: tuple[str, ...]) -> str:
@@ -119,6 +125,7 @@ class Entry:
         issued = self.issued
         objects: list[object] = [
             *(self, issued, self.causes, self.parts, self.causes.until, self.causes.recipient),
+            *(self.causes.proofs, *self.causes.proofs),
             *(issued.expires_at, issued.subject, issued.token, issued.jti, issued.scopes, *(issued.scopes or ())),
             *(issued.headers, *issued.headers, *issued.headers.values()),
             *(issued.shadow, *issued.shadow.values()),
@@ -170,8 +177,9 @@ class TokenCache:
         if entry is None or entry.parts != parts:
             return None
         causes = entry.causes
-        if causes.proof_key is not None and not sources.key_current(causes.source, causes.proof_key):
-            return None
+        for prover, key_thumbprint in causes.proofs:
+            if not sources.key_current(prover, key_thumbprint):
+                return None
         if causes.recipient is not None and not self._recipient_current(*causes.recipient):
             return None
         return entry.issued if self._published(causes.kid, now) else None

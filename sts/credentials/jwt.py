@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Protocol, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
@@ -149,6 +149,11 @@ class JwtSourceAtWork:
         """As Source says."""
         return self.keys.trouble
 
+    def present(self, token: Compact, declared: str) -> Presented:
+        """As JwtIssuer says."""
+        self.accept(token, declared)
+        return Presented(KIND, self.name, declared, token)
+
     def accept(self, token: Compact, declared: str) -> None:
         """Refuse what this source does not take, before anything is fetched: BAD_ALGORITHM, BAD_TYPE, MALFORMED."""
         if token.algorithm not in self._algorithms:
@@ -200,13 +205,22 @@ class JwtSourceAtWork:
         return self.keys.current(proof_key)
 
 
+class JwtIssuer(Protocol):
+    """Whose signed tokens are credentials here."""
+
+    issuer: str
+
+    def present(self, token: Compact, declared: str) -> Presented:
+        """Take a parsed token of this issuer, which proves nothing yet; never waits. Raises Refusal."""
+
+
 class JwtKind:
-    """A `Kind` over all enabled sources of type `jwt`."""
+    """A `Kind` over all issuers of signed tokens: the enabled sources of type `jwt`, and ourselves."""
 
     token_types = frozenset({TYPE_JWT, TYPE_ACCESS_TOKEN, TYPE_ID_TOKEN})
 
-    def __init__(self, sources: Iterable[JwtSourceAtWork]) -> None:
-        self._by_issuer = {source.issuer: source for source in sources}
+    def __init__(self, issuers: Iterable[JwtIssuer]) -> None:
+        self._by_issuer = {one.issuer: one for one in issuers}
 
     def recognise(self, credential: Credential) -> Presented | None:
         """As Kind says. `iss` is only ever compared with configured issuers: nothing is fetched for an unknown one.
@@ -217,11 +231,10 @@ class JwtKind:
         if credential.token_type == TYPE_ACCESS_TOKEN and not looks_signed(credential.value):
             return None
         token = parse(credential.value)
-        source = self._by_issuer.get(token.claims.get("iss", ""))
-        if source is None:
+        issuer = self._by_issuer.get(token.claims.get("iss", ""))
+        if issuer is None:
             raise Refusal(UNKNOWN_ISSUER, why="iss is not a configured issuer" if "iss" in token.claims else "no iss")
-        source.accept(token, credential.token_type)
-        return Presented(KIND, source.name, credential.token_type, token)
+        return issuer.present(token, credential.token_type)
 
 
 def _real_type(claims: Mapping[str, Any], declared: str) -> str:

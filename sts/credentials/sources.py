@@ -33,13 +33,13 @@ class Sources:
 
     def prove(self, presented: Presented, now: float) -> Principal:
         """Prove a presented credential at its source."""
-        return self.by_name[presented.source].prove(presented, now)
+        return self.by_name[presented.prover].prove(presented, now)
 
-    def limits(self, source: str) -> Limits:
+    def limits(self, presented: Presented) -> Limits:
         """What the source's configuration allows its principals."""
-        return self.by_name[source].limits
+        return self.by_name[presented.prover].limits
 
-    def key_current(self, source: str, proof_key: str) -> bool:
-        """Whether the key that proved a credential of `source` is still in that source's set in force."""
-        found = self.by_name.get(source)
+    def key_current(self, prover: str, proof_key: str) -> bool:
+        """Whether the key that `prover` proved a credential with is still in its set in force."""
+        found = self.by_name.get(prover)
         return found is not None and found.key_current(proof_key)

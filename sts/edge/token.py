@@ -75,8 +75,6 @@ class TokenDoor:
             raise Refusal(MALFORMED, why="authorization_details are not supported")
         if "dpop" in incoming.headers:  # its sender counts on a bound token: giving it another one is no answer
             raise Refusal(MALFORMED, why="DPoP is not supported")
-        if (form.one("actor_token") is None) != (form.one("actor_token_type") is None):
-            raise Refusal(MALFORMED, why="actor_token and actor_token_type go together")
         if not form.values.keys() <= KNOWN:
             metrics.unknown_parameter()
         requested_type = form.one("requested_token_type") or TYPE_ACCESS_TOKEN
@@ -89,7 +87,7 @@ class TokenDoor:
             resources=_read_resources(form),
             scopes=_read_scopes(form),
             requested_type=requested_type,
-            actor_present=form.one("actor_token") is not None,
+            actor=_read_actor(form),
         )
 
     def allowed(self, incoming: Incoming, ask: Ask, issued: Issued | None, now: float) -> Reply:
@@ -172,6 +170,15 @@ def _read_credential(form: Form) -> Credential:
         raise Refusal(MISSING_CREDENTIAL, why="subject_token is missing")
     if token_type is None:
         raise Refusal(MALFORMED, why="subject_token_type is missing")
+    return Credential(token_type, token)
+
+
+def _read_actor(form: Form) -> Credential | None:
+    token, token_type = form.one("actor_token"), form.one("actor_token_type")
+    if token is None and token_type is None:
+        return None
+    if token is None or token_type is None:
+        raise Refusal(MALFORMED, why="actor_token and actor_token_type go together")
     return Credential(token_type, token)
 
 

@@ -20,6 +20,8 @@ def claims(grant: Grant, issuer: str, issued_at: int, expires_at: int, jti: str)
         client_id=grant.client_id,
         act=grant.act,
     )
+    if grant.src is not None:
+        written["src"] = grant.src
     if grant.scopes is not None:
         written["scope"] = " ".join(grant.scopes)
     return written

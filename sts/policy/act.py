@@ -5,28 +5,46 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sts.errors import ACTOR_REFUSED, Refusal
-from sts.model import NOT_APPLICABLE, Ask, Client, NotApplicable, Principal
+from sts.model import NOT_APPLICABLE, Actor, Admitted, Client, Identity, NotApplicable
 
 DEEPEST: Final = 4
 """How many actors a minted token names at most, the present one included."""
 
 
-def no_actor_token(ask: Ask) -> None:
-    """Refuse an actor token as long as none can be proven: it must never be dropped silently (RFC 8693 §1.1)."""
-    if ask.actor_present:
-        raise Refusal(ACTOR_REFUSED, why="actor tokens are not supported yet")
+def delegate(subject: Admitted, actor: Admitted, identity: Identity, issuer: str) -> Admitted:
+    """Let `actor`, whose mapped `identity` is known, act for `subject`: what is minted ends with either of them.
+
+    The actor is known by its raw identity, as `may_act` would name it; where its kind has no issuer, by the mapped one
+    under our own `issuer`. Raises ACTOR_REFUSED for an actor that is itself acted for: whose doing it would be, no
+    chain could say.
+    """
+    principal = actor.principal
+    if principal.act not in (None, NOT_APPLICABLE):
+        raise Refusal(ACTOR_REFUSED, why="the actor token has an `act` of its own")
+    if isinstance(principal.issuer, NotApplicable) or not principal.subject:
+        found = Actor(issuer, identity.subject)
+    else:
+        found = Actor(principal.issuer, principal.subject)
+    return Admitted(
+        subject.principal,
+        min(subject.not_after, actor.not_after),
+        min(subject.fresh_until, actor.fresh_until),
+        found,
+    )
 
 
-def actor_chain(principal: Principal, client: Client, issuer: str) -> dict[str, Any]:
-    """The `act` of the minted token: the client, and below it whoever acted before.
+def actor_chain(admitted: Admitted, client: Client, issuer: str) -> dict[str, Any]:
+    """The `act` of the minted token: the proven actor, else the client; and below whoever acted before.
 
     Nested actors are history, reduced to `iss` and `sub` (RFC 8693 §4.1 allows identity only); no rule reads them.
     Raises ACTOR_REFUSED for a chain that is too deep or malformed, and where `may_act` names somebody else.
     """
-    _may_act(principal, client, issuer)
-    earlier = [] if principal.act in (None, NOT_APPLICABLE) else _earlier(principal.act)
+    actor = admitted.actor or Actor(issuer, client.id)
+    _may_act(admitted, actor)
+    act = admitted.principal.act
+    earlier = [] if act in (None, NOT_APPLICABLE) else _earlier(act)
     chain: dict[str, Any] = {}
-    for one in reversed([{"sub": client.id, "iss": issuer}, *earlier]):
+    for one in reversed([{"sub": actor.subject, "iss": actor.issuer}, *earlier]):
         chain = {**one, "act": chain} if chain else one
     return chain
 
@@ -44,19 +62,19 @@ def _earlier(act: object) -> list[dict[str, Any]]:
     return found
 
 
-def _may_act(principal: Principal, client: Client, issuer: str) -> None:
+def _may_act(admitted: Admitted, actor: Actor) -> None:
     """Hold a credential that names who may act for its subject to it, as (iss, sub), at every door.
 
     Without an actor token the actor is the client, (our issuer, client id). A `may_act` without `iss` names a subject
     of the credential's own issuer.
     """
-    may_act = principal.may_act
+    may_act = admitted.principal.may_act
     if may_act is None or isinstance(may_act, NotApplicable):
         return
     if not isinstance(may_act, dict):
         raise Refusal(ACTOR_REFUSED, why="the credential's `may_act` is malformed")
-    if (may_act.get("iss", principal.issuer), may_act.get("sub")) != (issuer, client.id):
-        raise Refusal(ACTOR_REFUSED, why="the credential's `may_act` does not name this client")
+    if (may_act.get("iss", admitted.principal.issuer), may_act.get("sub")) != (actor.issuer, actor.subject):
+        raise Refusal(ACTOR_REFUSED, why="the credential's `may_act` does not name who acts")
 
 
 def _name(value: object) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sts.errors import AUDIENCE_MISSING, NO_CONSENT, Refusal
-from sts.model import Ask, Client
+from sts.model import Ask, Client, Presented
 from sts.policy.rules import ALL, AudienceRules, SourceRules
 
 
@@ -48,14 +48,32 @@ class Consent:
             _together(target)
         return target
 
-    def check(self, client: Client, source: str, target: Target) -> None:
-        """Demand the second and third part of the consent. Raises NO_CONSENT."""
-        if ALL not in client.sources and source not in client.sources:
+    def check(self, client: Client, presented: Presented, target: Target) -> None:
+        """Demand the second and third part of the consent. Raises NO_CONSENT.
+
+        One of our own tokens comes from a backend that it was minted for, which takes the place of listing the
+        source; the source's consent is that of its first origin, so that nobody launders it through a backend.
+        """
+        source = presented.source
+        if presented.minted_for is not None:
+            if not {one.name for one in self.minted_for([presented])} <= client.backend_of:
+                raise Refusal(NO_CONSENT, why="the client is not the backend that the token was minted for")
+        elif ALL not in client.sources and source not in client.sources:
             raise Refusal(NO_CONSENT, why="the client does not list the source", source=source)
         allowed = self.sources[source].audiences
         for audience in target.audiences:
             if ALL not in allowed and audience.name not in allowed:
                 raise Refusal(NO_CONSENT, why="the source does not list the audience", audience=audience.name)
+
+    def minted_for(self, presented: Sequence[Presented]) -> list[AudienceRules]:
+        """The audiences of our own tokens among what was presented. Raises NO_CONSENT where one is gone or disabled."""
+        found = []
+        for aud in [aud for one in presented for aud in one.minted_for or ()]:
+            audience = self.by_aud.get(aud)
+            if audience is None:
+                raise Refusal(NO_CONSENT, why="the audience of the presented token is gone or disabled")
+            found.append(audience)
+        return found
 
 
 def _together(target: Target) -> None:

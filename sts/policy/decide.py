@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sts.errors import INSUFFICIENT_SCOPE, NO_MAPPING, NOT_ALLOWED, SUBJECT_COLLISION, UNSAFE_HEADER_VALUE, Refusal
 from sts.expressions import ABSENT, EvaluationError, Expression, Scope, as_attribute, bind
-from sts.model import Admitted, Ask, Client, Grant, Identity, Limits, Principal
-from sts.policy.act import actor_chain, no_actor_token
+from sts.model import Admitted, Ask, Client, Grant, Identity, Limits, Presented, Principal
+from sts.policy.act import actor_chain, delegate
 from sts.policy.admit import admit
 from sts.policy.consent import Consent, Target
 from sts.policy.headers import header_value
 from sts.policy.mapping import identify
+from sts.policy.own import OWN, identity_again, source_of
 from sts.policy.rules import AudienceRules, Named, RouteRules, SourceRules
 from sts.policy.shadow import judge
 
@@ -35,17 +36,18 @@ class Policy:
     min_remaining: float | None
 
     def target(self, client: Client, ask: Ask) -> Target:
-        """Resolve the audiences a request names: see `Consent.target`. Raises ACTOR_REFUSED for an actor token."""
-        no_actor_token(ask)
+        """Resolve the audiences a request names: see `Consent.target`."""
         return self.consents.target(client, ask)
 
-    def consent(self, client: Client, source: str, target: Target) -> None:
-        """Demand the source's parts of the consent: see `Consent.check`."""
-        self.consents.check(client, source, target)
+    def consent(self, client: Client, presented: Sequence[Presented], target: Target) -> None:
+        """Demand the sources' parts of the consent, the actor's like the subject's: see `Consent.check`."""
+        for one in presented:
+            self.consents.check(client, one, target)
 
-    def parts(self, client: Client, source: str, target: Target, ask: Ask) -> tuple[str, ...]:
+    def parts(self, client: Client, presented: Sequence[Presented], target: Target, ask: Ask) -> tuple[str, ...]:
         """The fingerprints of all the configuration that makes the answer to this request."""
-        names = [f"client/{client.id}", f"source/{source}", *(f"audience/{one.name}" for one in target.audiences)]
+        names = [f"client/{client.id}", *(f"source/{one.source}" for one in presented)]
+        names += [f"audience/{one.name}" for one in (*target.audiences, *self.consents.minted_for(presented))]
         if ask.route is not None:
             names.append(f"route/{ask.route}")
         return tuple(self.fingerprints[name] for name in names)
@@ -61,8 +63,17 @@ class Policy:
         return admit(principal, limits, now)
 
     def identify(self, admitted: Admitted) -> Identity:
-        """Map a principal by its source's rules."""
+        """Map a principal by its source's rules, or read the identity of one of our own tokens again."""
+        if admitted.principal.kind == OWN:
+            return identity_again(admitted, self.consents.by_aud)
         return identify(admitted, self.sources[admitted.principal.source])
+
+    def delegate(self, subject: Admitted, actor: Admitted) -> Admitted:
+        """Let a proven actor act for the subject: its source's rules count as the subject's do. Raises Refusal."""
+        identity = self.identify(actor)
+        if identity.subject in self.client_ids:
+            raise Refusal(SUBJECT_COLLISION, why="the actor is named as a configured client")
+        return delegate(subject, actor, identity, self.issuer)
 
     def decide(
         self, client: Client, identity: Identity, admitted: Admitted, target: Target, ask: Ask, now: float
@@ -70,7 +81,7 @@ class Policy:
         """Decide, or raise the Refusal that says why not. Every step only narrows."""
         if identity.subject in self.client_ids:
             raise Refusal(SUBJECT_COLLISION, why="the subject is the id of a configured client")
-        act = actor_chain(admitted.principal, client, self.issuer)
+        act = actor_chain(admitted, client, self.issuer)
         first = target.audiences[0]
         scopes = granted_scopes(identity, first, ask)
         scope = bind(_variables(identity, client, ask, now))
@@ -95,6 +106,7 @@ class Policy:
             max_token_bytes=min(audience.settings.max_token_bytes for audience in target.audiences),
             keep=not route.reads_now
             and all(one.settings.reuse == "shared" and not one.reads_now for one in target.audiences),
+            src=source_of(admitted.principal, target),
             shadow=judge(target.audiences, scope),
             recipient=None if first.settings.encryption is None else first.name,
         )

@@ -82,6 +82,7 @@ class SourceRules:
 class AudienceRules:
     """One backend. `facts` are the request facts that its rules read, `reads_now` whether one reads the clock.
 
+    `backend` says that some client is this backend, so that its tokens may come back to be exchanged again.
     `shadow` counts for `facts`, since it is judged once for all requests that one kept token answers. It does not for
     `reads_now`: a rule on trial must not keep tokens out of the cache.
     """
@@ -97,9 +98,10 @@ class AudienceRules:
     headers: Named
     facts: frozenset[str]
     reads_now: bool
+    backend: bool = False
 
     @classmethod
-    def of(cls, name: str, settings: AudienceSettings, algorithm: str) -> AudienceRules:
+    def of(cls, name: str, settings: AudienceSettings, algorithm: str, *, backend: bool = False) -> AudienceRules:
         """Compile; `algorithm` is what `keys.algorithm` says."""
         allow = compile_rule(settings.allow, AUDIENCE_VARIABLES) if settings.allow else None
         shadow = compile_rule(settings.shadow, AUDIENCE_VARIABLES) if settings.shadow else None
@@ -118,6 +120,7 @@ class AudienceRules:
             headers=headers,
             facts=request_facts(read | (shadow.reads if shadow else frozenset())),
             reads_now="now" in read,
+            backend=backend,
         )
 
 

@@ -135,11 +135,15 @@ def test_one_door_does_not_answer_for_the_other(world, warm):
 
 
 def test_an_actor_token_beside_a_cached_request_is_not_dropped(world, warm):
-    """TE-25, lesson 2.3."""
+    """TE-25, lesson 2.3: a hit for the same request without an actor would be a token of somebody else's doing."""
     token = fresh(world)
     warm(token)
-    actor = {"actor_token": world.second.token(), "actor_token_type": JWT}
-    world.doors.refused(world.doors.at_token(token, **actor), "actor_refused", token)
+    actor = {"actor_token": world.second.token(sub="robot"), "actor_token_type": JWT}
+    answer = world.doors.at_token(token, **actor)
+    assert world.service.verified(answer.token)["act"] == {"sub": "robot", "iss": world.second.issuer}
+    head, _, signature = actor["actor_token"].split(".")
+    forged = {**actor, "actor_token": f"{head}.{b64(world.second.claims(sub='root'))}.{signature}"}
+    world.doors.refused(world.doors.at_token(token, **forged), "bad_signature", token)
 
 
 def test_a_refusal_is_not_remembered_against_a_better_request(world, warm):

@@ -66,7 +66,8 @@ def issue():
             scopes=("read",),
             headers={"X-User-ID": subject},
         )
-        return issued, Causes(source="idp", proof_key=proof_key, kid=kid, until=until, keep=keep, recipient=recipient)
+        proofs = (("idp", proof_key),) if proof_key else ()
+        return issued, Causes(proofs=proofs, kid=kid, until=until, keep=keep, recipient=recipient)
 
     return issue
 

@@ -15,10 +15,11 @@ from pydantic import ValidationError
 from sts.cache.memory import Memory
 from sts.cache.tokens import CacheSettings, Causes, TokenCache, cache_key
 from sts.errors import BAD_SIGNATURE, SOURCE_UNREACHABLE, Refusal
-from sts.model import NOT_APPLICABLE, TYPE_ACCESS_TOKEN, TYPE_JWT, Ask, Client, Credential, Grant, Principal
+from sts.model import NOT_APPLICABLE, TYPE_ACCESS_TOKEN, TYPE_JWT, Ask, Client, Credential, Grant, Presented, Principal
 
 NOW = 1_800_000_000.0
 KEY = b"k" * 32
+PRESENTED = Presented("jwt", "idp", TYPE_JWT, None)
 
 # --- the key -----------------------------------------------------------------------------------------------------
 
@@ -35,7 +36,7 @@ requests = st.fixed_dictionaries(
         "resources": lists,
         "scopes": st.none() | lists,
         "requested_type": st.sampled_from([TYPE_ACCESS_TOKEN, TYPE_JWT]),
-        "actor_present": st.booleans(),
+        "actor": st.none() | st.builds(Credential, texts, texts),
         "route": st.none() | texts,
         "facts": facts,
     }
@@ -97,7 +98,7 @@ def test_the_order_and_repetition_of_sets_do_not_count(request, random):
         {"scopes": ()},
         {"scopes": None},
         {"requested_type": TYPE_JWT},
-        {"actor_present": True},
+        {"actor": Credential("type", "token")},
         {"route": "orders-read"},
         {"route": ""},
         {"facts": (("method", "GET"),)},
@@ -254,13 +255,15 @@ def test_a_token_is_kept_until_too_little_life_is_left_or_its_causes_are_stale(
 ):
     issued, _ = issue(exp=NOW + 300)
     principal, grant = grant_and_principal(min_remaining=min_remaining, fresh_until=fresh_until)
-    assert Causes.of("idp", principal, grant, issued) == Causes("idp", "proof-1", "kid-1", until, keep=True)
+    assert Causes.of([(PRESENTED, principal)], grant, issued) == Causes(
+        (("idp", "proof-1"),), "kid-1", until, keep=True
+    )
 
 
 def test_an_encrypted_token_depends_on_its_backends_key(issue):
     issued, _ = issue()
     principal, grant = grant_and_principal(min_remaining=30.0, fresh_until=NOW + 1000)
-    causes = Causes.of("idp", principal, replace(grant, recipient="billing"), replace(issued, recipient="thumb"))
+    causes = Causes.of([(PRESENTED, principal)], replace(grant, recipient="billing"), replace(issued, recipient="thumb"))
     assert causes.recipient == ("billing", "thumb")
 
 
@@ -269,8 +272,8 @@ def test_a_kind_that_has_no_issuers_key_depends_on_none(issue):
     principal, grant = grant_and_principal(
         min_remaining=30.0, fresh_until=NOW + 1000, keep=False, proof_key=NOT_APPLICABLE
     )
-    causes = Causes.of("idp", principal, grant, issued)
-    assert (causes.proof_key, causes.keep) == (None, False)
+    causes = Causes.of([(PRESENTED, principal)], grant, issued)
+    assert (causes.proofs, causes.keep) == ((), False)
 
 
 def test_a_door_cannot_change_what_the_next_one_gets(world, issue):

@@ -124,7 +124,7 @@ def test_everything_a_request_names_reaches_the_ask(post, answer):
             resources=("https://a.example/x?y=1", "urn:b:c"),
             scopes=("b", "a"),
             requested_type=TYPE_JWT,
-            actor_present=True,
+            actor=Credential(TYPE_JWT, "x"),
         )
     ]
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sts.model import NOT_APPLICABLE, TYPE_JWT, Admitted, Ask, Client, Credential, Principal
+from sts.model import NOT_APPLICABLE, TYPE_JWT, Admitted, Ask, Client, Credential, Presented, Principal
 from sts.policy.consent import Consent
 from sts.policy.decide import Policy
 from sts.policy.rules import AudienceRules, RouteRules, SourceRules
@@ -76,7 +76,7 @@ class World:
         policy = policy or self.policy()
         ask = ask or self.ask
         target = policy.target(self.client, ask)
-        policy.consent(self.client, "idp", target)
+        policy.consent(self.client, [Presented("jwt", "idp", TYPE_JWT, None)], target)
         admitted = Admitted(principal or self.principal, not_after, fresh_until)
         return policy.decide(self.client, policy.identify(admitted), admitted, target, ask, NOW)
 

@@ -5,14 +5,16 @@ from dataclasses import replace
 import pytest
 
 from sts.errors import Refusal
-from sts.policy.act import actor_chain
+from sts.model import NOT_APPLICABLE, Actor, Admitted, Identity
+from sts.policy.act import actor_chain, delegate
 
 ISSUER = "https://sts.example.internal"
+NOW = 1_800_000_000.0
 US = {"sub": "gateway", "iss": ISSUER}
 
 
 def chain(world, **facts):
-    return actor_chain(replace(world.principal, **facts), world.client, ISSUER)
+    return actor_chain(Admitted(replace(world.principal, **facts), NOW, NOW), world.client, ISSUER)
 
 
 def refused(world, **facts):
@@ -72,3 +74,59 @@ def test_may_act_that_names_the_client_passes(world):
 def test_may_act_that_names_anybody_else_is_refused(world, may_act):
     """TE-26."""
     assert refused(world, may_act=may_act) == "actor_refused"
+
+
+# --- an actor token ---
+
+SERVICE = {"sub": "batch-job", "iss": "https://workloads.example.com"}
+
+
+def acting(world, *, ends=NOW + 100, fresh=NOW + 50, **facts):
+    proven = {"source": "workloads", "issuer": SERVICE["iss"], "subject": SERVICE["sub"], **facts}
+    return Admitted(replace(world.principal, **proven), ends, fresh)
+
+
+def delegated(world, actor, **facts):
+    subject = Admitted(replace(world.principal, **facts), NOW + 600, NOW + 500)
+    return delegate(subject, actor, Identity("workloads|batch-job", (), {}), ISSUER)
+
+
+def test_a_proven_actor_stands_where_the_client_would(world):
+    """TE-22, TE-25."""
+    assert actor_chain(delegated(world, acting(world)), world.client, ISSUER) == SERVICE
+
+
+def test_earlier_actors_of_the_subject_are_nested_below_the_proven_one(world):
+    """TE-22."""
+    found = actor_chain(delegated(world, acting(world), act={"sub": "frontend"}), world.client, ISSUER)
+    assert found == {**SERVICE, "act": {"sub": "frontend"}}
+
+
+@pytest.mark.parametrize(("ends", "fresh"), [(NOW + 100, NOW + 50), (NOW + 900, NOW + 900)])
+def test_what_is_minted_ends_with_the_earlier_of_the_two(world, ends, fresh):
+    """TE-30."""
+    found = delegated(world, acting(world, ends=ends, fresh=fresh))
+    assert (found.not_after, found.fresh_until) == (min(ends, NOW + 600), min(fresh, NOW + 500))
+    assert found.principal.subject == "alice"
+
+
+def test_an_actor_of_a_kind_without_issuer_is_known_by_its_mapped_name(world):
+    found = delegated(world, acting(world, issuer=NOT_APPLICABLE))
+    assert found.actor == Actor(ISSUER, "workloads|batch-job")
+
+
+def test_may_act_must_name_the_proven_actor_and_not_the_client(world):
+    """TE-26."""
+    actor = acting(world)
+    named = delegated(world, actor, may_act=SERVICE)
+    assert actor_chain(named, world.client, ISSUER) == SERVICE
+    for other in ({"iss": ISSUER, "sub": "gateway"}, {**SERVICE, "sub": "other"}, {"sub": "batch-job"}):
+        with pytest.raises(Refusal) as caught:
+            actor_chain(delegated(world, actor, may_act=other), world.client, ISSUER)
+        assert caught.value.reason.name == "actor_refused"
+
+
+def test_an_actor_that_is_itself_acted_for_is_refused(world):
+    with pytest.raises(Refusal) as caught:
+        delegated(world, acting(world, act={"sub": "somebody"}))
+    assert caught.value.reason.name == "actor_refused"

@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 
 from sts.errors import Refusal
+from sts.model import TYPE_JWT, Presented
 
 BOTH = {"orders": {"multi": True, "scopes": ["read"]}, "billing": {"multi": True, "scopes": ["read"]}}
+IDP = Presented("jwt", "idp", TYPE_JWT, None)
 
 
 def refused(call, *arguments):
@@ -75,16 +77,45 @@ def test_one_forbidden_audience_beside_an_allowed_one_refuses_both(world):
 def test_the_client_must_list_the_source(world):
     policy = world.policy()
     target = policy.target(world.client, world.ask)
-    assert refused(policy.consent, replace(world.client, sources=frozenset({"other"})), "idp", target) == "no_consent"
-    policy.consent(replace(world.client, sources=frozenset({"idp"})), "idp", target)
+    assert refused(policy.consent, replace(world.client, sources=frozenset({"other"})), [IDP], target) == "no_consent"
+    policy.consent(replace(world.client, sources=frozenset({"idp"})), [IDP], target)
 
 
 def test_the_source_must_list_the_audience(world):
     policy = world.policy(source={"audiences": ("billing",)})
     target = policy.target(world.client, world.ask)
-    assert refused(policy.consent, world.client, "idp", target) == "no_consent"
+    assert refused(policy.consent, world.client, [IDP], target) == "no_consent"
 
 
-def test_an_actor_token_is_refused_and_never_dropped(world):
-    """TE-25."""
-    assert refused(world.policy().target, world.client, replace(world.ask, actor_present=True)) == "actor_refused"
+# --- our own tokens ---
+
+
+def own(source="idp", *minted_for):
+    return [Presented("own", source, TYPE_JWT, None, proven_by="(own)", minted_for=minted_for)]
+
+
+def test_a_backend_may_hand_back_what_was_minted_for_it(world):
+    """TE-33: the source's consent is that of the first origin; the client need not list it."""
+    policy = world.policy({"orders": {}, "billing": {"aud": "urn:billing"}}, source={"audiences": ("orders",)})
+    backend = replace(world.client, sources=frozenset(), backend_of=frozenset({"billing"}))
+    target = policy.target(backend, world.ask)
+    policy.consent(backend, own("idp", "urn:billing"), target)
+    assert refused(policy.consent, backend, own("idp", "orders"), target) == "no_consent"
+    assert refused(policy.consent, backend, own("idp", "urn:billing", "orders"), target) == "no_consent"
+    assert refused(policy.consent, backend, own("idp", "gone"), target) == "no_consent"
+
+
+def test_nobody_launders_a_sources_missing_consent_through_a_backend(world):
+    policy = world.policy({"orders": {}, "billing": {}}, source={"audiences": ("billing",)})
+    backend = replace(world.client, backend_of=frozenset({"billing"}))
+    target = policy.target(backend, world.ask)
+    assert refused(policy.consent, backend, own("idp", "billing"), target) == "no_consent"
+
+
+def test_an_actors_source_needs_the_same_consent(world):
+    policy = world.policy()
+    listed = replace(world.client, sources=frozenset({"idp"}))
+    target = policy.target(listed, world.ask)
+    subject, actor = (Presented("jwt", name, TYPE_JWT, None) for name in ("idp", "workloads"))
+    policy.consent(listed, [subject], target)
+    assert refused(policy.consent, listed, [subject, actor], target) == "no_consent"

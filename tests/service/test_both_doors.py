@@ -135,10 +135,10 @@ def test_no_token_at_all_is_a_bare_challenge(service):
     assert "error" not in answer.headers["www-authenticate"]
 
 
-def test_an_actor_token_is_refused_and_not_dropped(service, idp):
+def test_an_actor_token_names_who_acts_and_is_not_dropped(service, idp):
     """TE-25."""
-    answer = service.exchange(idp.token(), actor_token=idp.token(), actor_token_type=ACCESS_TOKEN)
-    assert (answer.status, answer.reason) == (400, "actor_refused")
+    answer = service.exchange(idp.token(), actor_token=idp.token(sub="robot"), actor_token_type=ACCESS_TOKEN)
+    assert service.verified(answer.token)["act"] == {"sub": "robot", "iss": idp.issuer}
 
 
 def test_a_wrong_secret_and_an_unknown_client_get_the_same_answer(service, idp):
