@@ -263,7 +263,9 @@ def test_a_token_is_kept_until_too_little_life_is_left_or_its_causes_are_stale(
 def test_an_encrypted_token_depends_on_its_backends_key(issue):
     issued, _ = issue()
     principal, grant = grant_and_principal(min_remaining=30.0, fresh_until=NOW + 1000)
-    causes = Causes.of([(PRESENTED, principal)], replace(grant, recipient="billing"), replace(issued, recipient="thumb"))
+    causes = Causes.of(
+        [(PRESENTED, principal)], replace(grant, recipient="billing"), replace(issued, recipient="thumb")
+    )
     assert causes.recipient == ("billing", "thumb")
 
 
