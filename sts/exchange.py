@@ -105,5 +105,6 @@ class Exchange:
         identity = self.policy.identify(admitted)
         trail.identified(identity.subject)
         grant = self.policy.decide(client, identity, admitted, target, ask, now)
+        grant = self.policy.narrow(grant, client, identity, admitted, target, ask, now)
         issued = self.minter.mint(grant, self.clock)
         return issued, Causes.of(proven, grant, issued)

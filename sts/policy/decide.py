@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sts.errors import INSUFFICIENT_SCOPE, NO_MAPPING, NOT_ALLOWED, SUBJECT_COLLISION, UNSAFE_HEADER_VALUE, Refusal
@@ -14,6 +14,7 @@ from sts.policy.admit import admit
 from sts.policy.consent import Consent, Target
 from sts.policy.headers import header_value
 from sts.policy.mapping import identify
+from sts.policy.opa import Opa, fresh_until
 from sts.policy.own import OWN, identity_again, source_of
 from sts.policy.rules import AudienceRules, Named, RouteRules, SourceRules
 from sts.policy.shadow import judge
@@ -24,7 +25,8 @@ class Policy:
     """All rules of one revision.
 
     `fingerprints` are keyed `client/<id>`, `source/<name>`, `audience/<name>`, `route/<name>`; `client_ids` are all
-    configured ids, which no minted `sub` may equal; `min_remaining` None means a third of the ttl, at most 30 s.
+    configured ids, which no minted `sub` may equal; `min_remaining` None means a third of the ttl, at most 30 s;
+    `opa` is asked for audiences that say `opa: true`.
     """
 
     issuer: str
@@ -34,6 +36,7 @@ class Policy:
     client_ids: frozenset[str]
     fingerprints: Mapping[str, str]
     min_remaining: float | None
+    opa: Opa | None = None
 
     def target(self, client: Client, ask: Ask) -> Target:
         """Resolve the audiences a request names: see `Consent.target`."""
@@ -110,6 +113,22 @@ class Policy:
             shadow=judge(target.audiences, scope),
             recipient=None if first.settings.encryption is None else first.name,
         )
+
+    def narrow(
+        self, grant: Grant, client: Client, identity: Identity, admitted: Admitted, target: Target, ask: Ask, now: float
+    ) -> Grant:
+        """Let OPA narrow the decision, for each audience that says `opa: true`. May wait.
+
+        Raises NOT_ALLOWED where OPA does not say `true`, SOURCE_UNREACHABLE where it does not say anything.
+        """
+        asked = [audience.name for audience in target.audiences if audience.settings.opa]
+        if not asked:
+            return grant
+        principal, variables = admitted.principal, _variables(identity, client, ask, now)
+        question = {name: variables[name] for name in ("identity", "client", "request", "route")}
+        question.update(door=ask.door, source=principal.source, kind=principal.kind, act=grant.act, scopes=grant.scopes)
+        ends = [fresh_until(self.opa, {**question, "audience": name}, now) for name in asked]
+        return replace(grant, fresh_until=min(grant.fresh_until, *ends))
 
     def _route(self, ask: Ask) -> RouteRules:
         return _NO_ROUTE if ask.route is None else self.routes[ask.route]

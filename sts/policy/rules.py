@@ -118,7 +118,7 @@ class AudienceRules:
             shadow=shadow,
             claims=claims,
             headers=headers,
-            facts=request_facts(read | (shadow.reads if shadow else frozenset())),
+            facts=_facts(settings, read | (shadow.reads if shadow else frozenset())),
             reads_now="now" in read,
             backend=backend,
         )
@@ -138,6 +138,11 @@ class RouteRules:
         allow = compile_rule(settings.allow, AUDIENCE_VARIABLES) if settings.allow else None
         read = reads([allow] if allow else [])
         return cls(allow=allow, facts=request_facts(read), reads_now="now" in read)
+
+
+def _facts(settings: AudienceSettings, read: frozenset[str]) -> frozenset[str]:
+    """The request facts that the answer for an audience depends on: OPA is told all of them."""
+    return frozenset(REQUEST_FACTS) if settings.opa else request_facts(read)
 
 
 def reads(rules: Iterable[Expression]) -> frozenset[str]:

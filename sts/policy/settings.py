@@ -40,7 +40,7 @@ ClaimName = Annotated[str, StringConstraints(min_length=1, max_length=128), Afte
 class AudienceSettings(Section):
     """One backend: what its token holds, for how long, under which rule."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset({"opa", "bind", "evidence"})
+    not_yet: ClassVar[frozenset[str]] = frozenset({"bind", "evidence"})
 
     enabled: bool = True
     """`false` refuses the audience from the next reload on and voids its cached tokens."""
@@ -62,6 +62,8 @@ class AudienceSettings(Section):
     """A CEL rule over `identity`, `client`, `request`, `route`, `now`; anything but `true` refuses."""
     shadow: Rule | None = None
     """A rule on trial, written as `allow` is: evaluated and told in the audit, never enforced."""
+    opa: bool = False
+    """Ask OPA as well (`opa` at the top), once `allow` has passed; anything but `true` refuses."""
     claims: dict[ClaimName, Rule] = Field(default_factory=dict)
     """CEL per claim beside the registered ones, over the same variables. An absent value leaves the claim out."""
     headers: dict[HeaderName, Rule] = Field(default_factory=dict)

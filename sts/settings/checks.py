@@ -27,6 +27,7 @@ from sts.policy.settings import AudienceSettings
 from sts.redis_link import RedisSettings
 from sts.settings.faults import Finding, Trail, near, not_yet, quote
 from sts.settings.listen import Listen
+from sts.trust.opa import OpaSettings
 
 ALL: Final = "*"
 LATER_PROFILES: Final = frozenset({"envoy", "traefik", "caddy", "haproxy", "apisix", "kong"}) - PROFILES.keys()
@@ -45,6 +46,7 @@ class Parts:
     keys: KeysSettings | None = None
     cache: CacheSettings | None = None
     forward_auth: ForwardAuthSettings | None = None
+    opa: OpaSettings | None = None
     clients: Mapping[str, ClientSettings] = field(default_factory=dict)
     sources: Mapping[str, SourceSettings] = field(default_factory=dict)
     audiences: Mapping[str, AudienceSettings] = field(default_factory=dict)
@@ -265,6 +267,15 @@ def headers(parts: Parts) -> Iterator[Finding]:
                 yield Finding(path, f"{header} and {first} are one header to everybody else", f"write it as {first}")
 
 
+def opa(parts: Parts) -> Iterator[Finding]:
+    """Who is to be asked is configured; disabled audiences count, so that enabling one is never refused."""
+    if parts.written.get("opa") is None:
+        for name, audience in parts.audiences.items():
+            if audience.opa:
+                hint = "such as `opa: {url: http://127.0.0.1:8181/v1/data/sts/allow}`"
+                yield Finding(("audiences", name, "opa"), "there is no `opa` at the top to be asked", hint)
+
+
 def cached(parts: Parts) -> Iterator[Finding]:
     """`cache.min_remaining` leaves a life in the cache to the tokens of some audience that shares them.
 
@@ -283,6 +294,7 @@ def cached(parts: Parts) -> Iterator[Finding]:
 
 
 CHECKS: Final[tuple[Check, ...]] = (
-    *(names, consent, namespaces, issuers, prefixes, auds, scopes, tied_routes, profiles, secrets, headers, cached),
+    *(names, consent, namespaces, issuers, prefixes, auds, scopes, tied_routes, profiles, secrets, headers),
+    *(opa, cached),
 )
 """The checks of this module, in the order of the sections."""

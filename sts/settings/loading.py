@@ -18,7 +18,7 @@ from sts.settings.faults import Fault, SettingsError
 from sts.settings.kinds import KINDS
 from sts.settings.model import Settings
 
-_PARTS: Final = ("issuer", "listen", "redis", "keys", "cache", "forward_auth", *KINDS)
+_PARTS: Final = ("issuer", "listen", "redis", "keys", "cache", "forward_auth", "opa", *KINDS)
 _FIXED: Final = ("issuer", "workers", "threads", "var", "secret", "redis")
 
 

@@ -26,6 +26,7 @@ from sts.settings.faults import not_yet
 from sts.settings.kinds import AnyClient, AnySource
 from sts.settings.listen import DEFAULT, Listen, available_cpus
 from sts.trust.fetch import check_url
+from sts.trust.opa import OpaSettings
 
 MERGED: Final = ("include", "defaults")
 """Keys that have no life of their own once a configuration is loaded."""
@@ -72,9 +73,7 @@ class Defaults(Section):
 class Settings(Section):
     """A configuration that was checked as a whole; every file in it is absolute."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset(
-        {"trust_domain", "proxies", "state", "tables", "opa", "security_events"}
-    )
+    not_yet: ClassVar[frozenset[str]] = frozenset({"trust_domain", "proxies", "state", "tables", "security_events"})
 
     issuer: Annotated[str, AfterValidator(_check_issuer)]
     """`iss` of every minted token: an https URL without trailing slash, query or fragment (RFC 8414 §2)."""
@@ -103,6 +102,8 @@ class Settings(Section):
     """Where each decision is recorded."""
     forward_auth: ForwardAuthSettings = ForwardAuthSettings()
     """How the forward-auth door answers."""
+    opa: OpaSettings | None = None
+    """The policy server, asked where an audience says `opa: true`."""
     defaults: Defaults = Defaults()
     """Settings merged into every entry of a section."""
     clients: dict[Name, AnyClient] = Field(default_factory=dict)
@@ -143,7 +144,7 @@ class Settings(Section):
             "route": (self.routes, None),
         }
         return {
-            f"{kind}/{name}": digest(kind, name, entry, shaping)
+            f"{kind}/{name}": digest(kind, name, entry, shaping, self.opa if getattr(entry, "opa", False) else None)
             for kind, (entries, shaping) in beside.items()
             for name, entry in entries.items()
         }

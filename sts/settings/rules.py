@@ -13,6 +13,7 @@ from sts.mint.settings import KeysSettings, does_not_fit
 from sts.policy.rules import AUDIENCE_VARIABLES, REQUEST_FACTS
 from sts.settings.checks import Check, Parts
 from sts.settings.faults import Finding, Trail, near, quote
+from sts.trust.fetch import read_ca
 
 _ALWAYS: Final = frozenset({"subject", "scopes"})
 _LOGIN: Final = frozenset({"auth_time", "acr", "amr"})
@@ -60,14 +61,24 @@ def audience_files(parts: Parts) -> Iterator[Finding]:
             yield Finding(("audiences", name, "encryption", key), problem)
 
 
+def opa_file(parts: Parts) -> Iterator[Finding]:
+    """The CA file of `opa` can be used."""
+    try:
+        if parts.opa is not None and parts.opa.ca_file is not None:
+            read_ca(parts.opa.ca_file)
+    except StartError as error:
+        yield Finding(("opa", "ca_file"), str(error))
+
+
 def audience_rules(parts: Parts) -> Iterator[Finding]:
     """Each rule of an audience or a route compiles and reads only what some source can give."""
     compiles = _Compiler(parts, AUDIENCE_VARIABLES, _known(parts))
     for name, audience in parts.audiences.items():
         path = ("audiences", name)
-        for key, condition in (("allow", audience.allow), ("shadow", audience.shadow)):
-            if condition is not None:
-                yield from compiles((*path, key), condition, condition=True)
+        if audience.allow is not None:
+            yield from compiles((*path, "allow"), audience.allow, condition=True)
+        if audience.shadow is not None:
+            yield from compiles((*path, "shadow"), audience.shadow, condition=True, trial=True)
         for key, rules in (("claims", audience.claims), ("headers", audience.headers)):
             for written, rule in rules.items():
                 yield from compiles((*path, key, written), rule)
@@ -98,7 +109,7 @@ class _Compiler:
     variables: frozenset[str]
     known: Mapping[str, frozenset[str]]
 
-    def __call__(self, path: Trail, rule: str, *, condition: bool = False) -> Iterator[Finding]:
+    def __call__(self, path: Trail, rule: str, *, condition: bool = False, trial: bool = False) -> Iterator[Finding]:
         """Yield what is wrong with the rule at `path`."""
         try:
             expression = compile_rule(rule, self.variables)
@@ -107,6 +118,10 @@ class _Compiler:
                 check_condition(expression)
         except ExpressionError as error:
             yield Finding(path, f"is no valid rule: {error}", f"CEL over {', '.join(sorted(self.variables))}")
+            return
+        if trial and expression.lookups:
+            hint = "map it to an attribute of the identity, and let the rule read that"
+            yield Finding(path, "cannot look anything up: a table that is down would change the answer", hint)
             return
         tables = self.parts.entries("tables")
         for table, _ in sorted(expression.lookups):
@@ -124,5 +139,7 @@ def schedule(parts: Parts) -> Iterator[Finding]:
         yield Finding(("keys",), problem, "rotate less often, or shorten the longest `ttl`")
 
 
-CHECKS: Final[tuple[Check, ...]] = (source_rules, source_files, listener, audience_files, audience_rules, schedule)
+CHECKS: Final[tuple[Check, ...]] = (
+    *(source_rules, source_files, opa_file, listener, audience_files, audience_rules, schedule),
+)
 """The checks of this module."""

@@ -95,6 +95,7 @@ class Metrics:
         self._cache_bytes = Gauge("sts_cache_bytes", "Size of the cache.", multiprocess_mode="livesum", registry=own)
         self._cache_evictions = Counter("sts_cache_evictions", "Tokens evicted for want of room.", registry=own)
         self._fetches = Counter("sts_jwks_fetches", "Fetches of issuers' keys.", ["source", "outcome"], registry=own)
+        self._opa = Counter("sts_opa_questions", "Questions to OPA.", ["outcome"], registry=own)
         self._reloads = Counter("sts_reloads", "Reloads of the configuration.", ["outcome"], registry=own)
         self._audit_failures = Counter("sts_audit_failures", "Audit events that were not written.", registry=own)
         self._unknown = Counter("sts_unknown_parameters", "Unknown parameters, ignored at /token.", registry=own)
@@ -116,6 +117,8 @@ class Metrics:
         }
         for outcome in ("accepted", "refused"):
             self._reloads.labels(outcome)
+        for outcome in ("answered", "failed"):
+            self._opa.labels(outcome)
 
     def decision(self, door: str, reason: str, *, cached: bool, seconds: float) -> None:
         """Count one decision; `reason` is the name of the refusal's reason, "" for an allowed request."""
@@ -132,6 +135,10 @@ class Metrics:
     def jwks_fetched(self, source: str, outcome: str) -> None:
         """Count a fetch of a source's keys; `outcome` is one of a few fixed words."""
         self._fetches.labels(source, outcome).inc()
+
+    def opa_asked(self, outcome: str) -> None:
+        """Count a question to OPA: "answered", whatever the answer, or "failed"."""
+        self._opa.labels(outcome).inc()
 
     def reloaded(self, outcome: str) -> None:
         """Count a reload: "accepted" or "refused"."""

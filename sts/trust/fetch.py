@@ -210,7 +210,12 @@ class Fetcher:
             connection.request(
                 method, target, body=body, headers=dict(headers), preload_content=False, decode_content=False
             )
-            answer = self._read(connection.getresponse())
+            response = connection.getresponse()
+            try:
+                answer = self._read(response)
+            except BaseException:
+                response.close()  # the socket stays open as long as the response does, whatever the connection says
+                raise
         except Exception:
             _check_time(end)
             raise

@@ -8,7 +8,7 @@ from sts.cli import arrival, server, worker
 from sts.clients import failures
 from sts.edge import form, token
 from sts.errors import REASONS, Reason
-from sts.trust import issuers, remote_jwks
+from sts.trust import issuers, opa, remote_jwks, upstream
 from sts.trust.fetch import Bounds
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
@@ -71,6 +71,14 @@ FIGURES = {
     "requests that wait for any issuer's keys": {3: "three eighths of `threads`"}[issuers.MANY],
     "requests that wait for the same request of somebody else": "an eighth of `threads`",
     "wait for an issuer's keys": f"{remote_jwks.PATIENCE:g} s",
+    "requests that wait for OPA": "an eighth of `threads`",
+    "wait for OPA, for each audience that asks it": (
+        f"`opa.timeout` ({opa.OpaSettings.model_fields['timeout'].default * 1000:g} ms)"
+    ),
+    "an answer of OPA": f"{opa.MAX_ANSWER // 1024} KiB",
+    "pause after three failures of OPA in a row": {
+        3: f"{upstream.FIRST_PAUSE:g} s, doubled each time, up to {upstream.LONGEST_PAUSE:g} s"
+    }[upstream.FAILURES],
     "fetch of an issuer's document": (
         f"{Bounds().connect:g} s to connect, {Bounds().read:g} s for the next bytes, {Bounds().total:g} s in all"
     ),

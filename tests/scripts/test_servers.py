@@ -62,6 +62,46 @@ def test_what_cannot_be_had_is_told_and_is_no_error(monkeypatch, capsys):
     assert "skipped" in capsys.readouterr().out
 
 
+SOURCE = servers.Server(command="made-up-server", source="example.com/made-up@v1")
+GO = """#!/bin/sh
+echo '#!/bin/sh' > "$GOBIN/made-up-server" && chmod +x "$GOBIN/made-up-server" && echo "$@" > "$GOBIN/asked"
+"""
+
+
+@pytest.fixture
+def go(tmp_path, monkeypatch):
+    """A `go` that builds at once, and the folder that it builds into."""
+    monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:/usr/bin:/bin")
+    monkeypatch.setattr(servers, "_BUILT", tmp_path / "built")
+    program = tmp_path / "path" / "go"
+    program.parent.mkdir()
+    (tmp_path / "built").mkdir()
+    program.write_text(GO)
+    program.chmod(0o755)
+    return program
+
+
+def test_what_is_only_to_be_had_as_source_is_built_once(go, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(servers, "SERVERS", (SOURCE,))
+    monkeypatch.setattr(servers, "install_wheels", lambda: None)
+    assert servers.main([]) == 0
+    assert "being built" in capsys.readouterr().out
+    assert "example.com/made-up@v1" in (tmp_path / "built" / "asked").read_text()
+    assert servers.find(SOURCE) == str(tmp_path / "built" / "made-up-server")
+    go.unlink()
+    assert servers.main([]) == 0
+    assert capsys.readouterr().out == f"made-up-server: {servers.find(SOURCE)}\n"
+
+
+@pytest.mark.parametrize("script", [None, "#!/bin/sh\nexit 1\n", "#!/bin/sh\nexec sleep 60\n"])
+def test_what_cannot_be_built_is_no_error(go, monkeypatch, script):
+    """Without Go, without a network, or on a machine that takes too long."""
+    monkeypatch.setattr(servers, "_LONGEST_RUN_S", 0.2)
+    go.write_text(script) if script else go.unlink()
+    assert servers.build(SOURCE) is False
+    assert servers.find(SOURCE) is None
+
+
 def test_a_package_that_cannot_be_installed_is_an_error_where_it_was_asked_for(monkeypatch):
     monkeypatch.setattr(servers, "install_package", lambda package: package == "good")
     assert [servers.main(["--apt", "good"]), servers.main(["--apt", "good", "bad"])] == [0, 1]

@@ -35,7 +35,6 @@ from sts.settings import model as _all_sections  # noqa: F401 - so that each is 
         ("audiences", "format", ["jwe"], "format", '"list" is not one of', "signed JWT"),
         ("audiences", "algorithm", "RS256", "algorithm", "`RS256` is not supported yet", "later release"),
         ("audiences", "algorithm", "HS256", "algorithm", '"HS256" is not one of', "signature's algorithm"),
-        ("audiences", "opa", True, "opa", "`opa` is not supported yet", "later release"),
         ("audiences", "scope", ["a"], "scope", "unknown key", "did you mean `scopes`?"),
         ("audiences", "zzz", ["a"], "zzz", "unknown key", "known here: algorithm, allow"),
         ("clients", "networks", ["10.0.0.1/8"], "networks[0]", "address range", ""),

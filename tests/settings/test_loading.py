@@ -28,13 +28,13 @@ def test_the_smallest_useful_configuration_loads_as_it_stands(data):
 
 
 NOT_BUILT = {
-    *("trust_domain", "proxies", "keys.seal_keys", "state", "cache.shared", "tables", "opa"),
+    *("trust_domain", "proxies", "keys.seal_keys", "state", "cache.shared", "tables"),
     *("security_events", "clients.edge-gateway.may_present", "clients.edge-gateway.certificate_header"),
     *("clients.edge-gateway.gateway_cache", "clients.batch-gateway.auth", "clients.mesh-gateway.auth"),
     *("clients.sidecar.auth", "clients.partner-gateway.auth"),
     *("sources.legacy-as.type", "sources.split-tokens.envelope", "sources.partner-certificates.type"),
     *("sources.partner-keys.type", "sources.webhooks.type", "sources.field-devices.type"),
-    *("sources.gateway-session.type", "audiences.orders.opa", "audiences.orders.bind"),
+    *("sources.gateway-session.type", "audiences.orders.bind"),
     "audiences.orders.evidence",
 }
 

@@ -1,0 +1,106 @@
+"""Asks a policy server, Open Policy Agent, over its REST API (POST /v1/data/...), in bounded time and number."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, Field
+
+from sts.errors import SOURCE_UNREACHABLE, Refusal
+from sts.jose import UnfitError, strict_json
+from sts.options import Duration, KeptConfigFile, Section
+from sts.trust.fetch import Bounds, Fetcher, UnreachableError, check_url, read_ca
+from sts.trust.upstream import Upstream
+
+MAX_ANSWER: Final = 65_536
+"""Bytes of an answer: a decision is a word, and the rest (a decision id, metrics) is short."""
+
+_HEADERS: Final = {"Accept": "application/json", "Content-Type": "application/json"}
+_OK: Final = 200
+
+
+def _check_opa_url(value: str) -> str:
+    check_url(value)
+    if "/v1/data/" not in value.partition("?")[0]:
+        raise ValueError("it names a rule of OPA's data API, such as http://127.0.0.1:8181/v1/data/sts/allow")
+    return value
+
+
+class OpaSettings(Section):
+    """The `opa` section."""
+
+    url: Annotated[str, AfterValidator(_check_opa_url)]
+    """The rule that decides, such as `http://127.0.0.1:8181/v1/data/sts/allow`; https, or a loopback address."""
+    timeout: Annotated[Duration, Field(ge=0.001, le=5)] = 0.2
+    """How long a request waits for the decision, 5s at most; then it is refused."""
+    ca_file: KeptConfigFile | None = None
+    """CA certificates (PEM) that the server's certificate is checked against; default: the system's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What OPA answered: its JSON object, and for how many seconds the answer may be kept, if it says so."""
+
+    document: Mapping[str, Any] = field(repr=False)
+    max_age: float | None
+
+
+class OpaServer:
+    """The one OPA of a configuration. At most `max_waiters` requests ask it at once: the others are refused at once.
+
+    `monotonic`, `all_waiters` and `notice` are as for `Upstream`. Connections are kept: to be used on one side of a
+    fork only.
+    """
+
+    def __init__(
+        self,
+        settings: OpaSettings,
+        monotonic: Callable[[], float],
+        max_waiters: int,
+        all_waiters: threading.BoundedSemaphore | None = None,
+        notice: Callable[[str], None] = lambda _why: None,
+    ) -> None:
+        """Raise StartError where `ca_file` cannot be used."""
+        self._url, timeout = settings.url, settings.timeout
+        ca = None if settings.ca_file is None else read_ca(settings.ca_file)
+        self._fetcher = Fetcher(ca, Bounds(connect=timeout, read=timeout, total=timeout, body=MAX_ANSWER))
+        self._upstream = Upstream(
+            monotonic, max_waiters=max_waiters, all_waiters=all_waiters, patience=timeout, notice=notice
+        )
+
+    @property
+    def trouble(self) -> str:
+        """Why the last question was not answered, "" if it was; for operators."""
+        return self._upstream.trouble
+
+    def ask(self, question: Mapping[str, Any]) -> Said:
+        """Ask with `question` as the `input` document. Raises SOURCE_UNREACHABLE for everything but a JSON object.
+
+        That is trouble, and not a decision: no answer in time, another status than 200, a redirect (which is not
+        followed), an answer that is too large or is not JSON, too many that ask at once, a server that is down.
+        """
+        body = json.dumps({"input": question}, separators=(",", ":")).encode("ascii")
+        try:
+            return self._upstream.call(lambda: self._post(body))
+        except UnreachableError as error:
+            raise Refusal(SOURCE_UNREACHABLE, why=f"OPA: {error}") from None
+
+    def close(self) -> None:
+        """Close the kept connections; whoever is asking gets an answer still."""
+        self._fetcher.close()
+
+    def _post(self, body: bytes) -> Said:
+        answer = self._fetcher.ask("POST", self._url, _HEADERS, body)
+        if answer.status != _OK:
+            raise UnreachableError(f"it answered {answer.status}")
+        try:
+            document = strict_json(answer.body)
+        except UnfitError as error:
+            raise UnreachableError(f"its answer cannot be read: {error}") from None
+        if not isinstance(document, dict):
+            raise UnreachableError("its answer is no JSON object")
+        return Said(document, answer.max_age)
