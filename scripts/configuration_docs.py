@@ -18,6 +18,7 @@ from sts.audit import AuditSettings
 from sts.cache.tokens import CacheSettings
 from sts.credentials.introspection import Match
 from sts.edge.forward_auth import ForwardAuthSettings
+from sts.edge.proxies import ProxySettings
 from sts.mint.settings import KeysSettings
 from sts.options import Section
 from sts.redis_link import RedisSettings
@@ -65,6 +66,7 @@ SECTIONS: Final[tuple[tuple[str, type[Section], str], ...]] = (
     ("The file as a whole", Settings, ""),
     ("`listen`", Listen, "Written as an address alone, or as a mapping:"),
     ("`listen.tls`", ListenTls, ""),
+    ("`proxies`", ProxySettings, "A list, of which each entry has:"),
     ("`redis`", RedisSettings, "One server for whatever says `redis`; `cache.shared` may have one of its own:"),
     ("`keys`", KeysSettings, ""),
     ("`cache`", CacheSettings, ""),

@@ -20,6 +20,7 @@ from sts.cache.memory import Memory
 from sts.cache.tokens import Entry, TokenCache
 from sts.clients.directory import Clients
 from sts.clients.failures import Failures
+from sts.credentials.certificate import CertificateKind, CertificateSource, CertificateSourceAtWork
 from sts.credentials.jwt import JwtKind, JwtSource, JwtSourceAtWork
 from sts.credentials.kind import Source
 from sts.credentials.own import OwnTokens
@@ -27,6 +28,7 @@ from sts.credentials.sources import Sources
 from sts.edge.discovery import discovery
 from sts.edge.forward_auth import ForwardAuthDoor
 from sts.edge.health import Readiness, health
+from sts.edge.proxies import Proxies
 from sts.edge.routes import Routes
 from sts.edge.site import site
 from sts.edge.token import TokenDoor
@@ -39,6 +41,7 @@ from sts.policy.decide import Policy
 from sts.policy.rules import AudienceRules, RouteRules, SourceRules
 from sts.settings import Settings
 from sts.telemetry import Reading, log, metrics
+from sts.trust.authority import Authorities
 from sts.trust.issuers import Issuers
 from sts.trust.opa import OpaServer, OpaSettings
 from sts.trust.own_keys import OwnKeys
@@ -84,6 +87,7 @@ class App:
         self.issuers = Issuers(clock, waiters, metrics_of_fetch)
         self.recipients = Recipients(clock, waiters, self.issuers.all_waiters, metrics_of_recipients)
         self.own_keys = OwnKeys(lambda now: self.keyring.jwks(now), clock)  # noqa: PLW0108 - explain has none
+        self.authorities = Authorities(clock, ocsp_asked)
         self.failures = Failures(time.monotonic, metrics.client_limited)
         self._opa: tuple[OpaSettings, OpaServer] | None = None
         self._stamps: dict[str, tuple[str, str]] = {}
@@ -116,7 +120,8 @@ class App:
             [name for audience in settings.audiences.values() for name in audience.headers],
             {name: audience.max_token_bytes for name, audience in settings.audiences.items()},
         )
-        return Revision(settings, exchange, TokenDoor(), door, sources.by_name, recipients)
+        token_door = TokenDoor(Proxies(settings.proxies))
+        return Revision(settings, exchange, token_door, door, sources.by_name, recipients)
 
     def _sources(self, settings: Settings) -> Sources:
         """Put the enabled sources to work, each as its kind wants it."""
@@ -127,7 +132,13 @@ class App:
             if isinstance(source, JwtSource)
         }
         own = OwnTokens(settings.issuer, self.own_keys, enabled, SUPPORTED)
-        return Sources((JwtKind([*jwt.values(), own]),), {**jwt, own.name: own})
+        certificates = {
+            name: CertificateSourceAtWork(name, source, self.authorities.authority(source.trusted(name)))
+            for name, source in enabled.items()
+            if isinstance(source, CertificateSource)
+        }
+        kinds = (JwtKind([*jwt.values(), own]), CertificateKind(certificates.values()))
+        return Sources(kinds, {**jwt, **certificates, own.name: own})
 
     def _recipients(self, settings: Settings) -> dict[str, Recipient]:
         """The backends that tokens are encrypted for, by audience."""
@@ -229,6 +240,12 @@ def metrics_of_opa(why: str) -> None:
     metrics.opa_asked("failed" if why else "answered")
     if why:
         log.warning("opa", why=why)
+
+
+def ocsp_asked(source: str, why: str) -> None:
+    """Tell of a question to an OCSP responder that was not answered."""
+    if why:
+        log.warning("revocation", source=source, why=why)
 
 
 def policy(settings: Settings, fingerprints: Mapping[str, str]) -> Policy:

@@ -16,6 +16,7 @@ TYPE_PREFIX: Final = "urn:ietf:params:oauth:token-type:"
 TYPE_JWT: Final = TYPE_PREFIX + "jwt"
 TYPE_ACCESS_TOKEN: Final = TYPE_PREFIX + "access_token"
 TYPE_ID_TOKEN: Final = TYPE_PREFIX + "id_token"
+TYPE_CLIENT_CERTIFICATE: Final = "urn:sts:token-type:client_certificate"
 
 DoorName = Literal["token", "forward_auth"]
 
@@ -90,7 +91,8 @@ class Caller:
 class Client:
     """A caller that has proven itself. `audiences` and `sources` are names, or `{"*"}` for all.
 
-    `backend_of` are the names of the audiences whose backend it is.
+    `backend_of` are the names of the audiences whose backend it is. `may_present` are the sources whose certificates it
+    may hand on, having done the handshake itself; at forward-auth in the one form `certificate_header`.
     """
 
     id: str
@@ -99,14 +101,22 @@ class Client:
     default_audience: str | None
     profile: str | None
     backend_of: frozenset[str] = frozenset()
+    may_present: frozenset[str] = frozenset()
+    certificate_header: Literal["client_cert", "xfcc", "nginx"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A credential as declared at a door: its token type (a URN) and its text, unparsed and unproven."""
+    """A credential as declared at a door: its token type (a URN) and its text, unparsed and unproven.
+
+    Of one that is no secret, a certificate, the door says whether who presents it has its key: `held` where that was
+    proven in the TLS handshake of this very caller, `handed_on` the sources of which it is taken from this client.
+    """
 
     token_type: str
     value: str = field(repr=False)
+    held: bool = False
+    handed_on: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

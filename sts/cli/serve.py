@@ -130,6 +130,7 @@ def _worker(secret: DeploymentSecret, store: Store, floor: Floor, settings: Sett
     file = AuditFile(settings.audit.file)
     audit = AuditLog(secret.key(LABEL), file.write, time.time, time.monotonic, metrics)
     app = App(settings, secret, keyring, audit)
+    app.authorities.watch.start()
     metrics.feed(app.readings)
 
     def swap(accepted: Settings) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
@@ -53,7 +53,7 @@ class ClientSettings(Section):
     """One gateway that may ask for tokens."""
 
     not_yet: ClassVar[frozenset[str]] = frozenset(
-        {"may_present", "certificate_header", "gateway_cache", "may_vouch", "jwks_file", "jwks_uri"}
+        {"gateway_cache", "may_vouch", "jwks_file", "jwks_uri"}
         | {"ca_file", "san_uri", "san_dns", "subject_dn", "certificates", "uids", "source", "client_id", "transport"}
     )
 
@@ -69,5 +69,10 @@ class ClientSettings(Section):
     """Audiences whose backend this client is: it may introspect and exchange tokens that were minted for them."""
     default_audience: Name | None = None
     """The audience of a request that names none."""
+    may_present: Names = ()
+    """Sources whose certificates it may hand on, having done the TLS handshake with their holder itself."""
+    certificate_header: Literal["client_cert", "xfcc", "nginx"] | None = None
+    """In which one form its forward-auth requests hand a certificate on: `client_cert` (RFC 9440 `Client-Cert`), `xfcc`
+    (Envoy's `X-Forwarded-Client-Cert`) or `nginx` (`X-SSL-Client-Cert` and `X-SSL-Client-Verify`)."""
     profile: str | None = None
     """Which header names its forward-auth requests use: `nginx`. Without it the client has no forward-auth door."""

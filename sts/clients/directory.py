@@ -52,6 +52,8 @@ class Clients:
             default_audience=settings.default_audience,
             profile=settings.profile,
             backend_of=frozenset(settings.backend_of),
+            may_present=frozenset(settings.may_present),
+            certificate_header=settings.certificate_header,
         )
 
     def _unproven(self, caller: Caller) -> Refusal:

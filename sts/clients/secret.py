@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import os
 import re
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Protocol
 
 from pydantic import AfterValidator, Field, SecretStr
 
@@ -46,8 +46,16 @@ def digest(secret: str) -> str:
     return "sha256:" + hashlib.sha256(secret.encode()).hexdigest()
 
 
-def live(settings: SecretClient) -> tuple[bytes, bytes]:
-    """The digests of a client's secrets, always two: a single one stands twice, so that every client costs the same."""
+class HasSecrets(Protocol):
+    """Settings with one or two secrets."""
+
+    @property
+    def secrets(self) -> tuple[SecretStr, ...]:
+        """Their digests as written."""
+
+
+def live(settings: HasSecrets) -> tuple[bytes, bytes]:
+    """The digests of one's secrets, always two: a single one stands twice, so that every client costs the same."""
     digests = [bytes.fromhex(written.get_secret_value()[7:]) for written in settings.secrets]
     return digests[0], digests[-1]
 

@@ -11,6 +11,8 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator
 
+from sts.credentials.certificate import encode_chain
+from sts.edge.certificate_headers import handed_on
 from sts.edge.profiles import PROFILES, is_preflight
 from sts.edge.reply import REALM, RETRY_AFTER, problem
 from sts.edge.routes import Routes
@@ -24,7 +26,18 @@ from sts.errors import (
     Reason,
     Refusal,
 )
-from sts.model import TYPE_ACCESS_TOKEN, Ask, Caller, Client, Credential, DoorName, Incoming, Issued, Reply
+from sts.model import (
+    TYPE_ACCESS_TOKEN,
+    TYPE_CLIENT_CERTIFICATE,
+    Ask,
+    Caller,
+    Client,
+    Credential,
+    DoorName,
+    Incoming,
+    Issued,
+    Reply,
+)
 from sts.options import Section
 from sts.policy.headers import ABSENT, header_name
 
@@ -97,7 +110,7 @@ class ForwardAuthDoor:
         request = PROFILES[client.profile].facts(headers)
         route = self.routes.match(request, preflight=is_preflight(headers))
         try:
-            credential = None if route.open else bearer(headers.get("authorization", ""))
+            credential = None if route.open else _read_credential(headers, client)
         except Refusal as refusal:
             raise Refusal(refusal.reason, **refusal.facts, route=route.name) from None
         return Ask(
@@ -140,6 +153,18 @@ class ForwardAuthDoor:
         elif status == 503:
             headers.append(RETRY_AFTER)
         return problem(status, name, sentence, incoming.request_id, headers)
+
+
+def _read_credential(headers: Mapping[str, str], client: Client) -> Credential:
+    """The one credential of a request: a Bearer token, or the certificate that the gateway hands on.
+
+    Beside a token a certificate is no credential. Raises MISSING_CREDENTIAL, MALFORMED, and what `handed_on` raises.
+    """
+    certificates = handed_on(headers, client.certificate_header)
+    authorization = headers.get("authorization")
+    if certificates is None or authorization is not None:
+        return bearer(authorization or "")
+    return Credential(TYPE_CLIENT_CERTIFICATE, encode_chain(certificates), handed_on=client.may_present)
 
 
 def bearer(authorization: str) -> Credential:

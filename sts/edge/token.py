@@ -9,11 +9,14 @@ from dataclasses import replace
 from typing import Final
 from urllib.parse import unquote_plus
 
+from sts.credentials.certificate import encode_chain
 from sts.edge.form import Form, read_form
+from sts.edge.proxies import Proxies
 from sts.edge.reply import NO_STORE, REALM, RETRY_AFTER, to_json
 from sts.errors import CLIENT_REFUSED, INTERNAL_ERROR, MALFORMED, MISSING_CREDENTIAL, Reason, Refusal
 from sts.model import (
     TYPE_ACCESS_TOKEN,
+    TYPE_CLIENT_CERTIFICATE,
     TYPE_JWT,
     Ask,
     Caller,
@@ -22,6 +25,7 @@ from sts.model import (
     DoorName,
     Incoming,
     Issued,
+    Peer,
     Reply,
 )
 from sts.telemetry import metrics
@@ -52,18 +56,22 @@ class TokenDoor:
 
     name: DoorName = "token"
 
+    def __init__(self, proxies: Proxies | None = None) -> None:
+        self._proxies = proxies or Proxies(())
+
     def caller(self, incoming: Incoming) -> Caller:
         """Who the caller says it is: HTTP Basic, or `client_id` and `client_secret` in the form (RFC 6749 §2.3.1).
 
-        Raises MALFORMED for a request that is no form or uses two methods, CLIENT_REFUSED for a proof that cannot
+        Raises MALFORMED for a request that is no form, uses two methods, or brings a certificate header that is not a
+        configured proxy's; CLIENT_REFUSED for a proof that cannot
         be read. A caller without any proof is handed on as one without secret.
         """
         if incoming.target.partition("?")[0] != PATH:
             raise Refusal(MALFORMED, why="the target is not in origin form")
         form = read_form(incoming, REPEATABLE)
-        return _read_caller(incoming, form)
+        return _read_caller(incoming, form, self._proxies.peer(incoming))
 
-    def ask(self, incoming: Incoming, caller: Caller, client: Client) -> Ask:  # noqa: ARG002 - hangs on no client
+    def ask(self, incoming: Incoming, caller: Caller, client: Client) -> Ask:
         """What the request asks for (RFC 8693 §2.1). Raises MALFORMED; MISSING_CREDENTIAL without `subject_token`."""
         form: Form = caller.read
         grant_type = form.one("grant_type")
@@ -80,14 +88,15 @@ class TokenDoor:
         requested_type = form.one("requested_token_type") or TYPE_ACCESS_TOKEN
         if requested_type not in REQUESTED_TYPES:
             raise Refusal(MALFORMED, why="an unknown requested_token_type")
+        actor = _read_actor(form)
         return Ask(
             door=self.name,
-            credential=_read_credential(form),
+            credential=_holding(_read_credential(form), caller, client),
             audiences=form.all("audience"),
             resources=_read_resources(form),
             scopes=_read_scopes(form),
             requested_type=requested_type,
-            actor=_read_actor(form),
+            actor=None if actor is None else _holding(actor, caller, client),
         )
 
     def allowed(self, incoming: Incoming, ask: Ask, issued: Issued | None, now: float) -> Reply:
@@ -125,7 +134,7 @@ def _reply(
     return Reply(status, (*fixed, ("X-Request-ID", incoming.request_id), *(headers or ())), to_json(document))
 
 
-def _read_caller(incoming: Incoming, form: Form) -> Caller:
+def _read_caller(incoming: Incoming, form: Form, peer: Peer) -> Caller:
     authorization = incoming.headers.get("authorization")
     client_id, secret = form.one("client_id"), form.one("client_secret")
     asserted = bool(form.all("client_assertion") or form.all("client_assertion_type"))
@@ -142,7 +151,7 @@ def _read_caller(incoming: Incoming, form: Form) -> Caller:
         raise Refusal(CLIENT_REFUSED, why="no client authentication")
     if not _CLIENT_ID.fullmatch(client_id):
         raise Refusal(CLIENT_REFUSED, why="not a client id")
-    return Caller("token", client_id, secret, incoming.peer, form)
+    return Caller("token", client_id, secret, peer, form)
 
 
 def _read_basic(authorization: str) -> tuple[str, str]:
@@ -180,6 +189,15 @@ def _read_actor(form: Form) -> Credential | None:
     if token is None or token_type is None:
         raise Refusal(MALFORMED, why="actor_token and actor_token_type go together")
     return Credential(token_type, token)
+
+
+def _holding(credential: Credential, caller: Caller, client: Client) -> Credential:
+    """Say of a certificate whether the caller proved to have its key, or else for which sources it may hand it on."""
+    if credential.token_type != TYPE_CLIENT_CERTIFICATE:
+        return credential
+    own = encode_chain(caller.peer.certificates[:1])
+    held = own != "" and credential.value.partition(".")[0] == own
+    return replace(credential, held=held, handed_on=client.may_present)
 
 
 def _read_resources(form: Form) -> tuple[str, ...]:

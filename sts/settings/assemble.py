@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from sts.credentials.certificate import CertificateSource
 from sts.mint.settings import KeysSettings
 from sts.options import Name, Place, Section
 from sts.policy.settings import AudienceSettings
@@ -22,6 +23,8 @@ _LATER: Final[Later] = {
     (AudienceSettings, "algorithm"): frozenset({"ES384", "RS256", "PS256", "Ed25519"}),
     (KeysSettings, "algorithm"): frozenset({"ES384", "RS256", "PS256", "Ed25519"}),
     (KeysSettings, "store"): frozenset({"redis"}),
+    # Clients may staple an answer to their certificate (RFC 8446 §4.4.2.1), but Python's ssl neither asks nor tells.
+    (CertificateSource, "ocsp"): frozenset({"stapled"}),
 }
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from sts.clients.secret import SecretClient
 from sts.credentials.api_key import ApiKeySource
+from sts.credentials.certificate import CertificateSource
 from sts.credentials.introspection import IntrospectionSource
 from sts.credentials.jwt import JwtSource
 from sts.edge.routes import RouteSettings
@@ -15,7 +16,7 @@ from sts.options import Section
 from sts.policy.settings import AudienceSettings
 
 AnyClient = SecretClient
-AnySource = JwtSource | IntrospectionSource | ApiKeySource
+AnySource = JwtSource | IntrospectionSource | ApiKeySource | CertificateSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +47,14 @@ KINDS: Final[Mapping[str, Kinds]] = {
     ),
     "sources": Kinds(
         "source",
-        {"jwt": JwtSource, "introspection": IntrospectionSource, "api_key": ApiKeySource},
+        {
+            "jwt": JwtSource,
+            "introspection": IntrospectionSource,
+            "api_key": ApiKeySource,
+            "client_certificate": CertificateSource,
+        },
         key="type",
-        later=frozenset(
-            {"introspection", "api_key", "client_certificate", "signed_request", "self_signed_jwt", "vouched"}
-        ),
+        later=frozenset({"introspection", "api_key", "signed_request", "self_signed_jwt", "vouched"}),
     ),
     "audiences": Kinds("audience", {"": AudienceSettings}),
     "routes": Kinds("route", {"": RouteSettings}),

@@ -9,7 +9,7 @@ from typing import Final
 
 from sts.mint.keystore import SECRET_FILE
 from sts.options import Place
-from sts.settings import advice, checks, rules, sharing
+from sts.settings import advice, certificates, checks, rules, sharing
 from sts.settings.assemble import validate
 from sts.settings.checks import Parts
 from sts.settings.document import Document, read
@@ -53,7 +53,7 @@ def _examine(path: Path, environment: Mapping[str, str] | None) -> tuple[Setting
         place=lambda at: document.fault(at, "").place,
         **{name: values[name] for name in _PARTS if name in values},
     )
-    for check in (*checks.CHECKS, *sharing.CHECKS, *rules.CHECKS):
+    for check in (*checks.CHECKS, *sharing.CHECKS, *certificates.CHECKS, *rules.CHECKS):
         found.extend(check(parts))
     faults.extend(document.fault(one.path, one.problem, one.hint) for one in found)
     if faults:

@@ -12,7 +12,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from sts.audit import AuditSettings
 from sts.cache.tokens import CacheSettings
 from sts.clients.client import UNIX, PeerNetwork
+from sts.credentials.certificate import CertificateSource
 from sts.edge.forward_auth import ForwardAuthSettings
+from sts.edge.proxies import ProxySettings
 from sts.edge.routes import RouteSettings
 from sts.errors import StartError
 from sts.labels import DeploymentSecret
@@ -73,7 +75,7 @@ class Defaults(Section):
 class Settings(Section):
     """A configuration that was checked as a whole; every file in it is absolute."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset({"trust_domain", "proxies", "state", "tables", "security_events"})
+    not_yet: ClassVar[frozenset[str]] = frozenset({"trust_domain", "state", "tables", "security_events"})
 
     issuer: Annotated[str, AfterValidator(_check_issuer)]
     """`iss` of every minted token: an https URL without trailing slash, query or fragment (RFC 8414 §2)."""
@@ -90,6 +92,9 @@ class Settings(Section):
     """Threads per worker."""
     ops_networks: tuple[PeerNetwork, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"), UNIX)
     """Who may read `/metrics` and the detail of `/readyz`: the socket's peer, `unix` for our own socket."""
+    proxies: tuple[ProxySettings, ...] = ()
+    """Who ends callers' TLS in front of `/token` and may hand their certificates on: each with `networks`, `secrets`
+    and `certificate_header`."""
     secret: Annotated[SecretText, BeforeValidator(_stands_elsewhere), AfterValidator(_is_a_secret)] | None = None
     """The deployment secret: `{file: PATH}` or `{env: NAME}`; default: `var/secret`, made at first start."""
     redis: RedisSettings | None = None
@@ -129,7 +134,10 @@ class Settings(Section):
         Which of them counts for what is not decided there.
         """
         tls = self.listen.tls
-        return () if tls is None or tls.ca_file is None else (tls.ca_file,)
+        if tls is None:
+            return ()
+        sources = [one.ca_file for one in self.sources.values() if isinstance(one, CertificateSource) and one.enabled]
+        return (*(() if tls.ca_file is None else (tls.ca_file,)), *sources)
 
     def fingerprints(self) -> dict[str, str]:
         """One SHA-256 per entry, keyed `client/<name>`, `source/<name>`, `audience/<name>`, `route/<name>`.

@@ -28,11 +28,10 @@ def test_the_smallest_useful_configuration_loads_as_it_stands(data):
 
 
 NOT_BUILT = {
-    *("trust_domain", "proxies", "keys.seal_keys", "state", "cache.shared", "tables"),
-    *("security_events", "clients.edge-gateway.may_present", "clients.edge-gateway.certificate_header"),
+    *("trust_domain", "keys.seal_keys", "state", "cache.shared", "tables", "security_events"),
     *("clients.edge-gateway.gateway_cache", "clients.batch-gateway.auth", "clients.mesh-gateway.auth"),
     *("clients.sidecar.auth", "clients.partner-gateway.auth"),
-    *("sources.legacy-as.type", "sources.split-tokens.envelope", "sources.partner-certificates.type"),
+    *("sources.legacy-as.type", "sources.split-tokens.envelope"),
     *("sources.partner-keys.type", "sources.webhooks.type", "sources.field-devices.type"),
     *("sources.gateway-session.type", "audiences.orders.bind"),
     "audiences.orders.evidence",
@@ -60,10 +59,11 @@ def test_everything_of_the_full_configuration_that_is_not_built_is_refused_by_na
         assert name in lines[fault.line - 1], (path, fault.line)
     # beside those only what no file of this machine can satisfy
     elsewhere = {"sources.corporate-idp.ca_file", "redis.password", "redis.ca_file", "secret"}
+    elsewhere |= {"sources.partner-certificates.ca_file", "sources.partner-certificates.crl_file"}
     assert {fault.path for fault in caught.value.faults} - NOT_BUILT <= elsewhere
 
 
-def test_the_full_configuration_less_what_is_not_built_loads(full):
+def test_the_full_configuration_less_what_is_not_built_loads(full, partner_ca):
     config = yaml.safe_load(full.read_text())
     for section in ("clients", "sources"):
         for name in [
@@ -82,9 +82,12 @@ def test_the_full_configuration_less_what_is_not_built_loads(full):
     config["audiences"]["billing"]["claims"] = {}
     config["sources"]["corporate-idp"].pop("ca_file")
     config["redis"].pop("ca_file")
+    config["sources"]["partner-certificates"]["ocsp"] = "off"  # which this reader takes for a boolean
+    (full.parent / "partner-ca.pem").write_text(partner_ca.pem)
+    (full.parent / "partner.crl.pem").write_bytes(partner_ca.crl())
     full.write_text(yaml.safe_dump(config))
     settings = load(full, {"REDIS_PASSWORD": "hush"})
-    assert set(settings.sources) == {"corporate-idp", "split-tokens"}
+    assert set(settings.sources) == {"corporate-idp", "split-tokens", "partner-certificates"}
     assert settings.audiences["billing"].ttl == 120
     assert settings.audiences["billing"].encryption.alg == "ECDH-ES+A256KW"
     assert settings.audit.file == full.parent / "var" / "audit.jsonl"

@@ -46,7 +46,13 @@ class Peer:
             if not more:
                 return
             head += more
-        self.requests.append(head.decode("latin-1"))
+        head, _, body = head.partition(b"\r\n\r\n")
+        length = next(
+            (int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0
+        )
+        while len(body) < length:  # else closing would reset the connection before the answer is read
+            body += connection.recv(65536) or bytes(length)
+        self.requests.append(head.decode() + "\r\n\r\n")
         self.behave(connection)
 
     def answers(self, body=b"", status=200, **headers):

@@ -1,0 +1,50 @@
+"""Proxies in front of `/token`: who ends callers' TLS for us, and hands their certificates on.
+
+A forwarded certificate takes the place of the connection's own, and only for a peer that is in the proxy's networks
+and proves itself with its secret in `X-Gateway-Secret` (RFC 9440 §4). A proxy's own certificate is never its callers'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Annotated
+
+from pydantic import Field
+
+from sts.clients.client import PeerNetwork, within
+from sts.clients.secret import SecretDigest, live, matches
+from sts.edge.certificate_headers import Form, handed_on
+from sts.model import Incoming, Peer
+from sts.options import Section
+
+
+class ProxySettings(Section):
+    """A proxy that ends callers' TLS in front of `/token`."""
+
+    networks: Annotated[tuple[PeerNetwork, ...], Field(min_length=1)]
+    """Addresses of the socket's peer that the proxy calls from; `unix` is our socket."""
+    secrets: Annotated[tuple[SecretDigest, ...], Field(min_length=1, max_length=2)]
+    """`sha256:` and the hex SHA-256 of what the proxy sends in `X-Gateway-Secret` (`sts clients secret` makes both)."""
+    certificate_header: Form
+    """In which one form it hands the caller's certificate on: `client_cert` (RFC 9440), `xfcc` (Envoy) or `nginx`."""
+
+
+class Proxies:
+    """The configured proxies."""
+
+    def __init__(self, settings: Iterable[ProxySettings]) -> None:
+        self._proxies = [(one, live(one)) for one in settings]
+
+    def peer(self, incoming: Incoming) -> Peer:
+        """Who called, with the certificates that count as its own: forwarded ones, if a proxy is in between.
+
+        Raises what `handed_on` raises; MALFORMED for a certificate header from anybody else.
+        """
+        secret = incoming.headers.get("x-gateway-secret")
+        for proxy, digests in self._proxies if secret else ():
+            if within(incoming.peer, proxy.networks) and matches(secret or "", digests):
+                forwarded = handed_on(incoming.headers, proxy.certificate_header)
+                return replace(incoming.peer, certificates=forwarded or ())
+        handed_on(incoming.headers, None)
+        return incoming.peer
