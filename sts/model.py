@@ -182,7 +182,7 @@ class Principal:
     Every field is mandatory, so that no kind of credential can forget one: a kind without such a fact says
     `NOT_APPLICABLE`, a credential that leaves an optional fact out says None. `attributes` is what the source's
     mapping reads (`claims` for a JWT). `proof_key` is the RFC 7638 thumbprint of the issuer's key that proved it.
-    `may_act` and `act` are as in RFC 8693 §4.1 and §4.4, raw.
+    `may_act` and `act` are as in RFC 8693 §4.1 and §4.4, `acr` and `amr` as in OpenID Connect Core §2, raw.
     """
 
     kind: str
@@ -198,6 +198,9 @@ class Principal:
     confirmation: object | NotApplicable | None
     act: object | NotApplicable | None
     may_act: object | NotApplicable | None
+    acr: object | NotApplicable | None
+    amr: object | NotApplicable | None
+    jti: str | NotApplicable | None
     proof_key: str | NotApplicable
     attributes: Mapping[str, Any] = field(repr=False)
 
@@ -259,9 +262,9 @@ class Grant:
     """The decision: this identity, for these audiences, with these scopes, until then. Made only by `policy.decide`.
 
     `aud` holds the values of the claim; `scopes` None means that the token carries no scope at all. `claims` are the
-    audience's mapped claims, reserved names excluded; `headers` the identity headers for forward-auth. `not_after`
-    ends the token whatever its `ttl`. `src` names the source, where a backend may exchange the token again. `keep` says
-    whether the minted token may be cached, `fresh_until` how long.
+    audience's mapped claims, reserved names excluded; `evidence` is what it is told of the login, `headers` the
+    identity headers for forward-auth. `not_after` ends the token whatever its `ttl`. `src` names the source, where a
+    backend may exchange the token again. `keep` says whether the minted token may be cached, `fresh_until` how long.
     `shadow` is what the audiences' rules on trial would have done, by audience. `recipient` is the audience whose
     backend the token is encrypted for, None where it is only signed.
     """
@@ -284,6 +287,7 @@ class Grant:
     src: str | None = None
     shadow: Mapping[str, Trial] = field(default_factory=dict)
     recipient: str | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,9 @@ class CertificateSourceAtWork:
             confirmation=NOT_APPLICABLE,  # its key is proven with it: see Credential.held
             act=NOT_APPLICABLE,
             may_act=NOT_APPLICABLE,
+            acr=NOT_APPLICABLE,
+            amr=NOT_APPLICABLE,
+            jti=NOT_APPLICABLE,
             proof_key=generation,
             attributes=found,
         )

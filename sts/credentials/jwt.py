@@ -191,6 +191,9 @@ class JwtSourceAtWork:
             confirmation=claims.get("cnf"),
             act=claims.get("act"),
             may_act=claims.get("may_act"),
+            acr=claims.get("acr"),
+            amr=claims.get("amr"),
+            jti=claims.get("jti"),
             proof_key=key.thumbprint,
             attributes=claims,
         )

@@ -72,6 +72,9 @@ class OwnTokens:
             confirmation=claims.get("cnf"),
             act=claims.get("act"),
             may_act=NOT_APPLICABLE,
+            acr=claims.get("acr"),
+            amr=claims.get("amr"),
+            jti=claims["jti"],
             proof_key=key.thumbprint,
             attributes=claims,
         )

@@ -9,7 +9,7 @@ from sts.model import Grant
 
 def claims(grant: Grant, issuer: str, issued_at: int, expires_at: int, jti: str) -> dict[str, Any]:
     """What the token says. The registered claims are written last: no mapped claim can stand in their place."""
-    written = dict(grant.claims)
+    written = {**grant.claims, **grant.evidence}
     written.update(
         iss=issuer,
         sub=grant.subject,

@@ -86,9 +86,10 @@ def _together(target: Target) -> None:
         same = (
             other.settings.format == first.settings.format
             and other.settings.encryption == first.settings.encryption
+            and other.settings.evidence == first.settings.evidence
             and other.scopes == first.scopes
             and other.algorithm == first.algorithm
             and other.settings.typ == first.settings.typ
         )
         if not same:
-            raise Refusal(NO_CONSENT, why="formats, recipients or scopes of the audiences differ", audience=other.name)
+            raise Refusal(NO_CONSENT, why="what the audiences' tokens would be differs", audience=other.name)

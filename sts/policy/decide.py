@@ -12,6 +12,7 @@ from sts.model import Admitted, Ask, Client, Grant, Identity, Limits, Presented,
 from sts.policy.act import actor_chain, delegate
 from sts.policy.admit import admit
 from sts.policy.consent import Consent, Target
+from sts.policy.evidence import evidence
 from sts.policy.headers import header_value
 from sts.policy.mapping import identify
 from sts.policy.opa import Opa, fresh_until
@@ -111,6 +112,7 @@ class Policy:
             and all(one.settings.reuse == "shared" and not one.reads_now for one in target.audiences),
             src=source_of(admitted.principal, target),
             shadow=judge(target.audiences, scope),
+            evidence=evidence(admitted.principal) if first.settings.evidence else {},
             recipient=None if first.settings.encryption is None else first.name,
         )
 

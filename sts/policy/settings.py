@@ -12,9 +12,12 @@ from sts.trust.recipients import EncryptionSettings
 
 RESERVED_CLAIMS: Final = frozenset(
     {"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope", "act", "may_act", "cnf", "typ", "azp"}
-    | {"nonce", "at_hash", "c_hash", "sid", "events", "txn", "src"}
+    | {"nonce", "at_hash", "c_hash", "sid", "events", "txn", "src", "evidence"}
 )
 """Claims that a mapping may never write: each of them says something that only the service itself may say."""
+
+EVIDENCE_CLAIMS: Final = ("auth_time", "acr", "amr")
+"""Further claims that no mapping may write where the audience is told of the login (`evidence: true`)."""
 
 _HEADER: Final = re.compile(r"X-[A-Za-z0-9-]{1,64}")
 
@@ -40,7 +43,7 @@ ClaimName = Annotated[str, StringConstraints(min_length=1, max_length=128), Afte
 class AudienceSettings(Section):
     """One backend: what its token holds, for how long, under which rule."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset({"bind", "evidence"})
+    not_yet: ClassVar[frozenset[str]] = frozenset({"bind"})
 
     enabled: bool = True
     """`false` refuses the audience from the next reload on and voids its cached tokens."""
@@ -68,6 +71,9 @@ class AudienceSettings(Section):
     """CEL per claim beside the registered ones, over the same variables. An absent value leaves the claim out."""
     headers: dict[HeaderName, Rule] = Field(default_factory=dict)
     """CEL per identity header (its name begins with `X-`) of a forward-auth answer."""
+    evidence: bool = False
+    """`true`: the token says when and how the third party saw the user: `auth_time`, `acr`, `amr` as the credential has
+    them, and `evidence` with its `iss` and `jti_hash` (docs/verify.md)."""
     reuse: Literal["shared", "unique"] = "shared"
     """`unique`: every request gets a token with its own `jti`, never a cached one."""
     multi: bool = False

@@ -11,6 +11,7 @@ from sts.errors import StartError
 from sts.expressions import ExpressionError, check_condition, check_reads, compile_rule
 from sts.mint.settings import KeysSettings, does_not_fit
 from sts.policy.rules import AUDIENCE_VARIABLES, REQUEST_FACTS
+from sts.policy.settings import EVIDENCE_CLAIMS
 from sts.settings.checks import Check, Parts
 from sts.settings.faults import Finding, Trail, near, quote
 from sts.trust.fetch import read_ca
@@ -68,6 +69,15 @@ def opa_file(parts: Parts) -> Iterator[Finding]:
             read_ca(parts.opa.ca_file)
     except StartError as error:
         yield Finding(("opa", "ca_file"), str(error))
+
+
+def evidence(parts: Parts) -> Iterator[Finding]:
+    """What `evidence: true` takes from the credential, no mapping can write."""
+    for name, audience in parts.audiences.items():
+        for claim in EVIDENCE_CLAIMS if audience.evidence else ():
+            if claim in audience.claims:
+                problem = f"`evidence: true` writes the claim {claim} itself, from the credential"
+                yield Finding(("audiences", name, "claims", claim), problem, "leave one of them out")
 
 
 def audience_rules(parts: Parts) -> Iterator[Finding]:
@@ -140,6 +150,6 @@ def schedule(parts: Parts) -> Iterator[Finding]:
 
 
 CHECKS: Final[tuple[Check, ...]] = (
-    *(source_rules, source_files, opa_file, listener, audience_files, audience_rules, schedule),
+    *(source_rules, source_files, opa_file, listener, audience_files, evidence, audience_rules, schedule),
 )
 """The checks of this module."""

@@ -21,6 +21,12 @@ TEXT: Final = "x" * 36
 ROLES: Final = ("xxxxxxxxxxxxxxxxxxxx",) * 5
 _NOW: Final = 1_800_000_000
 _KID: Final = "x" * 43  # an RFC 7638 thumbprint
+_EVIDENCE: Final = {
+    "auth_time": _NOW,
+    "acr": TEXT,
+    "amr": ("pwd", "otp"),
+    "evidence": {"iss": TEXT, "jti_hash": "x" * 43},
+}
 _SIGNATURE_BYTES: Final[Mapping[str, int]] = {"ES256": 64, "ES384": 96, "Ed25519": 64, "RS256": 256, "PS256": 256}
 
 
@@ -63,6 +69,7 @@ def _grant(audience: AudienceRules, parts: Parts | Settings, issuer: str) -> Gra
         scopes=scopes,
         claims=_claims(audience, _variables(parts, client, subject, scopes or ())),
         headers={},
+        evidence=_EVIDENCE if audience.settings.evidence else {},
         act={"sub": client, "iss": issuer},
         typ=audience.settings.typ,
         algorithm=audience.algorithm,

@@ -165,6 +165,7 @@ def test_discovery_and_a_file_stand_for_jwks_uri(settings, tmp_path):
 @pytest.mark.parametrize("declared", [TYPE_JWT, TYPE_ACCESS_TOKEN])
 def test_a_good_token_becomes_a_principal_of_facts(kid, declared, idp, proven):
     extra = {"nbf": NOW - 5, "auth_time": NOW - 60, "jti": "id", "act": {"sub": "a"}, "may_act": {"sub": "b"}}
+    extra |= {"acr": "mfa", "amr": ["pwd", "otp"]}
     principal = proven(idp.token(kid=kid, cnf={"jkt": "x"}, **extra), declared)
     assert principal == Principal(
         kind="jwt",
@@ -180,6 +181,9 @@ def test_a_good_token_becomes_a_principal_of_facts(kid, declared, idp, proven):
         confirmation={"jkt": "x"},
         act={"sub": "a"},
         may_act={"sub": "b"},
+        acr="mfa",
+        amr=["pwd", "otp"],
+        jti="id",
         proof_key=principal.proof_key,
         attributes={**idp.claims, **extra, "cnf": {"jkt": "x"}},
     )

@@ -51,6 +51,9 @@ class World:
             confirmation=None,
             act=None,
             may_act=None,
+            acr=None,
+            amr=None,
+            jti=None,
             proof_key="thumb",
             attributes=self.claims,
         )

@@ -25,6 +25,9 @@ GOOD = Principal(
     confirmation=None,
     act=None,
     may_act=None,
+    acr=None,
+    amr=None,
+    jti=None,
     proof_key="thumb",
     attributes={},
 )

@@ -1,10 +1,12 @@
 """contract/minimal.yaml as a user runs it: both doors over HTTP, judged by PyJWT."""
 
+import base64
+import hashlib
 import time
 
 import jwt
 import pytest
-from harness import ACCESS_TOKEN, GRANT, ISSUER, JWT, decoded
+from harness import ACCESS_TOKEN, GRANT, IDP, ISSUER, JWT, decoded, minimal
 
 
 def test_an_exchanged_token_verifies_and_says_what_it_must(service, idp):
@@ -173,3 +175,19 @@ def test_the_public_documents_let_a_backend_find_the_keys(service):
 def test_an_unknown_page_is_no_door(service):
     assert service.get("/").status == 404
     assert service.get("/tokens").status == 404
+
+
+def test_a_backend_that_asks_for_evidence_is_told_of_the_login_at_both_doors_and_from_the_cache(
+    make_service, configured, make_idp
+):
+    """AT-05: the values are the provider's own."""
+    idp = make_idp()
+    service = make_service(configured(minimal(idp), {"workers": 1, "audiences/orders/evidence": True}))
+    login = {"auth_time": int(time.time()) - 3600, "acr": "urn:mfa", "amr": ["pwd", "otp"]}
+    token = idp.token(jti="token-7", **login)
+    digest = base64.urlsafe_b64encode(hashlib.sha256(b"token-7").digest()).decode().rstrip("=")
+    for answer in (service.exchange(token), service.exchange(token), service.forward(token)):
+        claims = service.verified(answer.token)
+        assert {name: claims[name] for name in login} == login
+        assert claims["evidence"] == {"iss": IDP, "jti_hash": digest}
+    assert login.keys().isdisjoint(service.verified(service.exchange(token, "billing").token, "billing"))

@@ -34,7 +34,6 @@ NOT_BUILT = {
     *("sources.legacy-as.type", "sources.split-tokens.envelope"),
     *("sources.partner-keys.type", "sources.webhooks.type", "sources.field-devices.type"),
     *("sources.gateway-session.type", "audiences.orders.bind"),
-    "audiences.orders.evidence",
 }
 
 

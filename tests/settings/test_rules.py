@@ -115,3 +115,20 @@ def test_a_schedule_that_cannot_fit_the_longest_ttl_is_a_fault(base, only_fault,
     loaded(base)
     base["audiences"]["long"] = {"ttl": "2h"}
     assert "longest ttl 2h" in only_fault(base).problem
+
+
+@pytest.mark.parametrize("claim", ["auth_time", "acr", "amr"])
+def test_no_mapping_writes_what_evidence_takes_from_the_credential(base, only_fault, loaded, claim):
+    """JW-32, AT-05."""
+    orders = base["audiences"]["orders"]
+    orders["claims"] = {claim: "identity.subject"}
+    assert loaded(base)
+    orders["evidence"] = True
+    fault = only_fault(base)
+    assert fault.path == f"audiences.orders.claims.{claim}"
+    assert "from the credential" in fault.problem
+
+
+def test_the_claim_evidence_is_never_mapped(base, only_fault):
+    base["audiences"]["orders"]["claims"] = {"evidence": "identity.subject"}
+    assert "is reserved" in only_fault(base).problem
