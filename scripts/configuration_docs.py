@@ -26,6 +26,7 @@ from sts.settings import Settings, schema
 from sts.settings.kinds import KINDS
 from sts.settings.listen import Listen, ListenTls
 from sts.settings.model import Defaults
+from sts.state import OnOutage, StateSettings
 from sts.trust.opa import OpaSettings
 from sts.trust.recipients import EncryptionSettings
 
@@ -59,7 +60,7 @@ One YAML file, `sts.yaml` unless `$STS_CONFIG` or `--config` says otherwise. `st
   source. From two sources on (disabled and included ones count) all of them must be written, and each source's
   `namespace`.
 - **A reload** (SIGHUP) is refused as a whole if there is any fault, or if it changes `issuer`, `listen`, `workers`,
-  `threads`, `var`, `secret`, `redis` or `keys.store`, which need a restart.
+  `threads`, `var`, `secret`, `redis`, `keys.store` or `state.store`, which need a restart.
 """
 
 SECTIONS: Final[tuple[tuple[str, type[Section], str], ...]] = (
@@ -69,6 +70,8 @@ SECTIONS: Final[tuple[tuple[str, type[Section], str], ...]] = (
     ("`proxies`", ProxySettings, "A list, of which each entry has:"),
     ("`redis`", RedisSettings, "One server for whatever says `redis`; `cache.shared` may have one of its own:"),
     ("`keys`", KeysSettings, ""),
+    ("`state`", StateSettings, ""),
+    ("`state.on_outage`", OnOutage, ""),
     ("`cache`", CacheSettings, ""),
     ("`audit`", AuditSettings, ""),
     ("`opa`", OpaSettings, ""),

@@ -87,4 +87,6 @@ def changes_needing_restart(old: Settings, new: Settings) -> tuple[str, ...]:
         changed.append("listen")
     if old.keys.store != new.keys.store:
         changed.append("keys.store")
+    if old.state.store != new.state.store:
+        changed.append("state.store")
     return tuple(changed)

@@ -27,6 +27,7 @@ from sts.settings.canonical import digest
 from sts.settings.faults import not_yet
 from sts.settings.kinds import AnyClient, AnySource
 from sts.settings.listen import DEFAULT, Listen, available_cpus
+from sts.state import StateSettings
 from sts.trust.fetch import check_url
 from sts.trust.opa import OpaSettings
 
@@ -75,7 +76,7 @@ class Defaults(Section):
 class Settings(Section):
     """A configuration that was checked as a whole; every file in it is absolute."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset({"trust_domain", "state", "tables", "security_events"})
+    not_yet: ClassVar[frozenset[str]] = frozenset({"trust_domain", "tables", "security_events"})
 
     issuer: Annotated[str, AfterValidator(_check_issuer)]
     """`iss` of every minted token: an https URL without trailing slash, query or fragment (RFC 8414 §2)."""
@@ -101,6 +102,8 @@ class Settings(Section):
     """The Redis or Valkey server of whatever says `redis`; `secret` must be written then, for all replicas the same."""
     keys: KeysSettings = KeysSettings()
     """The life of the signing keys."""
+    state: StateSettings = StateSettings()
+    """Where once-only marks, revocations and API keys live (docs/state.md)."""
     cache: CacheSettings = CacheSettings()
     """The cache of minted tokens."""
     audit: AuditSettings = AuditSettings()

@@ -11,7 +11,9 @@ from sts.settings.checks import Check, Parts
 from sts.settings.faults import Finding, Trail, dotted
 
 REDIS: Final = "redis"
-_USERS: Final[tuple[Trail, ...]] = (("keys", "store"), ("state", "store"), ("cache", "shared"))
+_STATE: Final[Trail] = ("state", "store")
+_SHARED: Final[tuple[Trail, ...]] = (("keys", "store"), ("cache", "shared"))
+_USERS: Final = (*_SHARED, _STATE)
 
 
 def users(written: Mapping[str, Any]) -> list[Trail]:
@@ -57,5 +59,17 @@ def shared_secret(parts: Parts) -> Iterator[Finding]:
         yield Finding(("secret",), f"`secret` is missing: {dotted(using[0])} uses Redis", hint)
 
 
-CHECKS: Final[tuple[Check, ...]] = (redis, shared_secret)
+def one_state(parts: Parts) -> Iterator[Finding]:
+    """Machines that share keys or a cache must share marks and revocations too, or each would take what others refuse.
+
+    That there are several machines shows in nothing else.
+    """
+    store = _at(parts.written, _STATE)
+    seen = [path for path in users(parts.written) if path in _SHARED]
+    if store in (None, "sqlite") and seen:
+        problem = f"sqlite is for one machine, and {dotted(seen[0])} is for several: a revocation would reach only one"
+        yield Finding(_STATE, problem, "write `state: {store: redis}`")
+
+
+CHECKS: Final[tuple[Check, ...]] = (redis, shared_secret, one_state)
 """The checks of this module."""

@@ -103,7 +103,6 @@ def test_what_is_wrong_in_an_entry_is_told_with_what_would_be_right(  # noqa: PL
         ("clients", {"edge gateway": {}}, "clients.edge gateway", "cannot be a name"),
         ("audiences", {"*": {}}, "audiences.*", "cannot be a name"),
         ("audiences", {"orders": "5m"}, "audiences.orders", "must be a mapping of settings"),
-        ("state", {"store": "sqlite"}, "state", "`state` is not supported yet"),
         ("tables", {}, "tables", "`tables` is not supported yet"),
         ("listen", {"address": "127.0.0.1:1", "tls": {}}, "listen.tls.cert_file", "`cert_file` is missing"),
         ("include", [5], "include[0]", "must be a text"),

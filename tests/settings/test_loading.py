@@ -28,7 +28,7 @@ def test_the_smallest_useful_configuration_loads_as_it_stands(data):
 
 
 NOT_BUILT = {
-    *("trust_domain", "keys.seal_keys", "state", "cache.shared", "tables", "security_events"),
+    *("trust_domain", "keys.seal_keys", "cache.shared", "tables", "security_events"),
     *("clients.edge-gateway.gateway_cache", "clients.batch-gateway.auth", "clients.mesh-gateway.auth"),
     *("clients.sidecar.auth", "clients.partner-gateway.auth"),
     *("sources.legacy-as.type", "sources.split-tokens.envelope"),
@@ -57,7 +57,7 @@ def test_everything_of_the_full_configuration_that_is_not_built_is_refused_by_na
         name = fault.problem.split("`")[1]
         assert name in lines[fault.line - 1], (path, fault.line)
     # beside those only what no file of this machine can satisfy
-    elsewhere = {"sources.corporate-idp.ca_file", "redis.password", "redis.ca_file", "secret"}
+    elsewhere = {"sources.corporate-idp.ca_file", "redis.password", "redis.ca_file", "secret", "state.store"}
     elsewhere |= {"sources.partner-certificates.ca_file", "sources.partner-certificates.crl_file"}
     assert {fault.path for fault in caught.value.faults} - NOT_BUILT <= elsewhere
 

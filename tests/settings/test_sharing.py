@@ -17,24 +17,29 @@ def told(base, faults):
     return told
 
 
+STATE = {"store": "redis"}
+
+
 def test_whoever_says_redis_needs_the_section(told):
-    found = told(keys={"store": "redis"}, secret={"env": "SECRET"}, environment={"SECRET": SECRET})
-    assert found == {"redis": "`redis` is missing: keys.store asks for it"}
+    found = told(state=STATE, secret={"env": "SECRET"}, environment={"SECRET": SECRET})
+    assert found == {"redis": "`redis` is missing: state.store asks for it"}
 
 
 def test_where_redis_is_used_the_secret_must_be_written(told):
-    found = told(keys={"store": "redis"}, redis=SERVER)
-    assert found == {"secret": "`secret` is missing: keys.store uses Redis"}
-    own = told(cache={"shared": SERVER})
-    assert own == {"secret": "`secret` is missing: cache.shared uses Redis"}
+    found = told(state=STATE, redis=SERVER)
+    assert found == {"secret": "`secret` is missing: state.store uses Redis"}
+    own = told(cache={"shared": dict(SERVER)})
+    assert own["secret"] == "`secret` is missing: cache.shared uses Redis"
 
 
-def test_a_secret_that_each_machine_would_make_for_itself_is_not_enough(told, tmp_path):
-    found = told(keys={"store": "redis"}, redis=SERVER, secret={"file": "var/secret"})
+def test_a_secret_that_each_machine_would_make_for_itself_is_not_enough(told, base, loaded, tmp_path):
+    found = told(state=STATE, redis=SERVER, secret={"file": "var/secret"})
     assert "cannot be read" in found["secret"]
     (tmp_path / "var").mkdir()
     (tmp_path / "var" / "secret").write_text(SECRET)
-    assert told(keys={"store": "redis"}, redis=SERVER, secret={"file": "var/secret"}) == {}
+    settings = loaded(base | {"state": STATE, "redis": SERVER, "secret": {"file": "var/secret"}})
+    assert settings.secret.get_secret_value() == SECRET
+    assert (settings.state.store, settings.state.max_stale, settings.state.on_outage.replay) == ("redis", 300, "deny")
 
 
 def test_a_server_that_nobody_uses_is_no_fault(base, loaded):
@@ -53,3 +58,26 @@ def test_what_does_not_fit_in_the_section_is_told_there(told):
     assert "needs `nodes`" in told(redis={"mode": "cluster"})["redis"]
     assert "write rediss://" in told(redis={"url": "redis://redis.example.internal"})["redis.url"]
     assert told(redis={"ur": "x"})["redis.ur"] == "unknown key"
+
+
+@pytest.mark.parametrize(
+    ("section", "path"), [({"keys": STATE}, "keys.store"), ({"cache": {"shared": "redis"}}, "cache.shared")]
+)
+def test_several_machines_with_a_state_each_are_refused(told, section, path):
+    given = {"redis": SERVER, "secret": {"env": "SECRET"}, "environment": {"SECRET": SECRET}}
+    for state in ({}, {"state": {"store": "sqlite"}}, {"state": {"max_stale": "1m"}}):
+        found = told(**given, **section, **state)
+        assert path in found["state.store"]
+        assert "for one machine" in found["state.store"]
+    assert "state.store" not in told(**given, **section, state=dict(STATE), treads=1)
+
+
+def test_a_configuration_for_one_machine_says_nothing_about_its_state(base, loaded):
+    assert loaded(base).state.store == "sqlite"
+    assert loaded(base | {"state": {"on_outage": {"revocation": "allow"}}}).state.on_outage.revocation == "allow"
+
+
+def test_what_the_state_may_say_is_told(told):
+    assert '"vault" is not one of' in told(state={"store": "vault"})["state.store"]
+    assert "not one of" in told(state={"on_outage": {"replay": "maybe"}})["state.on_outage.replay"]
+    assert "at least 2s" in told(state={"max_stale": "1s"})["state.max_stale"]

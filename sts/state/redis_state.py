@@ -1,0 +1,181 @@
+"""The state in Redis or Valkey, shared by machines.
+
+A mark is one key with an end. The records of a namespace are four keys in one slot of a cluster, which only the two
+scripts below change, each as one step. A write whose reply was lost is sent once more with the same random stamp, and
+finds its own: it is neither a replay nor a conflict.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from sts.redis_link import RedisLink, RedisUnavailableError
+from sts.state.state import (
+    ABSENT,
+    FOREVER,
+    KEEP_DELETED_S,
+    PAGE,
+    AlreadyMarkedError,
+    Changes,
+    ConflictError,
+    Cursor,
+    Record,
+    StateUnavailableError,
+    read_all,
+)
+
+Result = TypeVar("Result")
+
+_MARK: Final = b"sts:once:"
+_SWEEP: Final = 20
+_NEVER: Final = "inf"
+
+# A record is kept as "<version> <until> <stamp> <+ or -><value>"; - says that it was deleted.
+# KEYS: about the namespace (epoch, sequence, forgotten), records, order of changes, ends.
+_PUT: Final = """
+local now, expected, sign = tonumber(ARGV[2]), ARGV[3], ARGV[6]
+local found = redis.call('HGET', KEYS[2], ARGV[1])
+local version = '0'
+if found then
+  local v, ends, stamp, s = string.match(found, '^(%d+) (%S+) (%S+) ([+-])')
+  if stamp == ARGV[5] then return tonumber(v) end
+  if s == '+' and (ends == 'inf' or tonumber(ends) > now) then version = v end
+end
+if expected ~= '' and expected ~= version then return -1 end
+if sign == '-' and version == '0' then return 0 end
+redis.call('HSETNX', KEYS[1], 'epoch', ARGV[8])
+local sequence = redis.call('HINCRBY', KEYS[1], 'sequence', 1)
+redis.call('HSET', KEYS[2], ARGV[1], sequence .. ' ' .. ARGV[4] .. ' ' .. ARGV[5] .. ' ' .. sign .. ARGV[7])
+redis.call('ZADD', KEYS[3], sequence, ARGV[1])
+redis.call('ZREM', KEYS[4], ARGV[1])
+if ARGV[4] ~= 'inf' then redis.call('ZADD', KEYS[4], ARGV[4], ARGV[1]) end
+for _, key in ipairs(redis.call('ZRANGE', KEYS[4], '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[9])) do
+  local over = redis.call('HGET', KEYS[2], key)
+  if over and string.match(over, '^%d+ %S+ %S+ %-') then
+    local forgotten = tonumber(redis.call('HGET', KEYS[1], 'forgotten') or '0')
+    local gone = tonumber(string.match(over, '^(%d+)'))
+    if gone > forgotten then redis.call('HSET', KEYS[1], 'forgotten', gone) end
+  end
+  redis.call('HDEL', KEYS[2], key)
+  redis.call('ZREM', KEYS[3], key)
+  redis.call('ZREM', KEYS[4], key)
+end
+return sequence
+"""
+_CHANGES: Final = """
+redis.call('HSETNX', KEYS[1], 'epoch', ARGV[3])
+local about = redis.call('HMGET', KEYS[1], 'epoch', 'sequence', 'forgotten')
+local last, forgotten, since = tonumber(about[2] or '0'), tonumber(about[3] or '0'), tonumber(ARGV[2])
+local reset = 0
+if ARGV[1] ~= about[1] or since < forgotten or since > last then reset, since = 1, 0 end
+local keys = redis.call('ZRANGE', KEYS[3], '(' .. since, '+inf', 'BYSCORE', 'LIMIT', 0, ARGV[4])
+local values = {}
+if #keys > 0 then values = redis.call('HMGET', KEYS[2], unpack(keys)) end
+return {about[1], last, reset, keys, values}
+"""
+
+
+class RedisState:
+    """See `State`. `prompt` is for what a request waits for, `patient` for the rest; `clock` gives Unix seconds."""
+
+    def __init__(self, prompt: RedisLink, patient: RedisLink, clock: Callable[[], float]) -> None:
+        self._prompt = prompt
+        self._patient = patient
+        self._clock = clock
+
+    def check(self) -> None:
+        """Look whether the server may be used. Raises StartError."""
+        try:
+            self._patient.check()
+        except RedisUnavailableError as error:
+            raise StateUnavailableError(str(error)) from None
+
+    def mark(self, key: bytes, until: float) -> None:
+        """See State (LIB-R02): whoever finds its own random value is the one that set it."""
+        own = secrets.token_bytes(16)
+        life = max(1, math.ceil(until - self._clock()))
+        found = _run(self._prompt, lambda client: client.set(_MARK + key, own, nx=True, get=True, ex=life), again=True)
+        if found not in (None, own):
+            raise AlreadyMarkedError("this was used before")
+
+    def get(self, namespace: str, key: str) -> Record | None:
+        """See State."""
+        found = _run(self._prompt, lambda client: client.hget(_keys(namespace)[1], key), again=True)
+        record = None if found is None else _record(key, found)
+        return record if record is not None and record.until > self._clock() and record.value is not None else None
+
+    def put(self, namespace: str, key: str, value: bytes, *, expected: int | None, until: float = FOREVER) -> int:
+        """See State."""
+        return self._write(namespace, key, value, until, expected)
+
+    def delete(self, namespace: str, key: str, *, expected: int | None = None) -> None:
+        """See State."""
+        self._write(namespace, key, None, self._clock() + KEEP_DELETED_S, expected)
+
+    def list(self, namespace: str) -> tuple[Record, ...]:
+        """See State."""
+        now = self._clock()
+        found = read_all(self, namespace)
+        return tuple(found[key] for key in sorted(found) if found[key].until > now)
+
+    def changes(self, namespace: str, since: Cursor | None) -> Changes:
+        """See State."""
+        asked: list[Any] = ["", "0"] if since is None else [since.epoch, since.sequence]
+        epoch, last, reset, keys, values = _run(
+            self._patient,
+            lambda client: client.eval(_CHANGES, 4, *_keys(namespace), *asked, secrets.token_hex(16), PAGE),
+            again=True,
+        )
+        records = tuple(
+            _record(key.decode(), value) for key, value in zip(keys, values, strict=True) if value is not None
+        )
+        more = len(keys) == PAGE
+        cursor = Cursor(epoch.decode(), records[-1].version if more and records else int(last))
+        return Changes(cursor, records, bool(reset), more)
+
+    def close(self) -> None:
+        """See State."""
+        self._prompt.close()
+        self._patient.close()
+
+    def _write(self, namespace: str, key: str, value: bytes | None, until: float, expected: int | None) -> int:
+        arguments: list[Any] = [
+            key,
+            repr(self._clock()),
+            "" if expected is None else expected,
+            _NEVER if until == FOREVER else repr(until),
+            secrets.token_hex(8),
+            "-" if value is None else "+",
+            b"" if value is None else value,
+            secrets.token_hex(16),
+            _SWEEP,
+        ]
+        version = int(
+            _run(self._patient, lambda client: client.eval(_PUT, 4, *_keys(namespace), *arguments), again=True)
+        )
+        if version < ABSENT:
+            raise ConflictError("the record was changed by somebody else")
+        return version
+
+
+def _keys(namespace: str) -> list[str]:
+    """The keys of a namespace; the braces keep them in one slot of a cluster."""
+    return [f"{{sts:state:{namespace}}}:{part}" for part in ("about", "records", "changes", "ends")]
+
+
+def _run(link: RedisLink, use: Callable[[Any], Result], *, again: bool) -> Result:
+    try:
+        return link.run(use, again=again)
+    except RedisUnavailableError as error:
+        raise StateUnavailableError(str(error)) from None
+
+
+def _record(key: str, kept: bytes) -> Record:
+    try:
+        version, until, _, value = kept.split(b" ", 3)
+        return Record(key, value[1:] if value[:1] == b"+" else None, int(version), float(until))
+    except ValueError:
+        raise StateUnavailableError("a record in the store is damaged") from None

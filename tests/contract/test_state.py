@@ -1,0 +1,376 @@
+"""What every store of the state promises, tried on real ones: SQLite, Redis, Valkey."""
+
+import threading
+import time
+
+import pytest
+from harness import wait_for
+
+from sts.errors import REPLAYED, STATE_UNAVAILABLE
+from sts.state import (
+    AlreadyMarkedError,
+    ConflictError,
+    Follower,
+    OnceOnly,
+    StateUnavailableError,
+    decode,
+    encode,
+)
+from sts.state.state import PAGE, Cursor
+
+NOW = 1_800_000_000.0
+
+
+class Clock:
+    now = NOW
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def state(store):
+    return store.open()
+
+
+def soon(seconds=60):
+    return time.time() + seconds
+
+
+# Marks
+
+
+def test_a_mark_is_set_once(state):
+    """CA-04."""
+    state.mark(b"one", soon())
+    state.mark(b"another", soon())
+    with pytest.raises(AlreadyMarkedError):
+        state.mark(b"one", soon())
+
+
+def test_any_bytes_are_a_key_of_their_own(state):
+    for key in (b"", b"\x00", b"\x00\x00", bytes(range(256)), b"\xff" * 32):
+        state.mark(key, soon())
+        with pytest.raises(AlreadyMarkedError):
+            state.mark(key, soon())
+
+
+def test_a_mark_stays_for_another_handle(store, state):
+    state.mark(b"one", soon())
+    with pytest.raises(AlreadyMarkedError):
+        store.open().mark(b"one", soon())
+
+
+def test_a_mark_is_free_again_when_it_is_over(state):
+    state.mark(b"one", time.time() + 1.0)
+    with pytest.raises(AlreadyMarkedError):
+        state.mark(b"one", soon())
+    wait_for(lambda: _marks(state, b"one"), seconds=5)
+
+
+def _marks(state, key):
+    try:
+        state.mark(key, soon())
+    except AlreadyMarkedError:
+        return False
+    return True
+
+
+def test_a_mark_whose_time_is_over_already_still_stands_for_a_moment(state):
+    """A leeway or a slow store must not open a gap."""
+    state.mark(b"one", time.time() - 5)
+    with pytest.raises(AlreadyMarkedError):
+        state.mark(b"one", soon())
+
+
+def test_the_same_mark_from_two_processes_at_once_is_set_exactly_once(store):
+    store.open()  # makes it
+    one, other = store.marker(), store.marker()
+    for number in range(150):
+        at = time.time() + 0.004
+        for process in (one, other):
+            process.stdin.write(f"key-{number} {at}\n")
+            process.stdin.flush()
+        assert sorted(process.stdout.readline() for process in (one, other)) == ["marked\n", "replayed\n"], number
+
+
+def test_the_same_mark_from_many_threads_at_once_is_set_exactly_once(state):
+    for number in range(20):
+        found, start = [], threading.Barrier(8)
+
+        def mark(key, found=found, start=start):
+            start.wait()
+            found.append(_marks(state, key))
+
+        threads = [threading.Thread(target=mark, args=[b"key-%d" % number]) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found.count(True) == 1
+
+
+def test_a_process_killed_before_it_marks_burns_nothing_and_one_killed_after_forgets_nothing(store, state):
+    before = store.marker()
+    before.stdin.write(f"proven {time.time() + 30}\n")  # it has proven, and waits to mark
+    before.stdin.flush()
+    before.kill()
+    before.wait()
+    state.mark(b"proven", soon())
+    after = store.marker()
+    after.stdin.write("marked 0\n")
+    after.stdin.flush()
+    assert after.stdout.readline() == "marked\n"
+    after.kill()
+    after.wait()
+    with pytest.raises(AlreadyMarkedError):
+        state.mark(b"marked", soon())
+
+
+# Records
+
+
+def test_a_record_is_read_as_it_was_written(state):
+    version = state.put("keys", "a", b"\x00\xff value", expected=0)
+    found = state.get("keys", "a")
+    assert (found.key, found.value, found.version, found.until) == ("a", b"\x00\xff value", version, float("inf"))
+    assert state.get("keys", "b") is None
+    assert state.get("other", "a") is None
+
+
+def test_of_two_who_change_one_record_the_second_is_told(state):
+    first = state.put("keys", "a", b"1", expected=0)
+    with pytest.raises(ConflictError):
+        state.put("keys", "a", b"2", expected=0)
+    second = state.put("keys", "a", b"2", expected=first)
+    with pytest.raises(ConflictError):
+        state.put("keys", "a", b"3", expected=first)
+    with pytest.raises(ConflictError):
+        state.delete("keys", "a", expected=first)
+    assert state.get("keys", "a").value == b"2"
+    state.put("keys", "a", b"4", expected=None)
+    assert second < state.get("keys", "a").version
+
+
+def test_a_deleted_record_is_not_there_and_its_versions_do_not_come_again(state):
+    first = state.put("keys", "a", b"1", expected=0)
+    state.delete("keys", "a", expected=first)
+    assert state.get("keys", "a") is None
+    assert state.list("keys") == ()
+    state.delete("keys", "a")
+    state.delete("keys", "never there", expected=0)
+    assert state.put("keys", "a", b"1", expected=0) > first
+
+
+def test_a_record_is_over_at_its_end(store, clock):
+    state = store.open(clock)
+    version = state.put("keys", "a", b"1", expected=0, until=NOW + 10)
+    assert state.get("keys", "a").until == NOW + 10
+    clock.now += 10
+    assert state.get("keys", "a") is None
+    assert state.list("keys") == ()
+    assert state.put("keys", "a", b"2", expected=0) > version
+
+
+def test_a_list_is_sorted_and_knows_its_namespace(state):
+    for key in ("b", "a", "c"):
+        state.put("keys", key, key.encode(), expected=0)
+    state.put("other", "d", b"", expected=0)
+    assert [record.key for record in state.list("keys")] == ["a", "b", "c"]
+
+
+def test_a_value_names_its_format_and_only_this_one_and_the_one_before_are_read():
+    kept = encode(3, {"a": 1})
+    assert decode(kept, 3) == (3, {"a": 1})
+    assert decode(kept, 4) == (3, {"a": 1})
+    for reader in (2, 5):
+        with pytest.raises(StateUnavailableError, match="has format 3"):
+            decode(kept, reader)
+    for damaged in (b"", b"3", b"3 {", b"3 []", b"x {}"):
+        with pytest.raises(StateUnavailableError):
+            decode(damaged, 3)
+
+
+# Changes
+
+
+def test_changes_come_once_in_order_and_a_deletion_is_one(state):
+    begun = state.changes("keys", None)
+    assert (begun.reset, begun.records, begun.more) == (True, (), False)
+    state.put("keys", "a", b"1", expected=0)
+    state.put("other", "x", b"1", expected=0)
+    state.put("keys", "b", b"2", expected=0)
+    state.put("keys", "a", b"3", expected=None)
+    state.delete("keys", "b")
+    found = state.changes("keys", begun.cursor)
+    assert [(record.key, record.value) for record in found.records] == [("a", b"3"), ("b", None)]
+    assert not found.reset
+    again = state.changes("keys", found.cursor)
+    assert (again.records, again.reset) == ((), False)
+
+
+def test_many_changes_come_page_by_page(state):
+    for number in range(PAGE + 5):
+        state.put("keys", f"{number:05}", b"", expected=0)
+    first = state.changes("keys", None)
+    assert (len(first.records), first.more, first.reset) == (PAGE, True, True)
+    rest = state.changes("keys", first.cursor)
+    assert (len(rest.records), rest.more, rest.reset) == (5, False, False)
+    assert len(state.list("keys")) == PAGE + 5
+
+
+def test_who_knows_another_store_begins_anew(state):
+    state.put("keys", "a", b"1", expected=0)
+    cursor = state.changes("keys", None).cursor
+    for other in (Cursor("another", cursor.sequence), Cursor(cursor.epoch, cursor.sequence + 1)):
+        found = state.changes("keys", other)
+        assert found.reset
+        assert [record.key for record in found.records] == ["a"]
+
+
+def test_who_has_not_looked_for_long_learns_that_something_was_deleted(store, clock):
+    state = store.open(clock)
+    state.put("keys", "a", b"1", expected=0)
+    cursor = state.changes("keys", None).cursor
+    state.delete("keys", "a")
+    clock.now += 2 * 3600
+    state.put("keys", "b", b"1", expected=0)  # sweeps
+    found = state.changes("keys", cursor)
+    assert found.reset
+    assert [record.key for record in found.records] == ["b"]
+
+
+def test_a_follower_sees_changes_and_what_is_gone(store, state):
+    heard = []
+    follower = Follower(store.open(), "keys", lambda known: heard.append(sorted(known)))
+    assert follower.age == float("inf")
+    follower.refresh()
+    version = state.put("keys", "a", b"1", expected=0)
+    assert follower.refresh()
+    assert not follower.refresh()
+    state.put("keys", "b", b"1", expected=0)
+    state.delete("keys", "a", expected=version)
+    follower.refresh()
+    assert sorted(follower.records) == ["b"]
+    assert heard == [["a"], ["b"]]
+    assert follower.age < 1
+
+
+def test_a_follower_sees_that_its_store_was_emptied(store, state):
+    told = []
+    state.put("keys", "a", b"1", expected=0)
+    follower = Follower(store.open(), "keys", on_fault=told.append)
+    follower.refresh()
+    store.empty()
+    fresh = store.open()
+    fresh.put("keys", "b", b"1", expected=0)
+    follower.refresh()
+    assert sorted(follower.records) == ["b"]
+    assert "emptied or replaced" in told[0]
+
+
+def test_a_follower_looks_by_itself_within_a_second(store, state):
+    follower = Follower(store.open(), "keys")
+    follower.start()
+    try:
+        state.put("keys", "a", b"1", expected=0)
+        started = time.monotonic()
+        wait_for(lambda: follower.records, seconds=3)
+        assert time.monotonic() - started < 1.5
+    finally:
+        follower.stop()
+
+
+# Trouble
+
+
+@pytest.mark.parametrize("trouble", ["down", "slow"])
+def test_a_store_in_trouble_is_told_quickly_and_serves_again_when_it_is_back(store, state, trouble):
+    state.mark(b"before", soon())
+    state.put("keys", "a", b"1", expected=0)
+    getattr(store, trouble)()
+    started = time.monotonic()
+    with pytest.raises(StateUnavailableError):
+        state.mark(b"during", soon())
+    assert time.monotonic() - started < 1.2
+    store.back()
+    wait_for(lambda: _works(state), seconds=5)
+    if store.kind == "sqlite" or trouble == "slow":  # the test's Redis keeps nothing on a disk
+        with pytest.raises(AlreadyMarkedError):
+            state.mark(b"before", soon())
+        assert state.get("keys", "a").value == b"1"
+
+
+def _works(state):
+    try:
+        state.mark(str(time.time()).encode(), soon())
+    except StateUnavailableError:
+        return False
+    return True
+
+
+def test_threads_at_a_store_in_trouble_are_all_free_in_time(store, state):
+    store.slow()
+    found = []
+
+    def mark(number):
+        try:
+            state.mark(b"%d" % number, soon())
+        except StateUnavailableError:
+            found.append(number)
+
+    threads = [threading.Thread(target=mark, args=[number]) for number in range(24)]
+    started = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 24
+    assert time.monotonic() - started < 2
+
+
+def test_a_lost_reply_is_neither_a_replay_nor_a_conflict(store, state):
+    """LIB-R02."""
+    if store.proxy is None:
+        return  # nothing lies between a process and its file
+    state.mark(b"warm", soon())
+    store.proxy.lose(1)
+    state.mark(b"one", soon())
+    with pytest.raises(AlreadyMarkedError):
+        state.mark(b"one", soon())
+    version = state.put("keys", "a", b"1", expected=0)
+    store.proxy.lose(1)
+    version = state.put("keys", "a", b"2", expected=version)
+    assert state.get("keys", "a").value == b"2"
+    store.proxy.lose(1)
+    state.delete("keys", "a", expected=version)
+    assert state.get("keys", "a") is None
+
+
+def test_what_is_used_once_is_refused_the_second_time_with_nothing_of_it_in_the_store(store, state, refused):
+    once = OnceOnly(state, b"k" * 32, "deny")
+    once.mark("dpop", "thumbprint", "a-jti", until=soon())
+    once.mark("dpop", "thumbprinta", "-jti", until=soon())
+    once.mark("assertion", "thumbprint", "a-jti", until=soon())
+    with refused(REPLAYED):
+        once.mark("dpop", "thumbprint", "a-jti", until=soon())
+    if store.kind == "sqlite":
+        assert b"a-jti" not in b"".join(path.read_bytes() for path in store.var.glob("state.db*"))
+    else:
+        assert store.server.client().keys("*jti*") == []
+
+
+@pytest.mark.parametrize("trouble", ["down", "slow"])
+def test_on_an_outage_a_proof_is_refused_or_waved_through_as_configured(store, state, refused, trouble):
+    told = []
+    getattr(store, trouble)()
+    with refused(STATE_UNAVAILABLE) as caught:
+        OnceOnly(state, b"k" * 32, "deny").mark("dpop", "a-jti", until=soon())
+    assert "a-jti" not in str(caught.value.facts)
+    OnceOnly(state, b"k" * 32, "allow", told.append).mark("dpop", "a-jti", until=soon())
+    assert told
