@@ -52,8 +52,8 @@ One YAML file, `sts.yaml` unless `$STS_CONFIG` or `--config` says otherwise. `st
 - **Secrets** are `{file: PATH}`, `{env: NAME}` or, where that does no harm, a text. A file is read anew at each
   reload; a variable is read once, at the start.
 - **`include`** names more files, relative to the configuration file, by name or pattern (`conf.d/*.yaml`). They hold
-  `clients`, `sources`, `audiences` and `routes` only. A name defined twice is a fault, and so is a plain name without
-  its file; a pattern may match nothing.
+  `clients`, `sources`, `audiences`, `routes` and `tables` only. A name defined twice is a fault, and so is a plain
+  name without its file; a pattern may match nothing.
 - **`defaults`** are merged into every entry of their section. A key that an entry writes itself wins as a whole:
   lists and mappings are not mixed.
 - **Consent** has three parts: the client lists the audience, the source lists the audience, the client lists the
@@ -83,6 +83,7 @@ ENTRIES: Final = {
     "clients": "one entry per gateway, by client id",
     "sources": "one entry per origin of credentials",
     "audiences": "one entry per backend",
+    "tables": "one entry per table that rules look up",
     "routes": "one entry per route",
 }
 

@@ -15,6 +15,7 @@ from typing import Final
 from flask import Flask
 
 from keys.keyring import Keyring
+from sts.app_tables import Tables
 from sts.audit import AuditLog
 from sts.cache.memory import Memory
 from sts.cache.tokens import Entry, TokenCache
@@ -90,6 +91,7 @@ class App:
         self.authorities = Authorities(clock, ocsp_asked)
         self.failures = Failures(time.monotonic, metrics.client_limited)
         self._opa: tuple[OpaSettings, OpaServer] | None = None
+        self.tables = Tables(clock, waiters, settings.redis)
         self._stamps: dict[str, tuple[str, str]] = {}
         self.current = self.build(settings)
         self.flask = self._flask()
@@ -109,6 +111,7 @@ class App:
             clients=Clients(settings.clients, self.failures),
             sources=sources,
             policy=replace(policy(settings, self._stamped(settings)), opa=self._opa_of(settings)),
+            tables=self.tables.put(settings.tables),
             minter=Minter(settings.issuer, self.keyring, recipients),
             tokens=self.tokens,
             audit=self.audit,
@@ -183,6 +186,7 @@ class App:
         """Ready: a configuration and a usable key. An issuer that is down harms its own tokens, so it is only told."""
         status = self.keyring.status(self.clock())
         troubles = {name: one.trouble for name, one in self.current.sources.items()}
+        troubles.update({f"table {name}": one.trouble for name, one in self.current.exchange.tables.items()})
         troubles.update({f"audience {name}": one.trouble for name, one in self.current.recipients.items()})
         if self.current.settings.opa is not None and self._opa is not None:
             troubles["opa"] = self._opa[1].trouble

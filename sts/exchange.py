@@ -2,13 +2,14 @@
 
 A door parses what came in and shapes what goes out; a kind of credential extracts and proves. Every check that all of
 them need stands here, once, so that no new door or kind can forget it. The first half of `exchange` never waits; the
-second may, for a source's keys.
+second may, for a source's keys or a table's rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from sts.audit import AuditLog, Trail
@@ -20,6 +21,7 @@ from sts.mint.minter import Minter
 from sts.model import Ask, Caller, Client, Credential, DoorName, Incoming, Issued, Presented, Reply
 from sts.policy.consent import Target
 from sts.policy.decide import Policy
+from sts.policy.tables import Rows, Table
 from sts.telemetry import log
 
 
@@ -49,6 +51,7 @@ class Exchange:
     clients: Clients
     sources: Sources
     policy: Policy
+    tables: Mapping[str, Table]
     minter: Minter
     tokens: TokenCache
     audit: AuditLog
@@ -100,11 +103,12 @@ class Exchange:
         proven = [(one, self.sources.prove(one, self.clock())) for one in presented]
         now = self.clock()  # proving may have waited
         admitted, *actor = [self.policy.admit(found, self.sources.limits(one), now) for one, found in proven]
-        if actor:
-            admitted = self.policy.delegate(admitted, *actor)
-        identity = self.policy.identify(admitted)
+        rows = Rows(self.tables, self.clock)
+        for one in actor:
+            admitted = rows.given(partial(self.policy.delegate, admitted, one, rows))
+        identity = rows.given(lambda: self.policy.identify(admitted, rows))
         trail.identified(identity.subject)
-        grant = self.policy.decide(client, identity, admitted, target, ask, now)
-        grant = self.policy.narrow(grant, client, identity, admitted, target, ask, now)
+        grant = rows.given(lambda: self.policy.decide(client, identity, admitted, target, ask, self.clock(), rows))
+        grant = self.policy.narrow(grant, client, identity, admitted, target, ask, self.clock())
         issued = self.minter.mint(grant, self.clock)
         return issued, Causes.of(proven, grant, issued)

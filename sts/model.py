@@ -238,6 +238,14 @@ class Admitted:
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a table by its columns, and until when it may be used; a column that is not there has no value."""
+
+    values: Mapping[str, Any] = field(repr=False)
+    fresh_until: float
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """The mapped, canonical attributes of a principal. `subject` is the minted one, namespace included."""
 

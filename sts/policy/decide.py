@@ -19,15 +19,16 @@ from sts.policy.opa import Opa, fresh_until
 from sts.policy.own import OWN, identity_again, source_of
 from sts.policy.rules import AudienceRules, Named, RouteRules, SourceRules
 from sts.policy.shadow import judge
+from sts.policy.tables import Rows
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """All rules of one revision.
 
-    `fingerprints` are keyed `client/<id>`, `source/<name>`, `audience/<name>`, `route/<name>`; `client_ids` are all
-    configured ids, which no minted `sub` may equal; `min_remaining` None means a third of the ttl, at most 30 s;
-    `opa` is asked for audiences that say `opa: true`.
+    `fingerprints` are keyed `client/<id>`, `source/<name>`, `audience/<name>`, `route/<name>`, `table/<name>`;
+    `client_ids` are all configured ids, which no minted `sub` may equal; `min_remaining` None means a third of the
+    ttl, at most 30 s; `opa` is asked for audiences that say `opa: true`.
     """
 
     issuer: str
@@ -54,6 +55,11 @@ class Policy:
         names += [f"audience/{one.name}" for one in (*target.audiences, *self.consents.minted_for(presented))]
         if ask.route is not None:
             names.append(f"route/{ask.route}")
+        tables = self._route(ask).tables.union(
+            *(self.sources[one.source].tables for one in presented), *(one.tables for one in target.audiences)
+        )
+        if tables:
+            names.extend(f"table/{name}" for name in sorted(tables))
         return tuple(self.fingerprints[name] for name in names)
 
     def facts_read(self, target: Target, ask: Ask) -> tuple[tuple[str, str], ...]:
@@ -66,29 +72,32 @@ class Policy:
         """Judge a proven credential's facts: see `policy.admit`."""
         return admit(principal, limits, now)
 
-    def identify(self, admitted: Admitted) -> Identity:
-        """Map a principal by its source's rules, or read the identity of one of our own tokens again."""
+    def identify(self, admitted: Admitted, rows: Rows) -> Identity:
+        """Map a principal by its source's rules, or read the identity of one of our own tokens again.
+
+        `rows` are the rows at hand: see `Rows.given`.
+        """
         if admitted.principal.kind == OWN:
             return identity_again(admitted, self.consents.by_aud)
-        return identify(admitted, self.sources[admitted.principal.source])
+        return identify(admitted, self.sources[admitted.principal.source], rows)
 
-    def delegate(self, subject: Admitted, actor: Admitted) -> Admitted:
+    def delegate(self, subject: Admitted, actor: Admitted, rows: Rows) -> Admitted:
         """Let a proven actor act for the subject: its source's rules count as the subject's do. Raises Refusal."""
-        identity = self.identify(actor)
+        identity = self.identify(actor, rows)
         if identity.subject in self.client_ids:
             raise Refusal(SUBJECT_COLLISION, why="the actor is named as a configured client")
         return delegate(subject, actor, identity, self.issuer)
 
     def decide(
-        self, client: Client, identity: Identity, admitted: Admitted, target: Target, ask: Ask, now: float
+        self, client: Client, identity: Identity, admitted: Admitted, target: Target, ask: Ask, now: float, rows: Rows
     ) -> Grant:
-        """Decide, or raise the Refusal that says why not. Every step only narrows."""
+        """Decide, or raise the Refusal that says why not. Every step only narrows. `rows` as for `identify`."""
         if identity.subject in self.client_ids:
             raise Refusal(SUBJECT_COLLISION, why="the subject is the id of a configured client")
         act = actor_chain(admitted, client, self.issuer)
         first = target.audiences[0]
         scopes = granted_scopes(identity, first, ask)
-        scope = bind(_variables(identity, client, ask, now))
+        scope = bind(_variables(identity, client, ask, now), rows)
         route = self._route(ask)
         for allow in (route.allow, *(audience.allow for audience in target.audiences)):
             _demand(allow, scope)
@@ -105,7 +114,7 @@ class Policy:
             algorithm=first.algorithm,
             ttl=ttl,
             not_after=admitted.not_after,
-            fresh_until=admitted.fresh_until,
+            fresh_until=min(admitted.fresh_until, rows.fresh_until),
             min_remaining=min(30.0, ttl / 3) if self.min_remaining is None else self.min_remaining,
             max_token_bytes=min(audience.settings.max_token_bytes for audience in target.audiences),
             keep=not route.reads_now

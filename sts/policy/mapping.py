@@ -10,16 +10,17 @@ from sts.expressions import ABSENT, EvaluationError, as_attribute, as_scopes, as
 from sts.expressions.faults import TYPE_MISMATCH
 from sts.model import Admitted, Identity
 from sts.policy.rules import SourceRules
+from sts.policy.tables import Rows
 
 
-def identify(admitted: Admitted, rules: SourceRules) -> Identity:
-    """Map a principal to its identity.
+def identify(admitted: Admitted, rules: SourceRules, rows: Rows) -> Identity:
+    """Map a principal to its identity, by the rows at hand: see `Rows.given`.
 
     Raises REQUIREMENT_FAILED where the source's `require` is anything but true, and NO_MAPPING, naming the attribute,
     where an attribute cannot be evaluated or has an unexpected type. An absent key gives an absent attribute.
     """
     try:
-        scope = bind({rules.variable: admitted.principal.attributes})
+        scope = bind({rules.variable: admitted.principal.attributes}, rows)
     except EvaluationError as error:
         raise Refusal(NO_MAPPING, why=str(error)) from None
     if rules.require is not None:

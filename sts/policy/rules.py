@@ -56,7 +56,7 @@ Named = tuple[tuple[str, Expression], ...]
 class SourceRules:
     """How one source's principals become identities. `namespace` None: its subjects stand as they are.
 
-    `variable` is what its rules call the proven credential.
+    `variable` is what its rules call the proven credential, `tables` are what they look rows up in.
     """
 
     variable: str
@@ -64,17 +64,21 @@ class SourceRules:
     namespace: str | None
     require: Expression | None
     identity: Named
+    tables: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, settings: SourceRuleSettings, *, alone: bool) -> SourceRules:
         """Compile; `alone` says that the whole configuration has this one source."""
         variables = frozenset({settings.variable})
+        require = compile_rule(settings.require, variables) if settings.require else None
+        identity = _compile(settings.identity, variables)
         return cls(
             variable=settings.variable,
             audiences=frozenset({ALL} if settings.audiences is None else settings.audiences),
             namespace=None if alone and settings.namespace is None else settings.namespace or "",
-            require=compile_rule(settings.require, variables) if settings.require else None,
-            identity=_compile(settings.identity, variables),
+            require=require,
+            identity=identity,
+            tables=_looked_up(require, identity),
         )
 
 
@@ -99,6 +103,7 @@ class AudienceRules:
     facts: frozenset[str]
     reads_now: bool
     backend: bool = False
+    tables: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, name: str, settings: AudienceSettings, algorithm: str, *, backend: bool = False) -> AudienceRules:
@@ -121,6 +126,7 @@ class AudienceRules:
             facts=_facts(settings, read | (shadow.reads if shadow else frozenset())),
             reads_now="now" in read,
             backend=backend,
+            tables=_looked_up(allow, (*claims, *headers)),
         )
 
 
@@ -131,13 +137,14 @@ class RouteRules:
     allow: Expression | None
     facts: frozenset[str]
     reads_now: bool
+    tables: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, settings: RouteRuleSettings) -> RouteRules:
         """Compile."""
         allow = compile_rule(settings.allow, AUDIENCE_VARIABLES) if settings.allow else None
         read = reads([allow] if allow else [])
-        return cls(allow=allow, facts=request_facts(read), reads_now="now" in read)
+        return cls(allow=allow, facts=request_facts(read), reads_now="now" in read, tables=_looked_up(allow))
 
 
 def _facts(settings: AudienceSettings, read: frozenset[str]) -> frozenset[str]:
@@ -148,6 +155,11 @@ def _facts(settings: AudienceSettings, read: frozenset[str]) -> frozenset[str]:
 def reads(rules: Iterable[Expression]) -> frozenset[str]:
     """Everything that any of `rules` reads, as dotted paths."""
     return frozenset(path for rule in rules for path in rule.reads)
+
+
+def _looked_up(condition: Expression | None, named: Named = ()) -> frozenset[str]:
+    rules = [*([condition] if condition else []), *(rule for _, rule in named)]
+    return frozenset(table for rule in rules for table, _ in rule.lookups)
 
 
 def request_facts(read: frozenset[str]) -> frozenset[str]:

@@ -24,6 +24,7 @@ from sts.mint.settings import KeysSettings
 from sts.options import show_duration
 from sts.policy.headers import header_name
 from sts.policy.settings import AudienceSettings
+from sts.policy.table_settings import TableSettings
 from sts.redis_link import RedisSettings
 from sts.settings.faults import Finding, Trail, near, not_yet, quote
 from sts.settings.listen import Listen
@@ -50,6 +51,7 @@ class Parts:
     clients: Mapping[str, ClientSettings] = field(default_factory=dict)
     sources: Mapping[str, SourceSettings] = field(default_factory=dict)
     audiences: Mapping[str, AudienceSettings] = field(default_factory=dict)
+    tables: Mapping[str, TableSettings] = field(default_factory=dict)
     routes: Mapping[str, RouteSettings] = field(default_factory=dict)
 
     def entries(self, section: str) -> dict[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ from sts.credentials.jwt import JwtSource
 from sts.edge.routes import RouteSettings
 from sts.options import Section
 from sts.policy.settings import AudienceSettings
+from sts.policy.table_settings import TableSettings
 
 AnyClient = SecretClient
 AnySource = JwtSource | IntrospectionSource | ApiKeySource | CertificateSource
@@ -57,5 +58,6 @@ KINDS: Final[Mapping[str, Kinds]] = {
         later=frozenset({"introspection", "api_key", "signed_request", "self_signed_jwt", "vouched"}),
     ),
     "audiences": Kinds("audience", {"": AudienceSettings}),
+    "tables": Kinds("table", {"": TableSettings}),
     "routes": Kinds("route", {"": RouteSettings}),
 }

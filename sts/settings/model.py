@@ -21,6 +21,7 @@ from sts.labels import DeploymentSecret
 from sts.mint.settings import KeysSettings
 from sts.options import ConfigFile, KeptFile, Name, Names, SecretText, Section
 from sts.policy.settings import AudienceSettings
+from sts.policy.table_settings import TableSettings
 from sts.redis_link import RedisSettings
 from sts.settings.asked import listening_at
 from sts.settings.canonical import digest
@@ -76,7 +77,7 @@ class Defaults(Section):
 class Settings(Section):
     """A configuration that was checked as a whole; every file in it is absolute."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset({"trust_domain", "tables", "security_events"})
+    not_yet: ClassVar[frozenset[str]] = frozenset({"trust_domain", "security_events"})
 
     issuer: Annotated[str, AfterValidator(_check_issuer)]
     """`iss` of every minted token: an https URL without trailing slash, query or fragment (RFC 8414 §2)."""
@@ -120,6 +121,8 @@ class Settings(Section):
     """Which inbound credentials are believed, by name."""
     audiences: dict[Name, AudienceSettings] = Field(default_factory=dict)
     """The backends, by name, and what each one's token holds."""
+    tables: dict[Name, TableSettings] = Field(default_factory=dict)
+    """What rules look up, by name: `lookup('employees', claims.sub).employee_id`."""
     routes: dict[Name, RouteSettings] = Field(default_factory=dict)
     """At the forward-auth door: which request is meant for which audience; the most specific route wins."""
 
@@ -143,7 +146,7 @@ class Settings(Section):
         return (*(() if tls.ca_file is None else (tls.ca_file,)), *sources)
 
     def fingerprints(self) -> dict[str, str]:
-        """One SHA-256 per entry, keyed `client/<name>`, `source/<name>`, `audience/<name>`, `route/<name>`.
+        """One SHA-256 per entry, keyed `client/<name>`, and so on for `source`, `audience`, `table` and `route`.
 
         It changes with everything configured that shapes a token which the entry takes part in. A subject may not be
         named like a client, so a source's depends on the clients' names as well.
@@ -152,6 +155,7 @@ class Settings(Section):
             "client": (self.clients, self.issuer),
             "source": (self.sources, [sorted(self.clients), len(self.sources) == 1]),
             "audience": (self.audiences, [self.issuer, self.keys.algorithm, sorted(self.with_backends())]),
+            "table": (self.tables, None),
             "route": (self.routes, None),
         }
         return {

@@ -8,10 +8,11 @@ from typing import Final
 
 from sts.edge.listener import server_context
 from sts.errors import StartError
-from sts.expressions import ExpressionError, check_condition, check_reads, compile_rule
+from sts.expressions import Expression, ExpressionError, check_condition, check_reads, compile_rule
 from sts.mint.settings import KeysSettings, does_not_fit
 from sts.policy.rules import AUDIENCE_VARIABLES, REQUEST_FACTS
 from sts.policy.settings import EVIDENCE_CLAIMS
+from sts.policy.table_settings import TableSettings
 from sts.settings.checks import Check, Parts
 from sts.settings.faults import Finding, Trail, near, quote
 from sts.trust.fetch import read_ca
@@ -38,10 +39,11 @@ def source_rules(parts: Parts) -> Iterator[Finding]:
 
 
 def source_files(parts: Parts) -> Iterator[Finding]:
-    """The files that sources name can be used; of a disabled source as well, since a reload may enable it."""
-    for name, source in parts.sources.items():
-        for key, problem in source.file_faults():
-            yield Finding(("sources", name, key), problem)
+    """The files that sources and tables name can be used; of a disabled one as well, since a reload may enable it."""
+    for section, entries in (("sources", parts.sources), ("tables", parts.tables)):
+        for name, entry in entries.items():
+            for key, problem in entry.file_faults():
+                yield Finding((section, name, key), problem)
 
 
 def listener(parts: Parts) -> Iterator[Finding]:
@@ -133,10 +135,25 @@ class _Compiler:
             hint = "map it to an attribute of the identity, and let the rule read that"
             yield Finding(path, "cannot look anything up: a table that is down would change the answer", hint)
             return
+        yield from self._looks_up(path, expression)
+
+    def _looks_up(self, path: Trail, expression: Expression) -> Iterator[Finding]:
         tables = self.parts.entries("tables")
-        for table, _ in sorted(expression.lookups):
+        for table, column in sorted(expression.lookups):
+            columns = _columns(self.parts.tables.get(table))
             if table not in tables:
                 yield Finding(path, f"there is no table {quote(table)}", near(table, tables))
+            elif column and columns is not None and column not in columns:
+                yield Finding(path, f"the table {table} has no column {quote(column)}", near(column, columns))
+
+
+def _columns(table: TableSettings | None) -> frozenset[str] | None:
+    """The columns of a file's rows; None where only the rows themselves say it."""
+    try:
+        found = table.at_file() if table is not None else None
+    except StartError:
+        return None  # told as a fault of the file
+    return None if found is None else found.columns
 
 
 def schedule(parts: Parts) -> Iterator[Finding]:

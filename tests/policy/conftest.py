@@ -9,6 +9,7 @@ from sts.policy.consent import Consent
 from sts.policy.decide import Policy
 from sts.policy.rules import AudienceRules, RouteRules, SourceRules
 from sts.policy.settings import AudienceSettings
+from sts.policy.tables import Rows
 
 NOW = 1_000_000.0
 ISSUER = "https://sts.example.internal"
@@ -57,6 +58,7 @@ class World:
             proof_key="thumb",
             attributes=self.claims,
         )
+        self.rows = Rows({}, lambda: NOW)
         self.ask = Ask("token", Credential(TYPE_JWT, "x.y.z"), audiences=("orders",))
 
     def policy(self, audiences=None, source=None, routes=None, *, alone=True, min_remaining=None):
@@ -81,7 +83,8 @@ class World:
         target = policy.target(self.client, ask)
         policy.consent(self.client, [Presented("jwt", "idp", TYPE_JWT, None)], target)
         admitted = Admitted(principal or self.principal, not_after, fresh_until)
-        return policy.decide(self.client, policy.identify(admitted), admitted, target, ask, NOW)
+        identity = policy.identify(admitted, self.rows)
+        return policy.decide(self.client, identity, admitted, target, ask, NOW, self.rows)
 
     def with_claims(self, **claims):
         return replace(self.principal, attributes={**self.claims, **claims})

@@ -11,7 +11,7 @@ from sts.policy.mapping import minted_subject
 
 def identify(world, principal=None, **source):
     admitted = Admitted(principal or world.principal, 0, 0)
-    return world.policy(source=source).identify(admitted)
+    return world.policy(source=source).identify(admitted, world.rows)
 
 
 def refused(world, principal=None, **source):

@@ -37,8 +37,8 @@ def narrow(world):
         ask = ask or world.ask
         target = policy.target(world.client, ask)
         admitted = Admitted(world.principal, NOW + 600, fresh_until)
-        identity = policy.identify(admitted)
-        grant = policy.decide(world.client, identity, admitted, target, ask, NOW)
+        identity = policy.identify(admitted, world.rows)
+        grant = policy.decide(world.client, identity, admitted, target, ask, NOW, world.rows)
         return grant, policy.narrow(grant, world.client, identity, admitted, target, ask, NOW)
 
     return narrow

@@ -98,7 +98,13 @@ def test_law_exchanging_again_never_widens_and_never_outlives(world, held, audie
         ask = Ask("token", Credential(TYPE_JWT, "x.y.z"), audiences=(name,), scopes=wanted)
         try:
             grant = policy.decide(
-                world.client, policy.identify(admitted), admitted, policy.target(world.client, ask), ask, NOW
+                world.client,
+                policy.identify(admitted, world.rows),
+                admitted,
+                policy.target(world.client, ask),
+                ask,
+                NOW,
+                world.rows,
             )
         except Refusal:
             return

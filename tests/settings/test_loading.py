@@ -28,7 +28,7 @@ def test_the_smallest_useful_configuration_loads_as_it_stands(data):
 
 
 NOT_BUILT = {
-    *("trust_domain", "keys.seal_keys", "cache.shared", "tables", "security_events"),
+    *("trust_domain", "keys.seal_keys", "cache.shared", "security_events"),
     *("clients.edge-gateway.gateway_cache", "clients.batch-gateway.auth", "clients.mesh-gateway.auth"),
     *("clients.sidecar.auth", "clients.partner-gateway.auth"),
     *("sources.legacy-as.type", "sources.split-tokens.envelope"),
@@ -41,6 +41,7 @@ NOT_BUILT = {
 def full(data, tmp_path):
     """The full configuration as it stands, with the files that it names."""
     (tmp_path / "conf.d").mkdir()
+    (tmp_path / "employees.csv").write_text("external_id,employee_id\nalice,E7\n")
     (tmp_path / "billing.enc.jwks.json").write_text(json.dumps(jwks(Pair())))
     path = tmp_path / "sts.yaml"
     path.write_text((data / "full.yaml").read_text())
@@ -59,6 +60,7 @@ def test_everything_of_the_full_configuration_that_is_not_built_is_refused_by_na
     # beside those only what no file of this machine can satisfy
     elsewhere = {"sources.corporate-idp.ca_file", "redis.password", "redis.ca_file", "secret", "state.store"}
     elsewhere |= {"sources.partner-certificates.ca_file", "sources.partner-certificates.crl_file"}
+    elsewhere |= {"tables.hr.client_secret"}
     assert {fault.path for fault in caught.value.faults} - NOT_BUILT <= elsewhere
 
 
@@ -77,20 +79,18 @@ def test_the_full_configuration_less_what_is_not_built_loads(full, partner_ca):
         place.pop(key, None)
     for client in config["clients"].values():
         client["sources"] = [name for name in client["sources"] if name in config["sources"]]
-    # a claim looks a table up
-    config["audiences"]["billing"]["claims"] = {}
     config["sources"]["corporate-idp"].pop("ca_file")
     config["redis"].pop("ca_file")
     config["sources"]["partner-certificates"]["ocsp"] = "off"  # which this reader takes for a boolean
     (full.parent / "partner-ca.pem").write_text(partner_ca.pem)
     (full.parent / "partner.crl.pem").write_bytes(partner_ca.crl())
+    config["secret"] = {"env": "STS_SECRET"}  # a table is in Redis, so that one has to be given
     full.write_text(yaml.safe_dump(config))
-    settings = load(full, {"REDIS_PASSWORD": "hush"})
+    settings = load(full, {"REDIS_PASSWORD": "hush", "HR_SECRET": "hush", "STS_SECRET": "0a" * 32})
     assert set(settings.sources) == {"corporate-idp", "split-tokens", "partner-certificates"}
     assert settings.audiences["billing"].ttl == 120
     assert settings.audiences["billing"].encryption.alg == "ECDH-ES+A256KW"
     assert settings.audit.file == full.parent / "var" / "audit.jsonl"
-    assert settings.secret is None  # var/secret, made at the first start
     assert settings.cache.min_remaining == 30
 
 
@@ -205,11 +205,11 @@ def test_an_empty_included_file_is_no_fault(base, loaded):
     loaded(base, more_yaml="routes:\n")
 
 
-def test_not_built_sections_are_refused_by_name_in_included_files_as_well(base, only_fault):
+def test_an_included_file_may_hold_tables_and_their_faults_are_told_there(base, only_fault):
     base["include"] = ["more.yaml"]
     fault = only_fault(base, more_yaml="tables:\n  staff: {file: x.csv, key: id}\n")
-    assert (Path(fault.file).name, fault.line) == ("more.yaml", 1)
-    assert "`tables` is not supported yet" in fault.problem
+    assert (Path(fault.file).name, fault.line, fault.path) == ("more.yaml", 2, "tables.staff.file")
+    assert "cannot be read" in fault.problem
 
 
 def test_defaults_reach_every_entry_and_an_entry_wins_as_a_whole(base, loaded):

@@ -53,6 +53,66 @@ def test_a_rule_that_cannot_work_is_a_fault_at_its_own_path_and_line(base, only_
     assert text[fault.line - 1].strip().startswith(path.rpartition(".")[2])
 
 
+@pytest.fixture
+def with_table(base, tmp_path):
+    (tmp_path / "staff.csv").write_text("login,id,site\nalice,E7,home\n")
+    base["tables"] = {
+        "staff": {"file": "staff.csv", "key": "login"},
+        "hr": {"url": "https://hr.example.com/{key}", "client_id": "sts", "client_secret": "hush"},
+    }
+    return base
+
+
+@pytest.mark.parametrize(
+    ("path", "rule"),
+    [
+        ("sources.idp.identity.subject", "lookup('staff', claims.sub).id"),
+        ("sources.idp.require", "lookup('staff', claims.sub).site == 'home'"),
+        ("audiences.orders.claims.id", "lookup('staff', identity.subject).?id"),
+        ("audiences.orders.headers.X-Id", "lookup('hr', identity.subject).whatever"),
+        ("audiences.orders.allow", "size(lookup('staff', identity.subject)) > 0"),
+        ("routes.orders.allow", "has(lookup('staff', identity.subject).site)"),
+    ],
+)
+def test_rules_may_look_rows_up(with_table, loaded, path, rule):
+    at(with_table, path, rule)
+    loaded(with_table)
+
+
+@pytest.mark.parametrize(
+    ("path", "rule", "problem"),
+    [
+        ("sources.idp.identity.subject", "lookup('stuff', claims.sub).id", "did you mean `staff`?"),
+        ("sources.idp.identity.subject", "lookup('staff', claims.sub).ids", "did you mean `id`?"),
+        ("audiences.orders.allow", "has(lookup('staff', identity.subject).place)", 'no column "place"'),
+        ("audiences.orders.claims.x", "lookup('staff', identity.subject)['nam']", 'no column "nam"'),
+        ("audiences.orders.shadow", "lookup('staff', identity.subject).id == ''", "cannot look anything up"),
+    ],
+)
+def test_a_table_or_column_that_is_not_there_is_a_fault_where_it_is_read(with_table, only_fault, path, rule, problem):
+    at(with_table, path, rule)
+    fault = only_fault(with_table)
+    assert fault.path == path
+    assert problem in f"{fault.problem} {fault.hint}"
+
+
+def test_a_table_that_cannot_be_used_is_one_fault_at_its_file(with_table, only_fault, tmp_path):
+    (tmp_path / "staff.csv").write_text("login,id\nalice,E7\nalice,E8\n")
+    at(with_table, "sources.idp.identity.subject", "lookup('staff', claims.sub).whatever")
+    fault = only_fault(with_table)
+    assert fault.path == "tables.staff.file"
+    assert "line 3 has the key of a row above it" in fault.problem
+
+
+def test_a_tables_content_is_part_of_the_configuration(with_table, loaded, tmp_path):
+    before = loaded(with_table)
+    (tmp_path / "staff.csv").write_text("login,id,site\nalice,E8,home\n")
+    after = loaded(with_table)
+    changed = {name for name, found in after.fingerprints().items() if before.fingerprints()[name] != found}
+    assert changed == {"table/staff"}
+    assert before.revision != after.revision
+
+
 def test_rules_may_read_what_any_source_gives_a_faulty_or_disabled_one_too(two_sources, loaded, faults):
     two_sources["sources"]["other"]["identity"]["tenant"] = "claims.tid"
     two_sources["sources"]["other"]["enabled"] = False

@@ -1,0 +1,151 @@
+"""A table of a trusted third party over HTTP: one question for each row, kept for a while.
+
+What goes wrong elsewhere, and is ruled out here: a key that chooses the path (`../admin`) or the host; an outage that
+reads as "no such user"; a slow answer that takes all threads with it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from base64 import b64encode
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as Late
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import quote
+
+from sts.errors import SOURCE_UNREACHABLE, Refusal
+from sts.jose import UnfitError, strict_json
+from sts.model import Row
+from sts.trust.fetch import Bounds, Fetcher, UnreachableError
+from sts.trust.upstream import PATIENCE, Upstream
+
+BOUNDS: Final = Bounds(connect=1.0, read=2.0, total=3.0, body=16_384)
+MAX_KEPT: Final = 4096
+"""Rows that are kept, the missing ones too; the one that was not used for longest goes first."""
+MISSING_FOR: Final = 5.0
+"""Seconds at most for which "no such row" is believed: somebody may just have been added."""
+_KEY: Final = "{key}"
+_OK, _NOT_FOUND = 200, 404
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Whom to ask: `url` with `{key}` in its path or query, HTTP Basic with `client_id` and `client_secret` if any.
+
+    `ttl` is for how many seconds a row is believed at most.
+    """
+
+    url: str
+    method: str
+    client_id: str | None
+    client_secret: str | None = field(repr=False)
+    ttl: float
+
+
+class HttpTable:
+    """A `Table` at an endpoint. Several requests for one row ask once; `upstream` bounds who waits there."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        fetcher: Fetcher,
+        upstream: Upstream,
+        clock: Callable[[], float],
+        *,
+        max_waiters: int,
+    ) -> None:
+        self._endpoint, self._fetcher, self._upstream, self._clock = endpoint, fetcher, upstream, clock
+        self._kept: OrderedDict[str, tuple[Row | None, float]] = OrderedDict()
+        self._flights: dict[str, Future[Row | None]] = {}
+        self._lock = threading.Lock()
+        self._waiters = threading.BoundedSemaphore(max_waiters)
+
+    @property
+    def trouble(self) -> str:
+        """Why the last question was not answered, "" if it was; for operators."""
+        return self._upstream.trouble
+
+    def row(self, key: str, now: float) -> Row | None:
+        """As Table says: kept, or asked for."""
+        if key in {"", ".", ".."}:  # percent-encoding leaves dots, and a path with them is another path
+            return None
+        with self._lock:
+            kept = self._kept.get(key)
+            # An end that is further away than any row's is none: the clock was set back.
+            if kept is not None and now < kept[1] <= now + max(self._endpoint.ttl, MISSING_FOR):
+                self._kept.move_to_end(key)
+                return kept[0]
+            flight = self._flights.get(key)
+            own: Future[Row | None] | None = None
+            if flight is None:
+                own = self._flights[key] = Future()
+        if own is not None:
+            return self._fly(key, own)
+        return self._join(flight) if flight is not None else None
+
+    def close(self) -> None:
+        """Close the kept connections; what is under way goes on."""
+        self._fetcher.close()
+
+    def _fly(self, key: str, own: Future[Row | None]) -> Row | None:
+        try:
+            row, until = self._upstream.call(lambda: self._ask(key))
+        except Exception as error:
+            with self._lock:
+                del self._flights[key]
+            why = str(error) if isinstance(error, UnreachableError) else "fault"
+            refusal = Refusal(SOURCE_UNREACHABLE, why=why)
+            own.set_exception(refusal)
+            if isinstance(error, UnreachableError):
+                raise refusal from None
+            raise
+        with self._lock:
+            del self._flights[key]
+            self._kept[key] = (row, until)
+            self._kept.move_to_end(key)
+            while len(self._kept) > MAX_KEPT:
+                self._kept.popitem(last=False)
+        own.set_result(row)
+        return row
+
+    def _join(self, flight: Future[Row | None]) -> Row | None:
+        if not self._waiters.acquire(blocking=False):
+            raise Refusal(SOURCE_UNREACHABLE, why="too many requests wait for this row")
+        try:
+            return flight.result(PATIENCE + 1)
+        except Late:
+            raise Refusal(SOURCE_UNREACHABLE, why="no answer in time") from None
+        except Refusal as refusal:
+            raise Refusal(refusal.reason, **refusal.facts) from None  # one exception in two threads mixes traces
+        finally:
+            self._waiters.release()
+
+    def _ask(self, key: str) -> tuple[Row | None, float]:
+        endpoint = self._endpoint
+        url = endpoint.url.replace(_KEY, quote(key, safe=""))
+        headers = {"Accept": "application/json"}
+        if endpoint.client_id is not None:
+            login = f"{endpoint.client_id}:{endpoint.client_secret}".encode()
+            headers["Authorization"] = f"Basic {b64encode(login).decode()}"
+        body = None
+        if endpoint.method == "POST":
+            headers["Content-Type"] = "application/json"
+            body = json.dumps({"key": key}).encode()
+        answer = self._fetcher.ask(endpoint.method, url, headers, body)
+        life = endpoint.ttl if answer.max_age is None else min(endpoint.ttl, answer.max_age)
+        now = self._clock()
+        if answer.status == _NOT_FOUND:
+            return None, now + min(life, MISSING_FOR)
+        if answer.status != _OK:
+            raise UnreachableError(f"it answered {answer.status}")
+        try:
+            found = strict_json(answer.body)
+        except UnfitError as error:
+            raise UnreachableError(f"its answer cannot be used: {error}") from None
+        if not isinstance(found, dict):
+            raise UnreachableError("its answer is no JSON object")
+        return Row(found, now + life), now + life

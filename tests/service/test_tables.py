@@ -1,0 +1,124 @@
+"""Look-ups in a running service: a file that is reloaded, a third party that fails, and what stays in the cache."""
+
+import http.server
+import json
+import threading
+
+import pytest
+from harness import Idp, Service, decoded, minimal, wait_for
+
+
+class People:
+    """A trusted third party's API: GET /people/<key>."""
+
+    def __init__(self):
+        self.rows, self.status, self.asked = {}, 200, []
+        people = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                people.asked.append((self.path, self.headers.get("Authorization")))
+                row = people.rows.get(self.path.removeprefix("/people/"))
+                body = json.dumps(row).encode() if row is not None else b""
+                self.send_response(people.status if row is not None or people.status != 200 else 404)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                """Be quiet."""
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}/people/{{key}}"
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+STAFF = "external_id,employee_id\nalice,E7\nbob,E8\n"
+
+
+@pytest.fixture
+def people():
+    people = People()
+    yield people
+    people.close()
+
+
+@pytest.fixture
+def provider():
+    provider = Idp()
+    yield provider
+    provider.close()
+
+
+@pytest.fixture
+def service(provider, people, configured, tmp_path):
+    (tmp_path / "employees.csv").write_text(STAFF)
+    text = configured(
+        minimal(provider),
+        {
+            "workers": 1,
+            "tables/employees": {"file": "employees.csv", "key": "external_id"},
+            "tables/hr": {"url": people.url, "client_id": "sts", "client_secret": "hush", "cache_ttl": "1s"},
+            "sources/corporate-idp/identity/subject": "lookup('employees', claims.sub).employee_id",
+            "audiences/billing/claims": {"cost_centre": "lookup('hr', identity.subject).cost_centre"},
+            "audiences/billing/allow": "true",
+        },
+    )
+    service = Service(tmp_path, text)
+    yield service
+    assert service.stop() == 0, service.log()
+
+
+def test_an_external_id_becomes_the_internal_one_and_a_reload_reads_the_file_anew(service, provider, tmp_path):
+    token = provider.token(sub="alice")
+    first = service.exchange(token)
+    assert decoded(first.token)[1]["sub"] == "E7"
+    assert service.exchange(token).token == first.token  # from the cache
+    (tmp_path / "employees.csv").write_text(STAFF.replace("E7", "E70"))
+    assert service.exchange(token).token == first.token  # nobody reads it before a reload
+    assert service.reload()["event"] == "reloaded"
+    assert decoded(service.exchange(token).token)[1]["sub"] == "E70"
+
+
+def test_a_faulty_file_refuses_the_reload_and_the_old_rows_stay(service, provider, tmp_path):
+    (tmp_path / "employees.csv").write_text(STAFF + "alice,E9\n")
+    assert service.reload()["event"].startswith("reload refused")
+    assert decoded(service.exchange(provider.token(sub="alice")).token)[1]["sub"] == "E7"
+
+
+def test_nobody_in_the_table_is_nobody(service, provider):
+    answer = service.exchange(provider.token(sub="mallory"))
+    assert (answer.status, answer.reason) == (400, "no_mapping")
+    assert service.forward(provider.token(sub="mallory")).status == 403
+    event = service.events()[-1]
+    assert event["reason"] == "no_mapping"
+    assert "mallory" not in json.dumps(event)
+
+
+def test_a_third_party_says_what_a_claim_holds(service, provider, people):
+    people.rows["E7"] = {"cost_centre": "4711"}
+    token = provider.token(sub="alice", scope="billing:read", roles=["accountant"])
+    first = service.exchange(token, "billing")
+    assert decoded(first.token)[1]["cost_centre"] == "4711"
+    assert people.asked == [("/people/E7", "Basic c3RzOmh1c2g=")]
+    people.rows["E7"] = {"cost_centre": "4712"}
+    wait_for(lambda: decoded(service.exchange(token, "billing").token)[1]["cost_centre"] == "4712", 5)
+
+
+def test_a_third_party_that_fails_is_503_and_never_a_missing_row(service, provider, people):
+    people.rows["E7"], people.status = {"cost_centre": "4711"}, 500
+    token = provider.token(sub="alice", scope="billing:read orders:read", roles=["accountant"])
+    answer = service.exchange(token, "billing")
+    assert (answer.status, answer.reason) == (503, "source_unreachable")
+    assert service.exchange(token).status == 200  # orders looks nothing up there
+    people.status = 200
+    assert service.exchange(token, "billing").status == 200
+    people.rows.clear()
+    wait_for(lambda: service.exchange(token, "billing").reason == "no_mapping", 5)
