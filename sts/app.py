@@ -22,6 +22,8 @@ from sts.cache.tokens import Entry, TokenCache
 from sts.clients.directory import Clients
 from sts.clients.failures import Failures
 from sts.credentials.certificate import CertificateKind, CertificateSource, CertificateSourceAtWork
+from sts.credentials.introspected import Known, Stores
+from sts.credentials.introspection import Introspections, tell
 from sts.credentials.jwt import JwtKind, JwtSource, JwtSourceAtWork
 from sts.credentials.kind import Source
 from sts.credentials.own import OwnTokens
@@ -51,6 +53,10 @@ from sts.trust.recipients import Recipient, Recipients
 Clock = Callable[[], float]
 
 CACHE_LABEL: Final = "token cache key"
+ACTIVE_BYTES: Final = 8_000_000
+"""Memory of each worker for what servers said of active tokens."""
+INACTIVE_BYTES: Final = 1_000_000
+"""Memory of each worker for tokens that are not active."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,9 @@ class App:
         self.recipients = Recipients(clock, waiters, self.issuers.all_waiters, metrics_of_recipients)
         self.own_keys = OwnKeys(lambda now: self.keyring.jwks(now), clock)  # noqa: PLW0108 - explain has none
         self.authorities = Authorities(clock, ocsp_asked)
+        answers: tuple[Memory[Known], Memory[Known]] = (Memory(ACTIVE_BYTES), Memory(INACTIVE_BYTES))
+        stores = Stores(*answers, self.tokens.waiters)
+        self.introspections = Introspections(time.monotonic, stores, waiters, self.issuers.all_waiters, tell)
         self.failures = Failures(time.monotonic, metrics.client_limited)
         self._opa: tuple[OpaSettings, OpaServer] | None = None
         self.tables = Tables(clock, waiters, settings.redis)
@@ -140,8 +149,9 @@ class App:
             for name, source in enabled.items()
             if isinstance(source, CertificateSource)
         }
-        kinds = (JwtKind([*jwt.values(), own]), CertificateKind(certificates.values()))
-        return Sources(kinds, {**jwt, **certificates, own.name: own})
+        opaque_kind, opaque = self.introspections.at_work(settings.sources)
+        kinds = (JwtKind([*jwt.values(), own]), opaque_kind, CertificateKind(certificates.values()))
+        return Sources(kinds, {**jwt, **opaque, **certificates, own.name: own})
 
     def _recipients(self, settings: Settings) -> dict[str, Recipient]:
         """The backends that tokens are encrypted for, by audience."""

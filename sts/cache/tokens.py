@@ -165,7 +165,8 @@ class TokenCache:
         self._published = published
         self._recipient_current = recipient_current
         self._patience = patience
-        self._waiters = threading.BoundedSemaphore(max_waiters)
+        self.waiters = threading.BoundedSemaphore(max_waiters)
+        """What all share that wait for somebody else's answer, to the same request or to the same question."""
         self._flights: dict[tuple[bytes, tuple[str, ...]], _Flight] = {}
 
     def find(self, key: bytes, parts: tuple[str, ...], sources: KeysInForce, now: float) -> Issued | None:
@@ -222,12 +223,12 @@ class TokenCache:
 
     def _wait(self, flight: _Flight) -> bool:
         """Wait for somebody else's token; whether it is worth a look."""
-        if not self._waiters.acquire(blocking=False):
+        if not self.waiters.acquire(blocking=False):
             return False
         try:
             return flight.landed.wait(self._patience)
         finally:
-            self._waiters.release()
+            self.waiters.release()
 
     def _make(
         self,

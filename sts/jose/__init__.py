@@ -20,7 +20,17 @@ from sts.jose.jwe import (
     make_pair,
 )
 from sts.jose.jwk import SUPPORTED, Algorithm, KeySet, VerifyKey, import_jwk, import_jwks, thumbprint
-from sts.jose.jws import MAX_TOKEN, Compact, compact, looks_signed, media_type, parse, text_or_texts, verify
+from sts.jose.jws import (
+    MAX_TOKEN,
+    Compact,
+    check_claims,
+    compact,
+    looks_signed,
+    media_type,
+    parse,
+    text_or_texts,
+    verify,
+)
 from sts.jose.strict import UnfitError, strict_json
 
 __all__ = [
@@ -36,6 +46,7 @@ __all__ = [
     "KeySet",
     "UnfitError",
     "VerifyKey",
+    "check_claims",
     "compact",
     "encrypt",
     "import_encryption_jwk",

@@ -71,7 +71,7 @@ def parse(token: str, max_bytes: int = MAX_TOKEN) -> Compact:
     if not signature:
         raise Refusal(BAD_SIGNATURE, why="the signature is empty")
     claims = _read_object(payload, "claims")
-    _check_claims(claims)
+    check_claims(claims)
     return Compact(algorithm, header.get("kid"), header, claims, signing_input, _decode(signature, "signature"))
 
 
@@ -170,8 +170,11 @@ def _check_header(header: dict[str, Any]) -> str:
     return algorithm
 
 
-def _check_claims(claims: dict[str, Any]) -> None:
-    """Check the types of the registered claims that are there; which of them must be there, the source says."""
+def check_claims(claims: Mapping[str, Any]) -> None:
+    """Check the types of the registered claims that are there; which of them must be there, the source says.
+
+    Raises MALFORMED.
+    """
     for name in _NUMBERS:  # a bool is an int to Python, but no NumericDate (RFC 7519 §2)
         if name in claims and not (type(claims[name]) in (int, float) and abs(claims[name]) <= _MAX_NUMBER):
             raise Refusal(MALFORMED, why="a claim is not a number of seconds", claim=name)

@@ -96,6 +96,9 @@ class Metrics:
         self._cache_evictions = Counter("sts_cache_evictions", "Tokens evicted for want of room.", registry=own)
         self._fetches = Counter("sts_jwks_fetches", "Fetches of issuers' keys.", ["source", "outcome"], registry=own)
         self._opa = Counter("sts_opa_questions", "Questions to OPA.", ["outcome"], registry=own)
+        self._introspections = Counter(
+            "sts_introspections", "Questions about opaque tokens.", ["source", "outcome"], registry=own
+        )
         self._reloads = Counter("sts_reloads", "Reloads of the configuration.", ["outcome"], registry=own)
         self._audit_failures = Counter("sts_audit_failures", "Audit events that were not written.", registry=own)
         self._unknown = Counter("sts_unknown_parameters", "Unknown parameters, ignored at /token.", registry=own)
@@ -139,6 +142,10 @@ class Metrics:
     def opa_asked(self, outcome: str) -> None:
         """Count a question to OPA: "answered", whatever the answer, or "failed"."""
         self._opa.labels(outcome).inc()
+
+    def introspected(self, source: str, outcome: str) -> None:
+        """Count what came of asking about a source's opaque token; `outcome` is one of a few fixed words."""
+        self._introspections.labels(source, outcome).inc()
 
     def reloaded(self, outcome: str) -> None:
         """Count a reload: "accepted" or "refused"."""

@@ -67,6 +67,7 @@ def test_two_requests_share_a_key_if_and_only_if_they_mean_the_same(one, other):
 @given(requests, st.data())
 @settings(max_examples=200)
 def test_changing_any_one_input_changes_the_key(request, data):
+    """CA-01."""
     name = data.draw(st.sampled_from(sorted(request)))
     other = request | {name: data.draw(requests)[name]}
     assert (key_of_request(request) == key_of_request(other)) == (meaning(request) == meaning(other))
@@ -74,6 +75,7 @@ def test_changing_any_one_input_changes_the_key(request, data):
 
 @given(requests, st.randoms(use_true_random=False))
 def test_the_order_and_repetition_of_sets_do_not_count(request, random):
+    """CA-02."""
     shuffled = dict(request)
     for name in ("audiences", "resources", "scopes"):
         if request[name] is not None:
@@ -108,6 +110,7 @@ def test_the_order_and_repetition_of_sets_do_not_count(request, random):
     ids=str,
 )
 def test_each_input_of_the_decision_is_in_the_key(key_of, change):
+    """CA-01."""
     keys = {key_of(), key_of(**change), key_of(facts=(("ip", "10.0.0.1"),))}
     assert len(keys) == 3
 
@@ -127,6 +130,7 @@ def test_each_input_of_the_decision_is_in_the_key(key_of, change):
     ids=str,
 )
 def test_no_text_can_stand_for_a_separator(key_of, one, other):
+    """CA-02."""
     assert key_of(**one) != key_of(**other)
 
 
@@ -163,6 +167,7 @@ def move_part(world, index):
     ids=["client", "source", "audience", "another part", "a part less", "issuer's key", "our key", "life"],
 )
 def test_the_change_of_any_one_dependency_is_a_miss(world, issue, change):
+    """CA-07."""
     world.fill(issue)
     assert world.find() is not None
     change(world)
@@ -253,6 +258,7 @@ def grant_and_principal(*, min_remaining, fresh_until, keep=True, proof_key="pro
 def test_a_token_is_kept_until_too_little_life_is_left_or_its_causes_are_stale(
     issue, min_remaining, fresh_until, until
 ):
+    """CA-03."""
     issued, _ = issue(exp=NOW + 300)
     principal, grant = grant_and_principal(min_remaining=min_remaining, fresh_until=fresh_until)
     assert Causes.of([(PRESENTED, principal)], grant, issued) == Causes(
@@ -288,6 +294,7 @@ def test_a_door_cannot_change_what_the_next_one_gets(world, issue):
 
 
 def test_a_token_that_may_not_be_kept_is_made_anew_each_time(world, issue):
+    """CA-06."""
     made = [world.fill(lambda: issue(keep=False)) for _ in range(3)]
     assert len({issued.jti for issued in made}) == 3
     assert (world.find(), len(world.memory)) == (None, 0)
@@ -308,6 +315,8 @@ def test_time_that_passed_in_the_making_counts(world, issue):
 
 
 def test_a_refusal_is_not_remembered(world, issue):
+    """CA-08."""
+
     def refuse():
         raise Refusal(SOURCE_UNREACHABLE)
 
@@ -409,11 +418,11 @@ def test_nobody_waits_longer_than_the_patience_for_somebody_else(world, issue):
 
 
 def test_no_more_than_a_few_wait_at_once_and_the_others_go_their_own_way(world, issue):
-    world.cache._waiters = threading.BoundedSemaphore(2)
+    world.cache.waiters = threading.BoundedSemaphore(2)
     crowd = Crowd(world, 6).run(issue, makers=4)
     assert len(crowd.calls) == 4
     assert len({issued.jti for issued in crowd.results}) == 4
-    assert world.cache._waiters._value == 2  # the places are free again
+    assert world.cache.waiters._value == 2  # the places are free again
 
 
 def test_who_waits_judges_the_token_by_the_keys_of_that_moment(world, issue):

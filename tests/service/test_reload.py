@@ -202,6 +202,7 @@ NO_BILLING = {
 def test_what_is_disabled_or_gone_gets_nothing_not_even_from_the_cache(
     service, provider, change, changes, ask, status, reason
 ):
+    """CA-07."""
     tokens = provider.token(), provider.token(iss=OTHER)
     assert ASKS[ask](service, *tokens).status == 200
     change(changes)

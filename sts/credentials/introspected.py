@@ -1,0 +1,179 @@
+"""What a server says of an opaque token: asked once, believed for a while, read strictly (RFC 7662 §2.2)."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as Late
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from sts.errors import BAD_TYPE, MALFORMED, SOURCE_UNREACHABLE, Refusal
+from sts.jose import UnfitError, check_claims, strict_json, text_or_texts
+
+NEGATIVE_TTL: Final = 5.0
+"""Seconds for which a token that is not active is not asked about again."""
+PATIENCE: Final = 2.0
+"""Seconds that a request waits for the same question of another one before it asks itself."""
+
+ACTIVE: Final = "active"
+INACTIVE: Final = "inactive"
+CACHED: Final = "cached"
+UNREADABLE: Final = "unreadable"
+
+_TEXTS: Final = ("client_id", "username", "token_type", "acr", "token_use")
+_ACCESS: Final = frozenset({"bearer", "dpop", "access_token", "urn:ietf:params:oauth:token-type:access_token"})
+"""What `token_type` may say of an access token, in lower case: how it is used (RFC 6749 §7.1), or that it is one."""
+_OTHER_USES: Final = frozenset({"refresh_token", "refresh", "id_token", "id", "offline"})
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A server's answer: its bytes, b"" for a token that is not active; believed `until` then (Unix seconds)."""
+
+    body: bytes = field(repr=False)
+    until: float
+
+
+class Store(Protocol):
+    """Where answers are kept: bounded, and never handed out after their life."""
+
+    def get(self, key: bytes, now: float) -> Known | None:
+        """The answer kept under `key`, None where its life is over."""
+
+    def put(self, key: bytes, value: Known, *, size: int, ends: float, now: float) -> None:
+        """Keep an answer of `size` bytes until `ends`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What all sources of one worker share.
+
+    Two stores, so that a flood of made-up tokens cannot push out what is known of good ones (CA-08); `waiters` bounds
+    how many requests wait for the same question of another one.
+    """
+
+    active: Store
+    inactive: Store
+    waiters: threading.BoundedSemaphore
+
+
+class Answers:
+    """The answers of one server: each token is asked about once at a time, and not again for `ttl` seconds.
+
+    `ask` is the question; `notice` hears of each outcome. The key is an HMAC under a secret of this object alone, so
+    that it covers the server, its credentials and the source, and a dump of memory's keys tells no token.
+    """
+
+    def __init__(
+        self, ask: Callable[[str], bytes], ttl: float, stores: Stores, notice: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._ask, self._ttl, self._stores, self._notice = ask, ttl, stores, notice
+        self._secret = os.urandom(32)
+        self._flights: dict[bytes, Future[Known]] = {}
+
+    def about(self, token: str, now: float) -> Known:
+        """What is known of `token`, now or after one question. Raises SOURCE_UNREACHABLE.
+
+        An answer counts from before its question was sent. It is never handed out after that and its life, whatever
+        becomes of the server.
+        """
+        key = hmac.digest(self._secret, token.encode("ascii"), "sha256")
+        known = self._find(key, now)
+        if known is not None:
+            return known
+        own: Future[Known] = Future()
+        flight = self._flights.setdefault(key, own)
+        if flight is own:
+            return self._lead(key, token, now, own)
+        shared = self._wait(flight)
+        # A `cache_ttl` of nothing means a question of one's own for each request.
+        return shared if shared is not None and now < shared.until else self._learn(key, token, now)
+
+    def _find(self, key: bytes, now: float) -> Known | None:
+        known = self._stores.active.get(key, now) or self._stores.inactive.get(key, now)
+        if known is not None:
+            self._notice(CACHED)
+        return known
+
+    def _lead(self, key: bytes, token: str, now: float, own: Future[Known]) -> Known:
+        try:
+            # Another flight may have landed between our look-up and here.
+            known = self._find(key, now) or self._learn(key, token, now)
+        except BaseException as error:
+            own.set_exception(error)
+            raise
+        else:
+            own.set_result(known)
+            return known
+        finally:
+            del self._flights[key]
+
+    def _wait(self, flight: Future[Known]) -> Known | None:
+        """Somebody else's answer; None where it is not worth the wait. Its failure is ours too."""
+        if not self._stores.waiters.acquire(blocking=False):
+            return None
+        try:
+            return flight.result(PATIENCE)
+        except Late:
+            return None
+        except Refusal as refusal:
+            raise Refusal(refusal.reason, **refusal.facts) from None
+        finally:
+            self._stores.waiters.release()
+
+    def _learn(self, key: bytes, token: str, now: float) -> Known:
+        body = self._ask(token)
+        try:
+            claims = parse(body)
+        except Refusal:
+            self._notice(UNREADABLE)
+            raise
+        if claims.get("active") is not True:  # the text "true" or the number 1 is no promise (RFC 7662 §2.2)
+            self._notice(INACTIVE)
+            known = Known(b"", now + min(NEGATIVE_TTL, self._ttl))
+            self._stores.inactive.put(key, known, size=0, ends=known.until, now=now)
+            return known
+        self._notice(ACTIVE)
+        known = Known(body, now + self._ttl)
+        end = claims.get("exp")
+        ends = min(known.until, end) if isinstance(end, int | float) else known.until
+        self._stores.active.put(key, known, size=len(body), ends=ends, now=now)
+        return known
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """Read an answer. Raises SOURCE_UNREACHABLE where it cannot be read in one way only: no verdict on the token."""
+    try:
+        answer = strict_json(body)
+    except UnfitError as error:
+        raise Refusal(SOURCE_UNREACHABLE, why=f"the answer cannot be read: {error}") from None
+    if not isinstance(answer, dict):
+        raise Refusal(SOURCE_UNREACHABLE, why="the answer is no object")
+    return answer
+
+
+def check_answer(claims: Mapping[str, Any]) -> None:
+    """Check what an active token's answer says, member by member, as strictly as a JWT's claims (IN-04).
+
+    Which of them must be there, and whether they are good for us, is for the source and for `admit`. Raises MALFORMED
+    for a member of another type, BAD_TYPE for a token that is no access token: servers introspect refresh tokens too,
+    and call them active.
+    """
+    check_claims(claims)
+    for name in _TEXTS:
+        if not isinstance(claims.get(name, ""), str):
+            raise Refusal(MALFORMED, why="a member of the answer is not a text", member=name)
+    for name in ("scope", "amr"):
+        if name in claims:
+            text_or_texts(claims[name], name)
+    token_type = claims.get("token_type", "bearer").lower()
+    use = claims.get("token_use", "access_token").lower()
+    kind = claims.get("typ", "")
+    if token_type not in _ACCESS or use in _OTHER_USES or (isinstance(kind, str) and kind.lower() in _OTHER_USES):
+        raise Refusal(BAD_TYPE, why="the server says that it is no access token")
+    if token_type == "dpop" and "cnf" not in claims:  # noqa: S105 - the name of a scheme
+        raise Refusal(BAD_TYPE, why="a DPoP token without its key")

@@ -1,0 +1,135 @@
+"""One server that says what its opaque tokens mean (RFC 7662): asked in bounded time, as the client we are there."""
+
+from __future__ import annotations
+
+import threading
+from base64 import b64encode
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import quote, urlencode
+
+from sts.errors import SOURCE_UNREACHABLE, Refusal
+from sts.jose import UnfitError, strict_json
+from sts.trust.fetch import Answer, Bounds, Fetcher, UnreachableError
+from sts.trust.upstream import Upstream
+
+MAX_ANSWER: Final = 65_536
+"""Bytes of an answer."""
+UNREACHABLE: Final = "unreachable"
+UNAUTHORIZED: Final = "unauthorized"
+
+Notice = Callable[[str, str, str], None]
+"""Hears of what came of a question: the source's name, one of a few fixed words, and why where it failed."""
+
+_OK: Final = 200
+_OUR_CREDENTIALS: Final = frozenset({401, 403})
+_BAD_REQUEST: Final = 400
+_BUSY: Final = 429
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """An introspection endpoint as one source configures it; `ca` is PEM, None for the system's certificates."""
+
+    source: str
+    endpoint: str
+    client_id: str
+    client_secret: str = field(repr=False)
+    ca: str | None = field(repr=False)
+
+
+class Introspection:
+    """Asks one server what a token means. Bounded as `Upstream` is; nothing is kept here."""
+
+    def __init__(
+        self,
+        server: Server,
+        monotonic: Callable[[], float],
+        *,
+        max_waiters: int,
+        all_waiters: threading.BoundedSemaphore | None = None,
+        notice: Notice = lambda _source, _outcome, _why: None,
+    ) -> None:
+        self._server = server
+        self._notice = notice
+        self._upstream = Upstream(monotonic, max_waiters=max_waiters, all_waiters=all_waiters)
+        self._fetcher = Fetcher(server.ca, Bounds(body=MAX_ANSWER))
+        self._headers = {
+            "Authorization": _basic(server.client_id, server.client_secret),
+            "Content-Type": "application/x-www-form-urlencoded",
+            "Accept": "application/json",
+        }
+
+    @property
+    def trouble(self) -> str:
+        """Why the last question had no answer, "" if it had one; for operators."""
+        return self._upstream.trouble
+
+    def ask(self, token: str) -> bytes:
+        """What the server says of `token`: the body of its answer, which begins as a JSON object does.
+
+        Raises SOURCE_UNREACHABLE whenever there is no such answer, whatever the reason: that is never a verdict on the
+        token (RFC 7662 §2.3).
+        """
+        body = urlencode({"token": token, "token_type_hint": "access_token"}).encode()
+        try:
+            answer = self._upstream.call(lambda: self._question(body))
+        except UnreachableError as error:
+            raise Refusal(SOURCE_UNREACHABLE, why=str(error), source=self._server.source) from None
+        if answer.status != _OK:
+            raise Refusal(SOURCE_UNREACHABLE, why=f"it answered {answer.status}", source=self._server.source)
+        return answer.body
+
+    def close(self) -> None:
+        """Close the connections that are kept; who asks again opens a new one."""
+        self._fetcher.close()
+
+    def _question(self, body: bytes) -> Answer:
+        """Send one question. Raises UnreachableError for what is the server's trouble with everybody.
+
+        Any other status is an answer to this one question, so it does not count against the server: a token that it
+        chokes on must not keep the others from it.
+        """
+        outcome = UNREACHABLE
+        try:
+            answer = self._fetcher.ask("POST", self._server.endpoint, self._headers, body)
+            if _refuses_us(answer):
+                outcome = UNAUTHORIZED
+            _check(answer)
+        except UnreachableError as error:
+            self._notice(self._server.source, outcome, str(error))
+            raise
+        if answer.status != _OK:
+            self._notice(self._server.source, outcome, f"it answered {answer.status}")
+        return answer
+
+
+def _check(answer: Answer) -> None:
+    """Raise UnreachableError for an answer that says nothing of the token and something of the server."""
+    if _refuses_us(answer):
+        raise UnreachableError(f"it refuses our own credentials ({answer.status})")
+    if answer.status == _OK and not answer.body.lstrip().startswith(b"{"):
+        raise UnreachableError("its answer is no JSON object")
+    if answer.status != _OK and (answer.status // 100 != 4 or answer.status == _BUSY):
+        raise UnreachableError(f"it answered {answer.status}")
+
+
+def _refuses_us(answer: Answer) -> bool:
+    """Whether the server does not take us for its client (RFC 7662 §2.3, RFC 6749 §5.2)."""
+    if answer.status != _BAD_REQUEST:
+        return answer.status in _OUR_CREDENTIALS
+    try:
+        said = strict_json(answer.body)
+    except UnfitError:
+        return False
+    return isinstance(said, dict) and said.get("error") in ("invalid_client", "unauthorized_client")
+
+
+def _basic(client_id: str, secret: str) -> str:
+    """Both halves are form-encoded before they are joined (RFC 6749 §2.3.1), since either may hold a colon.
+
+    A space becomes `%20` and not `+`: every server reads that alike, and some take a `+` for itself.
+    """
+    halves = (quote(half, safe="") for half in (client_id, secret))
+    return "Basic " + b64encode(":".join(halves).encode()).decode()
