@@ -29,7 +29,7 @@ class Pair:
         }[kind]()
         writer = {"P-256": ECAlgorithm.to_jwk, "X25519": _x25519, "RSA": RSAAlgorithm.to_jwk}[kind]
         members = {"kid": kid or secrets.token_hex(8), "use": "enc", **members}
-        self.kid = members["kid"]
+        self.kid, self.public = members["kid"], key.public_key()
         self.private = {**_jwk(writer, key), **members}
         self.jwk = {**_jwk(writer, key.public_key()), **members}
         self.pem = key.private_bytes(
