@@ -19,8 +19,10 @@ from sts.app_tables import Tables
 from sts.audit import AuditLog
 from sts.cache.memory import Memory
 from sts.cache.tokens import Entry, TokenCache
-from sts.clients.directory import Clients
+from sts.clients.access_token import AccessTokenClient
+from sts.clients.directory import Clients, World
 from sts.clients.failures import Failures
+from sts.credentials.bearer import Bearers
 from sts.credentials.certificate import CertificateKind, CertificateSource, CertificateSourceAtWork
 from sts.credentials.introspected import Known, Stores
 from sts.credentials.introspection import Introspections, tell
@@ -39,6 +41,7 @@ from sts.exchange import Exchange
 from sts.jose import SUPPORTED
 from sts.labels import DeploymentSecret
 from sts.mint.minter import Minter
+from sts.policy.admit import admit
 from sts.policy.consent import Consent
 from sts.policy.decide import Policy
 from sts.policy.rules import AudienceRules, RouteRules, SourceRules
@@ -117,7 +120,7 @@ class App:
         recipients = self._recipients(settings)
         exchange = Exchange(
             revision=settings.revision,
-            clients=Clients(settings.clients, self.failures),
+            clients=Clients(settings.clients, self.failures, self._world(settings, sources)),
             sources=sources,
             policy=replace(policy(settings, self._stamped(settings)), opa=self._opa_of(settings)),
             tables=self.tables.put(settings.tables),
@@ -134,6 +137,18 @@ class App:
         )
         token_door = TokenDoor(Proxies(settings.proxies))
         return Revision(settings, exchange, token_door, door, sources.by_name, recipients)
+
+    def _world(self, settings: Settings, sources: Sources) -> World:
+        """What callers' ways of proving themselves need."""
+        issuers = {client.source for client in settings.clients.values() if isinstance(client, AccessTokenClient)}
+        at_work = [one for name, one in sources.by_name.items() if name in issuers and isinstance(one, JwtSourceAtWork)]
+        return World(
+            issuer=settings.issuer,
+            keys=self.issuers.keys,
+            tokens=Bearers(at_work, settings.issuer, admit),
+            marks=None,
+            clock=self.clock,
+        )
 
     def _sources(self, settings: Settings) -> Sources:
         """Put the enabled sources to work, each as its kind wants it."""

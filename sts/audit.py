@@ -20,7 +20,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from sts.errors import Reason
-from sts.model import Ask, Caller, Credential, DoorName, Issued, Presented
+from sts.model import Ask, Credential, DoorName, Issued, Presented
+from sts.model_caller import Caller
 from sts.options import ConfigFile, Section
 from sts.telemetry import Metrics, log, mask
 

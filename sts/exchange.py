@@ -18,7 +18,8 @@ from sts.clients.directory import Clients
 from sts.credentials.sources import Sources
 from sts.errors import INTERNAL_ERROR, Reason, Refusal
 from sts.mint.minter import Minter
-from sts.model import Ask, Caller, Client, Credential, DoorName, Incoming, Issued, Presented, Reply
+from sts.model import Ask, Client, Credential, DoorName, Incoming, Issued, Presented, Reply
+from sts.model_caller import Caller
 from sts.policy.consent import Target
 from sts.policy.decide import Policy
 from sts.policy.tables import Rows, Table
@@ -102,7 +103,9 @@ class Exchange:
         """Prove what was presented, the subject's credential and an actor's, judge it, decide, and mint."""
         proven = [(one, self.sources.prove(one, self.clock())) for one in presented]
         now = self.clock()  # proving may have waited
-        admitted, *actor = [self.policy.admit(found, self.sources.limits(one), now) for one, found in proven]
+        admitted, *actor = [
+            self.policy.admit(found, self.sources.limits(one), now, ask.certificate) for one, found in proven
+        ]
         rows = Rows(self.tables, self.clock)
         for one in actor:
             admitted = rows.given(partial(self.policy.delegate, admitted, one, rows))

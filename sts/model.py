@@ -1,8 +1,8 @@
 """The frozen values that travel along the way of a request, named by how far they are trusted.
 
-`Incoming` and `Ask` are what came in; `Caller` and `Presented` are claims that nobody has proven yet. A `Client` comes
-only from a proof of the caller, a `Principal` only from a proof of the credential, a `Grant` only from the decision,
-and the minter takes only a `Grant`. Times are Unix seconds.
+`Incoming` and `Ask` are what came in; `Presented`, like a `Caller` (sts.model_caller), is a claim that nobody has
+proven yet. A `Client` comes only from a proof of the caller, a `Principal` only from a proof of the credential, a
+`Grant` only from the decision, and the minter takes only a `Grant`. Times are Unix seconds.
 """
 
 from __future__ import annotations
@@ -74,20 +74,6 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """What a caller says of itself: unproven. `door` is where it knocked; `secret` may be absent.
-
-    `read` is what the door has read of the request to find this, handed back to it by `ask`, so that it is parsed once.
-    """
-
-    door: DoorName
-    unverified_client_id: str
-    secret: str | None = field(repr=False)
-    peer: Peer
-    read: Any = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class Client:
     """A caller that has proven itself. `audiences` and `sources` are names, or `{"*"}` for all.
 
@@ -140,6 +126,10 @@ class Ask:
 
     `credential` is None only for a public route. `scopes` None means "nothing asked"; for a route they are the
     route's own, each of which is required. `actor` is the actor token, where one came along (RFC 8693 §2.1).
+
+    `certificate` is the thumbprint (`x5t#S256`) of the certificate that was proven beside the credential, for one that
+    is bound to it: at `/token` the caller's, at forward-auth the end user's. `caller_certificate` is the caller's own,
+    at both doors: what a minted token may be bound to.
     """
 
     door: DoorName
@@ -151,6 +141,8 @@ class Ask:
     actor: Credential | None = None
     route: str | None = None
     request: RequestFacts | None = None
+    certificate: str | None = None
+    caller_certificate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +266,8 @@ class Grant:
     identity headers for forward-auth. `not_after` ends the token whatever its `ttl`. `src` names the source, where a
     backend may exchange the token again. `keep` says whether the minted token may be cached, `fresh_until` how long.
     `shadow` is what the audiences' rules on trial would have done, by audience. `recipient` is the audience whose
-    backend the token is encrypted for, None where it is only signed.
+    backend the token is encrypted for, None where it is only signed. `bound_to` is the thumbprint of the certificate
+    whose holder alone may use the token (RFC 8705 §3.1), None where anybody may.
     """
 
     client_id: str
@@ -296,6 +289,7 @@ class Grant:
     shadow: Mapping[str, Trial] = field(default_factory=dict)
     recipient: str | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    bound_to: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

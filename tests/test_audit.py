@@ -21,7 +21,8 @@ from sts import audit
 from sts.audit import LINE_BYTES, AuditLog, AuditSettings, subject_hash
 from sts.audit_file import AuditFile
 from sts.errors import CLIENT_REFUSED, EXPIRED, REASONS, UNSAFE_HEADER_VALUE, StartError
-from sts.model import TYPE_ACCESS_TOKEN, Ask, Caller, Credential, Issued, Peer, Presented, Trial
+from sts.model import TYPE_ACCESS_TOKEN, Ask, Credential, Issued, Peer, Presented, Trial
+from sts.model_caller import Caller
 from sts.options import Place
 from sts.telemetry import Log, Metrics
 

@@ -88,7 +88,8 @@ def cache_key(
         f"{len(ask.door)}:{ask.door}{len(client.id)}:{client.id}{len(kind)}:{kind}{len(value)}:{value}"
         f"{_actor(ask.actor)}{_set(ask.audiences)}{_set(ask.resources)}"
         f"{'-' if ask.scopes is None else _set(ask.scopes)}{len(ask.requested_type)}:{ask.requested_type}"
-        f"{'-' if ask.route is None else _set((ask.route,))}{len(facts)};"
+        f"{'-' if ask.route is None else _set((ask.route,))}"
+        f"{_set(tuple(_held(ask)))}{len(facts)};"
     )
     for name, value in facts:
         text += f"{len(name)}:{name}{len(value)}:{value}"
@@ -100,6 +101,12 @@ def _actor(actor: Credential | None) -> str:
     if actor is None:
         return "-"
     return f"{len(actor.token_type)}:{actor.token_type}{len(actor.value)}:{actor.value}"
+
+
+def _held(ask: Ask) -> list[str]:
+    """Which certificates were proven beside the credential, and for whom."""
+    held = (("user", ask.certificate), ("caller", ask.caller_certificate))
+    return [f"{whose}:{thumbprint}" for whose, thumbprint in held if thumbprint is not None]
 
 
 def _set(texts: tuple[str, ...]) -> str:

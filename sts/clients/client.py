@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from sts.model import Peer
-from sts.options import Name, Names, Section
+from sts.options import KeptFile, Name, Names, Section
 
 UNIX: Final = "unix"
 Network = IPv4Network | IPv6Network
@@ -52,10 +53,11 @@ def within(peer: Peer, networks: tuple[Network | str, ...]) -> bool:
 class ClientSettings(Section):
     """One gateway that may ask for tokens."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset(
-        {"gateway_cache", "may_vouch", "jwks_file", "jwks_uri"}
-        | {"ca_file", "san_uri", "san_dns", "subject_dn", "certificates", "uids", "source", "client_id", "transport"}
-    )
+    not_yet: ClassVar[frozenset[str]] = frozenset({"gateway_cache", "may_vouch"})
+    has_forward_auth: ClassVar[bool] = True
+    """Whether a client that proves itself so can do it at forward-auth at all."""
+
+    auth: str
 
     enabled: bool = True
     """`false` refuses the client from the next reload on and voids the tokens it has in the cache."""
@@ -76,3 +78,12 @@ class ClientSettings(Section):
     (Envoy's `X-Forwarded-Client-Cert`) or `nginx` (`X-SSL-Client-Cert` and `X-SSL-Client-Verify`)."""
     profile: str | None = None
     """Which header names its forward-auth requests use: `nginx`. Without it the client has no forward-auth door."""
+
+    @property
+    def handshake_ca(self) -> KeptFile | None:
+        """The CA whose certificates it presents in a TLS handshake with us, None if it presents none."""
+        return None
+
+    def file_faults(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with the files that it names: the key of each, and a sentence."""
+        yield from ()

@@ -11,6 +11,8 @@ from typing import Annotated, Final, Literal, Protocol
 from pydantic import AfterValidator, Field, SecretStr
 
 from sts.clients.client import ClientSettings
+from sts.clients.proof import unproven
+from sts.model_caller import Caller, Evidence
 from sts.options import SecretText
 
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
@@ -65,3 +67,17 @@ def matches(secret: str, expected: tuple[bytes, bytes]) -> bool:
     presented = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
     first, second = expected
     return hmac.compare_digest(presented, first) | hmac.compare_digest(presented, second)
+
+
+class SecretProof:
+    """A client's live secrets as its `Proof`."""
+
+    evidence: Evidence = "secret"
+
+    def __init__(self, expected: tuple[bytes, bytes] = NOBODY) -> None:
+        self._expected = expected
+
+    def prove(self, caller: Caller, now: float) -> None:  # noqa: ARG002 - Proof
+        """As Proof says. An empty secret is none, whatever the configuration holds."""
+        if not matches(caller.secret or "", self._expected) or not caller.secret:
+            raise unproven("wrong secret")

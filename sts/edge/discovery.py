@@ -15,23 +15,36 @@ JWKS_PATH: Final = "/.well-known/jwks.json"
 METADATA_PATHS: Final = ("/.well-known/oauth-authorization-server", "/.well-known/openid-configuration")
 
 
-def metadata(issuer: str) -> dict[str, object]:
+_METHODS: Final = ("client_secret_basic", "client_secret_post")
+_METHODS_OF_TLS: Final = ("tls_client_auth", "self_signed_tls_client_auth")  # RFC 8705 §2.1, §2.2
+
+
+def metadata(issuer: str, *, mutual_tls: bool = False) -> dict[str, object]:
     """The authorization server metadata (RFC 8414 §2); empty lists and what no grant of ours uses are left out.
 
     `response_types_supported` is required, yet there is no front channel: `none` says so. The audiences' scopes are
-    not listed, since they would tell everybody which backends there are.
+    not listed, since they would tell everybody which backends there are. `mutual_tls` says that callers can present a
+    certificate, to us or to a proxy in front.
     """
-    return {
+    document: dict[str, object] = {
         "issuer": issuer,
         "token_endpoint": issuer + PATH,
         "jwks_uri": issuer + JWKS_PATH,
         "grant_types_supported": [GRANT_TYPE],
         "response_types_supported": ["none"],
-        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+        "token_endpoint_auth_methods_supported": [*_METHODS, *(_METHODS_OF_TLS if mutual_tls else ())],
     }
+    if mutual_tls:
+        document["tls_client_certificate_bound_access_tokens"] = True  # where the audience says so (RFC 8705 §3.3)
+    return document
 
 
-def discovery(issuer: str, jwks: Callable[[], Mapping[str, object]], max_age: Callable[[], float]) -> Blueprint:
+def discovery(
+    issuer: str,
+    jwks: Callable[[], Mapping[str, object]],
+    max_age: Callable[[], float],
+    mutual_tls: Callable[[], bool] = lambda: False,
+) -> Blueprint:
     """The public documents. `jwks` is the key set in force, `max_age` how many seconds a verifier may keep it.
 
     An issuer with a path has the metadata under both rules, path appended (OpenID Connect Discovery §4) and path
@@ -39,13 +52,13 @@ def discovery(issuer: str, jwks: Callable[[], Mapping[str, object]], max_age: Ca
     """
     pages = Blueprint("discovery", __name__)
     prefix = urlsplit(issuer).path
-    document = to_json(metadata(issuer))
+    documents = {found: to_json(metadata(issuer, mutual_tls=found)) for found in (False, True)}
 
     def show_jwks() -> Response:
         return _public(to_json(jwks()), "application/jwk-set+json", max_age())
 
     def show_metadata() -> Response:
-        return _public(document, "application/json", max_age())
+        return _public(documents[mutual_tls()], "application/json", max_age())
 
     for path in {JWKS_PATH, prefix + JWKS_PATH}:
         pages.add_url_rule(path, endpoint="jwks", view_func=show_jwks)

@@ -30,7 +30,6 @@ from sts.model import (
     TYPE_ACCESS_TOKEN,
     TYPE_CLIENT_CERTIFICATE,
     Ask,
-    Caller,
     Client,
     Credential,
     DoorName,
@@ -38,6 +37,7 @@ from sts.model import (
     Issued,
     Reply,
 )
+from sts.model_caller import Caller, thumbprint
 from sts.options import Section
 from sts.policy.headers import ABSENT, header_name
 
@@ -87,18 +87,18 @@ class ForwardAuthDoor:
         self._max_token_bytes = dict(max_token_bytes)
 
     def caller(self, incoming: Incoming) -> Caller:
-        """Who the caller says it is: the client id in the path, and `X-Gateway-Secret`.
+        """Who the caller says it is: the client id in the path, and `X-Gateway-Secret`, or its connection without it.
 
-        A doubled secret arrives joined with a comma, which no secret holds: it counts as none. Raises CLIENT_REFUSED.
+        A doubled secret arrives joined with a comma, which no secret holds: it is no good one. Raises CLIENT_REFUSED.
         """
         path = incoming.target.partition("?")[0]
         client_id = path.removeprefix(PATH + "/").partition("/")[0]
         if not path.startswith(PATH + "/") or not _CLIENT_ID.fullmatch(client_id):
             raise Refusal(CLIENT_REFUSED, why="no client id in the path")
         secret = incoming.headers.get("x-gateway-secret")
-        return Caller(self.name, client_id, None if secret and "," in secret else secret, incoming.peer)
+        return Caller(self.name, client_id, "" if secret and "," in secret else secret, incoming.peer)
 
-    def ask(self, incoming: Incoming, caller: Caller, client: Client) -> Ask:  # noqa: ARG002 - all stands in the headers
+    def ask(self, incoming: Incoming, caller: Caller, client: Client) -> Ask:
         """Which request the gateway asks about, and what its route needs; body and query are never read.
 
         Raises PROFILE_HEADER_MISSING, AMBIGUOUS_PATH and NO_ROUTE for the request, MISSING_CREDENTIAL and MALFORMED
@@ -110,7 +110,8 @@ class ForwardAuthDoor:
         request = PROFILES[client.profile].facts(headers)
         route = self.routes.match(request, preflight=is_preflight(headers))
         try:
-            credential = None if route.open else _read_credential(headers, client)
+            certificates = None if route.open else handed_on(headers, client.certificate_header)
+            credential = None if route.open else _read_credential(headers, client, certificates)
         except Refusal as refusal:
             raise Refusal(refusal.reason, **refusal.facts, route=route.name) from None
         return Ask(
@@ -120,6 +121,8 @@ class ForwardAuthDoor:
             scopes=route.scopes,
             route=route.name,
             request=request,
+            certificate=thumbprint(certificates[0]) if certificates else None,
+            caller_certificate=caller.thumbprint,
         )
 
     def allowed(self, incoming: Incoming, ask: Ask, issued: Issued | None, now: float) -> Reply:  # noqa: ARG002 - Door
@@ -155,12 +158,11 @@ class ForwardAuthDoor:
         return problem(status, name, sentence, incoming.request_id, headers)
 
 
-def _read_credential(headers: Mapping[str, str], client: Client) -> Credential:
-    """The one credential of a request: a Bearer token, or the certificate that the gateway hands on.
+def _read_credential(headers: Mapping[str, str], client: Client, certificates: tuple[bytes, ...] | None) -> Credential:
+    """The one credential of a request: a Bearer token, or the certificates that the gateway hands on.
 
-    Beside a token a certificate is no credential. Raises MISSING_CREDENTIAL, MALFORMED, and what `handed_on` raises.
+    Beside a token a certificate is no credential; a token may be bound to it. Raises MISSING_CREDENTIAL, MALFORMED.
     """
-    certificates = handed_on(headers, client.certificate_header)
     authorization = headers.get("authorization")
     if certificates is None or authorization is not None:
         return bearer(authorization or "")

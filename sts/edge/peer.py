@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from sts.clients.client import Network, within
@@ -13,10 +13,8 @@ from sts.model import Peer
 
 _CREDENTIALS: Final = struct.Struct("iII")  # Linux's struct ucred: process, user, group
 _CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_FORWARDED: Final = frozenset(
-    {"HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP", "HTTP_X_CLIENT_IP", "HTTP_TRUE_CLIENT_IP"}
-)
-_FORWARDED_PREFIXES: Final = ("HTTP_X_FORWARDED", "HTTP_X_ORIGINAL_", "HTTP_X_ENVOY_", "HTTP_CF_")
+_FORWARDED: Final = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip"})
+_FORWARDED_PREFIXES: Final = ("x-forwarded", "x-original-", "x-envoy-", "cf-")
 
 
 def peer_of(environ: Mapping[str, Any]) -> Peer:
@@ -46,8 +44,13 @@ def is_operator(environ: Mapping[str, Any], networks: tuple[Network | str, ...])
     A reverse proxy on the same host is a loopback peer for the whole internet, so any header that proxies add is
     enough to refuse. This does not prove that there is no proxy: one that adds none of them looks like its host.
     """
-    forwarded = any(name in _FORWARDED or name.startswith(_FORWARDED_PREFIXES) for name in environ)
-    return not forwarded and within(peer_of(environ), networks)
+    names = [name[5:].lower().replace("_", "-") for name in environ if name[:5] == "HTTP_"]
+    return not is_forwarded(names) and within(peer_of(environ), networks)
+
+
+def is_forwarded(names: Iterable[str]) -> bool:
+    """Whether one of these headers (lower-case) is one that proxies add: then the peer need not be who sent it."""
+    return any(name in _FORWARDED or name.startswith(_FORWARDED_PREFIXES) for name in names)
 
 
 def correlation_id(headers: Mapping[str, str]) -> str:

@@ -9,17 +9,19 @@ from dataclasses import replace
 from typing import Final
 from urllib.parse import unquote_plus
 
+from sts.clients.assertion import ASSERTION_TYPE
 from sts.credentials.certificate import encode_chain
 from sts.edge.form import Form, read_form
+from sts.edge.peer import is_forwarded
 from sts.edge.proxies import Proxies
 from sts.edge.reply import NO_STORE, REALM, RETRY_AFTER, to_json
 from sts.errors import CLIENT_REFUSED, INTERNAL_ERROR, MALFORMED, MISSING_CREDENTIAL, Reason, Refusal
+from sts.jose import parse
 from sts.model import (
     TYPE_ACCESS_TOKEN,
     TYPE_CLIENT_CERTIFICATE,
     TYPE_JWT,
     Ask,
-    Caller,
     Client,
     Credential,
     DoorName,
@@ -28,6 +30,7 @@ from sts.model import (
     Peer,
     Reply,
 )
+from sts.model_caller import Caller
 from sts.telemetry import metrics
 
 PATH: Final = "/token"
@@ -60,11 +63,10 @@ class TokenDoor:
         self._proxies = proxies or Proxies(())
 
     def caller(self, incoming: Incoming) -> Caller:
-        """Who the caller says it is: HTTP Basic, or `client_id` and `client_secret` in the form (RFC 6749 §2.3.1).
+        """Who the caller says it is, and by what: see `_read_caller`.
 
         Raises MALFORMED for a request that is no form, uses two methods, or brings a certificate header that is not a
-        configured proxy's; CLIENT_REFUSED for a proof that cannot
-        be read. A caller without any proof is handed on as one without secret.
+        configured proxy's; CLIENT_REFUSED for a proof that cannot be read.
         """
         if incoming.target.partition("?")[0] != PATH:
             raise Refusal(MALFORMED, why="the target is not in origin form")
@@ -97,6 +99,8 @@ class TokenDoor:
             scopes=_read_scopes(form),
             requested_type=requested_type,
             actor=None if actor is None else _holding(actor, caller, client),
+            certificate=caller.thumbprint,
+            caller_certificate=caller.thumbprint,
         )
 
     def allowed(self, incoming: Incoming, ask: Ask, issued: Issued | None, now: float) -> Reply:
@@ -135,14 +139,27 @@ def _reply(
 
 
 def _read_caller(incoming: Incoming, form: Form, peer: Peer) -> Caller:
+    """The one way of authentication that a request uses (RFC 6749 §2.3).
+
+    HTTP Basic, or `client_id` and `client_secret` in the form (§2.3.1); an assertion (RFC 7523 §2.2); an access token
+    of the client's own; or `client_id` alone, where the connection proves it.
+    """
     authorization = incoming.headers.get("authorization")
-    client_id, secret = form.one("client_id"), form.one("client_secret")
-    asserted = bool(form.all("client_assertion") or form.all("client_assertion_type"))
+    client_id, secret, assertion = form.one("client_id"), form.one("client_secret"), form.one("client_assertion")
+    asserted = assertion is not None or form.one("client_assertion_type") is not None
     if (authorization is not None) + (secret is not None) + asserted > 1:
         raise Refusal(MALFORMED, why="two ways of client authentication")
+    bearer = None
     if asserted:
-        raise Refusal(CLIENT_REFUSED, why="client_assertion is not supported yet")
-    if authorization is not None:
+        if assertion is None:
+            raise Refusal(MALFORMED, why="client_assertion_type without a client_assertion")
+        if form.one("client_assertion_type") != ASSERTION_TYPE:
+            raise Refusal(CLIENT_REFUSED, why="client_assertion_type is not jwt-bearer")
+        client_id = client_id or _named_in(assertion, "sub")
+    elif authorization is not None and authorization[:7].lower() == "bearer ":
+        bearer = authorization[7:].strip(" ")
+        client_id = client_id or _named_in(bearer, "client_id")
+    elif authorization is not None:
         basic_id, secret = _read_basic(authorization)
         if client_id not in (None, basic_id):
             raise Refusal(MALFORMED, why="client_id differs from the authenticated one")
@@ -151,7 +168,18 @@ def _read_caller(incoming: Incoming, form: Form, peer: Peer) -> Caller:
         raise Refusal(CLIENT_REFUSED, why="no client authentication")
     if not _CLIENT_ID.fullmatch(client_id):
         raise Refusal(CLIENT_REFUSED, why="not a client id")
-    return Caller("token", client_id, secret, peer, form)
+    forwarded = is_forwarded(incoming.headers)
+    return Caller("token", client_id, secret, peer, form, assertion, bearer, forwarded)
+
+
+def _named_in(token: str, claim: str) -> str:
+    """Whom a token says that it proves, while nothing is proven (RFC 7521 §4.2)."""
+    try:
+        named = parse(token).claims.get(claim)
+    except Refusal as refusal:
+        facts = {**refusal.facts, "fault": refusal.reason.name}
+        raise Refusal(CLIENT_REFUSED, **facts) from None
+    return named if isinstance(named, str) else ""
 
 
 def _read_basic(authorization: str) -> tuple[str, str]:

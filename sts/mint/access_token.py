@@ -1,4 +1,4 @@
-"""The claims of an internal access token (RFC 9068 §2.2, RFC 8693 §4)."""
+"""The claims of an internal access token (RFC 9068 §2.2, RFC 8693 §4, RFC 8705 §3.1)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ def claims(grant: Grant, issuer: str, issued_at: int, expires_at: int, jti: str)
     )
     if grant.src is not None:
         written["src"] = grant.src
+    if grant.bound_to is not None:
+        written["cnf"] = {"x5t#S256": grant.bound_to}
     if grant.scopes is not None:
         written["scope"] = " ".join(grant.scopes)
     return written

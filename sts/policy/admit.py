@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Final, TypeGuard
 
 from sts.errors import AUDIENCE_MISMATCH, BINDING_FAILED, EXPIRED, NOT_YET_VALID, TOO_OLD, Refusal
-from sts.model import NOT_APPLICABLE, Admitted, Limits, NotApplicable, Principal
+from sts.model import Admitted, Limits, NotApplicable, Principal
 
 FOREVER: Final = float("inf")
 LEAST_LIFE: Final = 1.0
 """A token needs at least a second of life: leeway helps `nbf` and `iat`, never `exp`."""
 
 
-def admit(principal: Principal, limits: Limits, now: float) -> Admitted:
+def admit(principal: Principal, limits: Limits, now: float, certificate: str | None = None) -> Admitted:
     """Judge the facts of a proven credential against its source's limits.
+
+    `certificate` is the thumbprint of the certificate that was proven beside it, None if none was.
 
     Raises AUDIENCE_MISMATCH, EXPIRED, NOT_YET_VALID, TOO_OLD or BINDING_FAILED. What passes is meant for us, alive and
     fresh at `now`; this does not prove that its subject may do anything.
@@ -21,7 +23,7 @@ def admit(principal: Principal, limits: Limits, now: float) -> Admitted:
     _meant_for_us(principal, limits)
     end = _alive(principal, limits, now)
     too_old_at = _young(principal, limits, now)
-    _unbound(principal)
+    _held(principal, certificate)
     fresh_until = FOREVER if isinstance(principal.fresh_until, NotApplicable) else principal.fresh_until
     return Admitted(principal, min(end, too_old_at), min(fresh_until, too_old_at))
 
@@ -69,13 +71,21 @@ def _young(principal: Principal, limits: Limits, now: float) -> float:
     return too_old_at
 
 
-def _unbound(principal: Principal) -> None:
-    """Refuse a sender-constrained credential: its proof cannot be checked here (RFC 7800 §3.1, RFC 8705 §3).
+def _held(principal: Principal, certificate: str | None) -> None:
+    """Demand the certificate that a credential is bound to (RFC 8705 §3); what else a `cnf` names is refused.
 
-    To let it pass as a bearer token would strip the binding without a word.
+    To let it pass as a bearer token would strip the binding without a word, so members that cannot be checked are not
+    ignored (as RFC 7800 §3.1 would allow).
     """
-    if principal.confirmation not in (None, NOT_APPLICABLE):
+    confirmation = principal.confirmation
+    if confirmation is None or isinstance(confirmation, NotApplicable):
+        return
+    if not isinstance(confirmation, dict) or confirmation.keys() != {"x5t#S256"}:
         raise Refusal(BINDING_FAILED, why="the credential has a `cnf`, and no proof for it can be checked")
+    if certificate is None:
+        raise Refusal(BINDING_FAILED, why="the credential is bound to a certificate, and none was proven")
+    if confirmation["x5t#S256"] != certificate:
+        raise Refusal(BINDING_FAILED, why="the credential is bound to another certificate")
 
 
 def _known(value: float | NotApplicable | None) -> TypeGuard[float]:

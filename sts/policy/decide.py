@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sts.errors import INSUFFICIENT_SCOPE, NO_MAPPING, NOT_ALLOWED, SUBJECT_COLLISION, UNSAFE_HEADER_VALUE, Refusal
+from sts.errors import (
+    BINDING_FAILED,
+    INSUFFICIENT_SCOPE,
+    NO_MAPPING,
+    NOT_ALLOWED,
+    SUBJECT_COLLISION,
+    UNSAFE_HEADER_VALUE,
+    Refusal,
+)
 from sts.expressions import ABSENT, EvaluationError, Expression, Scope, as_attribute, bind
 from sts.model import Admitted, Ask, Client, Grant, Identity, Limits, Presented, Principal
 from sts.policy.act import actor_chain, delegate
@@ -68,9 +76,9 @@ class Policy:
         request = _request(ask)
         return tuple((name, request.get(name, "")) for name in sorted(read))
 
-    def admit(self, principal: Principal, limits: Limits, now: float) -> Admitted:
+    def admit(self, principal: Principal, limits: Limits, now: float, certificate: str | None) -> Admitted:
         """Judge a proven credential's facts: see `policy.admit`."""
-        return admit(principal, limits, now)
+        return admit(principal, limits, now, certificate)
 
     def identify(self, admitted: Admitted, rows: Rows) -> Identity:
         """Map a principal by its source's rules, or read the identity of one of our own tokens again.
@@ -123,6 +131,7 @@ class Policy:
             shadow=judge(target.audiences, scope),
             evidence=evidence(admitted.principal) if first.settings.evidence else {},
             recipient=None if first.settings.encryption is None else first.name,
+            bound_to=_binding(target, ask),
         )
 
     def narrow(
@@ -167,6 +176,18 @@ def granted_scopes(identity: Identity, audience: AudienceRules, ask: Ask) -> tup
     if not allowed:
         raise Refusal(INSUFFICIENT_SCOPE, why="the identity has none of the audience's scopes", audience=audience.name)
     return tuple(sorted(allowed))
+
+
+def _binding(target: Target, ask: Ask) -> str | None:
+    """What the token is bound to: the caller's own key, if an audience says so, never the inbound credential's.
+
+    Raises BINDING_FAILED for a caller that has proven none: a token that anybody may use is no answer to it.
+    """
+    if all(audience.settings.bind == "none" for audience in target.audiences):
+        return None
+    if ask.caller_certificate is None:
+        raise Refusal(BINDING_FAILED, why="the audience's tokens are bound to the caller's certificate: it has none")
+    return ask.caller_certificate
 
 
 def _demand(allow: Expression | None, scope: Scope) -> None:

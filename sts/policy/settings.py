@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, ClassVar, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema, model_validator
 
@@ -43,8 +43,6 @@ ClaimName = Annotated[str, StringConstraints(min_length=1, max_length=128), Afte
 class AudienceSettings(Section):
     """One backend: what its token holds, for how long, under which rule."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset({"bind"})
-
     enabled: bool = True
     """`false` refuses the audience from the next reload on and voids its cached tokens."""
     aud: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = None
@@ -71,6 +69,9 @@ class AudienceSettings(Section):
     """CEL per claim beside the registered ones, over the same variables. An absent value leaves the claim out."""
     headers: dict[HeaderName, Rule] = Field(default_factory=dict)
     """CEL per identity header (its name begins with `X-`) of a forward-auth answer."""
+    bind: Literal["none", "caller_certificate"] = "none"
+    """`caller_certificate`: the token is bound to the certificate with which the caller met us (`cnf`, RFC 8705 §3.1):
+    the backend must demand that certificate of whoever brings the token."""
     evidence: bool = False
     """`true`: the token says when and how the third party saw the user: `auth_time`, `acr`, `amr` as the credential has
     them, and `evidence` with its `iss` and `jti_hash` (docs/verify.md)."""

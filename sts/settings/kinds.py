@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from sts.clients.access_token import AccessTokenClient
+from sts.clients.assertion import AssertionClient
+from sts.clients.network import NetworkClient
 from sts.clients.secret import SecretClient
+from sts.clients.tls import TlsClient
 from sts.credentials.api_key import ApiKeySource
 from sts.credentials.certificate import CertificateSource
 from sts.credentials.introspection import IntrospectionSource
@@ -16,7 +20,7 @@ from sts.options import Section
 from sts.policy.settings import AudienceSettings
 from sts.policy.table_settings import TableSettings
 
-AnyClient = SecretClient
+AnyClient = SecretClient | AssertionClient | TlsClient | NetworkClient | AccessTokenClient
 AnySource = JwtSource | IntrospectionSource | ApiKeySource | CertificateSource
 
 
@@ -42,9 +46,15 @@ class Kinds:
 KINDS: Final[Mapping[str, Kinds]] = {
     "clients": Kinds(
         "client",
-        {"secret": SecretClient},
+        {
+            "secret": SecretClient,
+            "private_key_jwt": AssertionClient,
+            "tls": TlsClient,
+            "network": NetworkClient,
+            "access_token": AccessTokenClient,
+        },
         key="auth",
-        later=frozenset({"private_key_jwt", "tls", "network", "access_token"}),
+        later=frozenset({"private_key_jwt"}),
     ),
     "sources": Kinds(
         "source",

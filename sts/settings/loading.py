@@ -9,7 +9,7 @@ from typing import Final
 
 from sts.mint.keystore import SECRET_FILE
 from sts.options import Place
-from sts.settings import advice, certificates, checks, rules, sharing
+from sts.settings import advice, callers, certificates, checks, rules, sharing
 from sts.settings.assemble import validate
 from sts.settings.checks import Parts
 from sts.settings.document import Document, read
@@ -33,7 +33,7 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Settings:
 def examine(path: Path, environment: Mapping[str, str] | None = None) -> tuple[Settings, tuple[Fault, ...]]:
     """Load as `load` does, and say too what is no fault but may well be a mistake."""
     settings, document, parts = _examine(path, environment)
-    found = [finding for check in advice.CHECKS for finding in check(parts)]
+    found = [finding for check in (*advice.CHECKS, *callers.ADVICE) for finding in check(parts)]
     warnings = [document.fault(one.path, one.problem, one.hint) for one in found]
     return settings, tuple(sorted(warnings, key=lambda fault: (fault.file, fault.line)))
 
@@ -53,7 +53,7 @@ def _examine(path: Path, environment: Mapping[str, str] | None) -> tuple[Setting
         place=lambda at: document.fault(at, "").place,
         **{name: values[name] for name in _PARTS if name in values},
     )
-    for check in (*checks.CHECKS, *sharing.CHECKS, *certificates.CHECKS, *rules.CHECKS):
+    for check in (*checks.CHECKS, *callers.CHECKS, *sharing.CHECKS, *certificates.CHECKS, *rules.CHECKS):
         found.extend(check(parts))
     faults.extend(document.fault(one.path, one.problem, one.hint) for one in found)
     if faults:

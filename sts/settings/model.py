@@ -143,7 +143,8 @@ class Settings(Section):
         if tls is None:
             return ()
         sources = [one.ca_file for one in self.sources.values() if isinstance(one, CertificateSource) and one.enabled]
-        return (*(() if tls.ca_file is None else (tls.ca_file,)), *sources)
+        callers = [one.handshake_ca for one in self.clients.values() if one.enabled]
+        return tuple(file for file in (tls.ca_file, *sources, *callers) if file is not None)
 
     def fingerprints(self) -> dict[str, str]:
         """One SHA-256 per entry, keyed `client/<name>`, and so on for `source`, `audience`, `table` and `route`.

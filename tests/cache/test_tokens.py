@@ -38,6 +38,8 @@ requests = st.fixed_dictionaries(
         "requested_type": st.sampled_from([TYPE_ACCESS_TOKEN, TYPE_JWT]),
         "actor": st.none() | st.builds(Credential, texts, texts),
         "route": st.none() | texts,
+        "certificate": st.none() | texts,
+        "caller_certificate": st.none() | texts,
         "facts": facts,
     }
 )
@@ -103,6 +105,9 @@ def test_the_order_and_repetition_of_sets_do_not_count(request, random):
         {"actor": Credential("type", "token")},
         {"route": "orders-read"},
         {"route": ""},
+        {"certificate": "thumbprint"},
+        {"caller_certificate": "thumbprint"},
+        {"certificate": ""},
         {"facts": (("method", "GET"),)},
         {"facts": (("method", "POST"),)},
         {"secret": b"t" * 32},

@@ -10,7 +10,8 @@ from sts.clients.directory import Clients
 from sts.clients.failures import Failures
 from sts.clients.secret import SecretClient, digest
 from sts.errors import Refusal
-from sts.model import Caller, Peer
+from sts.model import Peer
+from sts.model_caller import Caller
 
 LOCAL = Peer("127.0.0.1")
 

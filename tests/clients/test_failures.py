@@ -15,7 +15,8 @@ from sts.clients.directory import Clients
 from sts.clients.failures import BURST, LANES, PER_MINUTE, SLOTS, Failures
 from sts.clients.secret import SecretClient, digest
 from sts.errors import Refusal
-from sts.model import Caller, Peer
+from sts.model import Peer
+from sts.model_caller import Caller
 
 PEER = Peer("10.0.0.7")
 FIRST, SECOND = "the first secret", "the second secret"

@@ -7,6 +7,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
+from sts.clients.assertion import ASSERTION_TYPE
 from sts.edge.token import GRANT_TYPE, TokenDoor
 from sts.errors import (
     EXPIRED,
@@ -289,10 +290,16 @@ def test_two_ways_of_client_authentication_are_refused(post, client_id, secret):
     assert error_of(post({**assertion, "client_secret": secret}, headers={"Authorization": None})) == BAD_REQUEST
 
 
-def test_a_client_assertion_is_refused_until_it_is_built(post, client_id):
-    """EP-05."""
-    changes = {"client_id": client_id, "client_assertion": "x.y.z", "client_assertion_type": "urn:x"}
-    assert error_of(post(changes, headers={"Authorization": None})) == BAD_CLIENT
+def test_a_way_of_authentication_that_is_not_the_clients_is_refused(post, client_id):
+    """EP-05, PK-01."""
+    for written in ("urn:x", ASSERTION_TYPE):
+        changes = {"client_id": client_id, "client_assertion": "x.y.z", "client_assertion_type": written}
+        assert error_of(post(changes, headers={"Authorization": None})) == BAD_CLIENT
+        assert error_of(post({**changes, "client_id": None}, headers={"Authorization": None})) == BAD_CLIENT
+    assert error_of(post({"client_id": client_id}, headers={"Authorization": None})) == BAD_CLIENT
+    assert error_of(post({"client_assertion_type": ASSERTION_TYPE}, headers={"Authorization": None})) == BAD_REQUEST
+    assert error_of(post(headers={"Authorization": "Bearer x.y.z"})) == BAD_CLIENT
+    assert error_of(post({"client_id": client_id}, headers={"Authorization": "Bearer x.y.z"})) == BAD_CLIENT
 
 
 def encoded(text):

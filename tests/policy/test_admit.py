@@ -34,9 +34,9 @@ GOOD = Principal(
 LIMITS = Limits(audiences=frozenset({"api-gateway", "other"}), leeway=10)
 
 
-def refused(principal, limits=LIMITS, now=NOW):
+def refused(principal, limits=LIMITS, now=NOW, certificate=None):
     with pytest.raises(Refusal) as caught:
-        admit(principal, limits, now)
+        admit(principal, limits, now, certificate)
     return caught.value.reason.name
 
 
@@ -105,6 +105,36 @@ def test_age_and_login_are_limited_and_end_the_reuse_of_the_judgement():
 def test_a_bound_credential_is_refused_and_never_passed_on_as_a_bearer_token(confirmation):
     """TE-32."""
     assert refused(replace(GOOD, confirmation=confirmation)) == "binding_failed"
+
+
+def test_a_credential_that_is_bound_to_a_certificate_needs_that_very_one():
+    """MT-05."""
+    bound = replace(GOOD, confirmation={"x5t#S256": "thumb"})
+    assert admit(bound, LIMITS, NOW, "thumb").not_after == NOW + 300
+    for other in (None, "", "Thumb", "thum"):
+        assert refused(bound, certificate=other) == "binding_failed"
+
+
+@pytest.mark.parametrize(
+    "confirmation",
+    [
+        {"x5t#S256": "thumb", "jkt": "x"},
+        {"x5t#S256": "thumb", "x5t#S512": "thumb"},
+        {"jkt": "thumb"},
+        {"x5t": "thumb"},
+        {"x5t#S256": ["thumb"]},
+        {"x5t#S256": None},
+        {},
+        "thumb",
+    ],
+)
+def test_a_binding_that_cannot_be_checked_whole_is_refused_whatever_was_proven(confirmation):
+    """CN-01: RFC 7800 §3.1 would let unknown members be ignored."""
+    assert refused(replace(GOOD, confirmation=confirmation), certificate="thumb") == "binding_failed"
+
+
+def test_a_certificate_beside_a_credential_that_is_bound_to_none_changes_nothing():
+    assert admit(GOOD, LIMITS, NOW, "thumb") == admit(GOOD, LIMITS, NOW)
 
 
 def test_what_a_kind_declares_not_applicable_is_not_judged():

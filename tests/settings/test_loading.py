@@ -8,6 +8,7 @@ from pathlib import Path
 import hypothesis
 import hypothesis.strategies as st
 import pytest
+import trustme
 import yaml
 from recipient import Pair, jwks
 
@@ -29,11 +30,10 @@ def test_the_smallest_useful_configuration_loads_as_it_stands(data):
 
 NOT_BUILT = {
     *("trust_domain", "keys.seal_keys", "cache.shared", "security_events"),
-    *("clients.edge-gateway.gateway_cache", "clients.batch-gateway.auth", "clients.mesh-gateway.auth"),
-    *("clients.sidecar.auth", "clients.partner-gateway.auth"),
-    "sources.split-tokens.envelope",
+    *("clients.edge-gateway.gateway_cache", "clients.batch-gateway.auth", "clients.mesh-gateway.profile"),
+    *("clients.sidecar.may_vouch", "sources.split-tokens.envelope"),
     *("sources.partner-keys.type", "sources.webhooks.type", "sources.field-devices.type"),
-    *("sources.gateway-session.type", "audiences.orders.bind"),
+    "sources.gateway-session.type",
 }
 
 SECRETS = dict.fromkeys(("LEGACY_AS_SECRET", "REDIS_PASSWORD", "HR_SECRET"), "hush") | {"STS_SECRET": "0a" * 32}
@@ -46,6 +46,7 @@ def full(data, tmp_path):
     (tmp_path / "conf.d").mkdir()
     (tmp_path / "employees.csv").write_text("external_id,employee_id\nalice,E7\n")
     (tmp_path / "billing.enc.jwks.json").write_text(json.dumps(jwks(Pair())))
+    (tmp_path / "mesh-ca.pem").write_bytes(trustme.CA().cert_pem.bytes())
     path = tmp_path / "sts.yaml"
     path.write_text((data / "full.yaml").read_text())
     return path

@@ -48,6 +48,6 @@ def test_the_schema_takes_no_key_with_nothing_behind_it():
 def test_the_schema_takes_the_short_forms_and_what_defaults_may_give():
     written = schema()
     assert {"type": "string"} in written["properties"]["listen"]["anyOf"]
-    assert "required" not in written["$defs"]["SecretClient"]
+    assert written["$defs"]["SecretClient"]["required"] == ["auth"]  # which kind it is; all else may be a default
     assert written["$defs"]["Defaults"]["properties"]["audience"]["$ref"] == "#/$defs/AudienceSettings"
     assert all(one["type"] == "object" for one in written["properties"]["secret"]["anyOf"])

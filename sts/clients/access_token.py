@@ -1,0 +1,57 @@
+"""Clients that prove themselves with an access token of their own, from a configured source (2-legged OAuth 2.0)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Protocol
+
+from pydantic import StringConstraints
+
+from sts.clients.client import ClientSettings
+from sts.clients.proof import no_proof, unproven
+from sts.errors import Refusal
+from sts.model_caller import Caller, Evidence
+from sts.options import Name
+
+
+class AccessTokenClient(ClientSettings):
+    """A client with a token of the client credentials grant, for `/token` alone."""
+
+    has_forward_auth: ClassVar[bool] = False
+
+    auth: Literal["access_token"]
+    """`Authorization: Bearer` at `/token`: a JWT of the client credentials grant, meant for us (`aud` our issuer)."""
+    source: Name
+    """The source of type `jwt` that issues its tokens."""
+    client_id: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    """As whom it is known there: the token's `client_id` and `sub` are both exactly this."""
+
+
+class Tokens(Protocol):
+    """Who can prove access tokens of sources."""
+
+    def prove(self, token: str, certificate: str | None, now: float) -> tuple[str, Mapping[str, Any]]:
+        """Which source issued a token for us, alive and unrevoked, and its claims. May wait.
+
+        `certificate` is the thumbprint of what the caller holds, for a token that is bound to one. Raises Refusal.
+        """
+
+
+class AccessTokenProof:
+    """What a client's tokens must say, as its `Proof`. A client id of "" is nobody's: a stranger costs the same."""
+
+    evidence: Evidence = "bearer"
+
+    def __init__(self, source: str, client_id: str, tokens: Tokens) -> None:
+        self._source, self._client_id, self._tokens = source, client_id, tokens
+
+    def prove(self, caller: Caller, now: float) -> None:
+        """As Proof says. A user's token is none of the client's, though the client may hold it."""
+        try:
+            source, claims = self._tokens.prove(caller.bearer or "", caller.thumbprint, now)
+        except Refusal as refusal:
+            raise no_proof(refusal) from None
+        if source != self._source:
+            raise unproven("the token is of another source than the client's")
+        if not self._client_id or claims.get("client_id") != self._client_id or claims.get("sub") != self._client_id:
+            raise unproven("client_id and sub of the token are not the client's")

@@ -1,0 +1,151 @@
+"""Clients that prove themselves with a JWT of their own (RFC 7523 §2.2, §3, as amended by its successor's draft)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Annotated, ClassVar, Final, Literal, Self, get_args
+
+from pydantic import AfterValidator, Field, model_validator
+
+from sts.clients.client import ClientSettings
+from sts.clients.nobody import NOBODY
+from sts.clients.proof import Once, no_proof, unproven
+from sts.errors import Refusal, StartError
+from sts.jose import Algorithm, Compact, VerifyKey, media_type, parse, text_or_texts, verify
+from sts.model_caller import Caller, Evidence
+from sts.options import Duration, KeptConfigFile
+from sts.trust.fetch import check_url, read_ca
+from sts.trust.issuers import Issuer
+from sts.trust.key_source import FileJwks, KeySource
+
+ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+MAX_LIFE_S: Final = 300.0
+"""How far ahead `exp` may be, and how long ago `iat`."""
+LEEWAY_S: Final = 10.0
+"""How far the client's clock may be ahead."""
+MAX_JTI: Final = 256
+_SKEW_S: Final = 60.0  # between replicas: a mark outlives what it marks for each of them
+_TYP: Final = frozenset({None, "jwt", "client-authentication+jwt"})
+DEFAULT_ALGORITHMS: Final[tuple[Algorithm, ...]] = tuple(sorted(get_args(Algorithm)))
+
+
+def _outbound(value: str) -> str:
+    check_url(value)
+    return value
+
+
+class AssertionClient(ClientSettings):
+    """A client that signs a token for each call (`private_key_jwt`), at `/token` alone."""
+
+    has_forward_auth: ClassVar[bool] = False
+
+    auth: Literal["private_key_jwt"]
+    """A JWT that it signs for each request, sent as `client_assertion` at `/token`; no shared secret."""
+    jwks_file: KeptConfigFile | None = None
+    """Its public keys, a JWK set; or `jwks_uri`."""
+    jwks_uri: Annotated[str, AfterValidator(_outbound)] | None = None
+    """Where its public keys are fetched."""
+    ca_file: KeptConfigFile | None = None
+    """PEM certificates of the CAs that `jwks_uri` is checked against, instead of the system's."""
+    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = DEFAULT_ALGORITHMS
+    """What it may sign with; a key's own type, curve and `alg` narrow it further. Default: whatever its keys can."""
+    stale_jwks: Duration = 3600.0
+    """How long its last keys serve after their time when `jwks_uri` cannot be reached."""
+
+    @model_validator(mode="after")
+    def _one_key_source(self) -> Self:
+        if (self.jwks_uri is None) == (self.jwks_file is None):
+            raise ValueError("write either jwks_file or jwks_uri: where its public keys are")
+        if self.jwks_file is not None and self.ca_file is not None:
+            raise ValueError("ca_file is for fetching; there is nothing to fetch with jwks_file")
+        return self
+
+    def file_faults(self) -> Iterator[tuple[str, str]]:
+        """As ClientSettings says."""
+        try:
+            if self.jwks_file is not None:
+                FileJwks(self.jwks_file, self.algorithms)
+        except StartError as error:
+            yield "jwks_file", str(error)
+        try:
+            if self.ca_file is not None:
+                read_ca(self.ca_file)
+        except StartError as error:
+            yield "ca_file", str(error)
+
+    def trusted(self, client_id: str) -> Issuer:
+        """What decides about this client's keys."""
+        return Issuer(
+            source=f"client {client_id}",
+            issuer=client_id,
+            algorithms=self.algorithms,
+            jwks_uri=self.jwks_uri,
+            jwks_file=self.jwks_file,
+            discovery=False,
+            ca_file=self.ca_file,
+            stale_jwks=self.stale_jwks,
+        )
+
+
+class AssertionProof:
+    """A client's keys as its `Proof`. `audience` is our issuer identifier."""
+
+    evidence: Evidence = "assertion"
+
+    def __init__(self, client_id: str, audience: str, keys: KeySource, algorithms: tuple[str, ...]) -> None:
+        self._client_id, self._audience, self._keys = client_id, audience, keys
+        self._algorithms = frozenset(algorithms)
+
+    def prove(self, caller: Caller, now: float) -> Once:
+        """As Proof says. May wait for the client's keys.
+
+        Each assertion proves its client once (RFC 7523 §3 (7)); a forged one leaves no mark.
+        """
+        try:
+            assertion = parse(caller.assertion or "")
+            until, jti = self._judge(assertion, now)
+            verify(assertion, self._keys_for(assertion, now))
+        except Refusal as refusal:
+            raise no_proof(refusal) from None
+        return Once("client assertion", (self._client_id, jti), until + _SKEW_S)
+
+    def _keys_for(self, assertion: Compact, now: float) -> tuple[VerifyKey, ...]:
+        """The client's keys. A look-up that finds none costs what a verification does, or it would tell the client."""
+        try:
+            return self._keys.keys_for(assertion.kid, assertion.algorithm, now)
+        except Refusal as refusal:
+            if not refusal.reason.retry:
+                with suppress(Refusal):
+                    verify(assertion, NOBODY.keys_for(assertion.kid, assertion.algorithm, now))
+            raise
+
+    def _judge(self, assertion: Compact, now: float) -> tuple[float, str]:
+        """What must hold whoever signed it: `exp` and `jti`, once they do."""
+        claims = assertion.claims
+        typ = assertion.header.get("typ")
+        if assertion.algorithm not in self._algorithms:
+            raise unproven("the client may not sign with this algorithm", alg=assertion.algorithm)
+        if (typ if typ is None else media_type(typ)) not in _TYP:
+            raise unproven("the assertion's typ is that of another kind of token")
+        if claims.get("iss") != self._client_id or claims.get("sub") != self._client_id:
+            raise unproven("iss and sub of an assertion are the client id")
+        # The token endpoint's URL would do for the successor of whoever runs it, too (RFC 7523bis §4).
+        if text_or_texts(claims.get("aud"), "aud") != (self._audience,):
+            raise unproven("aud of an assertion is our issuer and nothing else")
+        _check_times(claims.get("exp"), claims.get("iat"), claims.get("nbf"), now)
+        jti = claims.get("jti")
+        if not jti or len(jti) > MAX_JTI:
+            raise unproven("an assertion has a jti, and a short one")
+        return float(claims["exp"]), jti
+
+
+def _check_times(exp: float | None, iat: float | None, nbf: float | None, now: float) -> None:
+    if exp is None or exp <= now:
+        raise unproven("the assertion is over, or has no exp")
+    if exp > now + MAX_LIFE_S + LEEWAY_S:
+        raise unproven("the assertion's exp is too far ahead", max_life_s=MAX_LIFE_S)
+    if iat is not None and not now - MAX_LIFE_S - LEEWAY_S <= iat <= now + LEEWAY_S:
+        raise unproven("the assertion's iat is too long ago, or ahead", max_age_s=MAX_LIFE_S)
+    if nbf is not None and nbf > now + LEEWAY_S:
+        raise unproven("the assertion is not valid yet")
