@@ -11,6 +11,7 @@ from pathlib import Path
 from scripts import servers
 from scripts.demo import steps
 from scripts.demo.backend import Backend, Verifier
+from scripts.demo.encryption import CONFIGURATION_WITH_LEDGER, Ledger, encrypted
 from scripts.demo.provider import Provider
 from scripts.demo.rotation import rotation
 from scripts.demo.service import ISSUER, SECRET, Service
@@ -28,7 +29,8 @@ def main() -> int:
         try:
             stage.step("An identity provider, the token service under gunicorn, a backend, a gateway")
             provider = running.enter_context(Provider())
-            service = running.enter_context(Service(directory, provider.jwks_uri))
+            ledger = Ledger(directory)
+            service = running.enter_context(Service(directory, provider.jwks_uri, CONFIGURATION_WITH_LEDGER))
             verifier = Verifier(ISSUER, f"{service.url}/.well-known/jwks.json")
             backend = running.enter_context(Backend(verifier))
             nginx = _nginx(directory, service, backend, running)
@@ -45,6 +47,7 @@ def main() -> int:
             steps.refusals(stage, provider, service)
             steps.cached(stage, provider, service)
             steps.forward_auth(stage, provider, service, verifier, nginx)
+            encrypted(stage, provider, service, ledger)
             rotation(stage, provider, service, verifier)
         except Exception as fault:  # noqa: BLE001 - whatever broke, the reader learns what and where to look
             stage.fault(f"the demo broke off: {type(fault).__name__}: {fault}")

@@ -16,8 +16,8 @@ NAME: Final = "orders"
 class Verifier:
     """Verifies internal tokens; keeps the key set for a second, less than `verifier_refresh` allows."""
 
-    def __init__(self, issuer: str, jwks_uri: str) -> None:
-        self._issuer = issuer
+    def __init__(self, issuer: str, jwks_uri: str, audience: str = NAME) -> None:
+        self._issuer, self._audience = issuer, audience
         self._jwks = jwt.PyJWKClient(jwks_uri, lifespan=1)
 
     def claims(self, token: str) -> dict[str, Any]:
@@ -25,10 +25,9 @@ class Verifier:
         if jwt.get_unverified_header(token).get("typ") != "at+jwt":
             raise jwt.InvalidTokenError("not an access token (RFC 9068 §4)")
         key = self._jwks.get_signing_key_from_jwt(token)
-        required = ["iss", "sub", "aud", "exp", "iat", "jti", "client_id"]
-        claims: dict[str, Any] = jwt.decode(
-            token, key, algorithms=["ES256"], audience=NAME, issuer=self._issuer, options={"require": required}
-        )
+        wanted: dict[str, Any] = {"audience": self._audience, "issuer": self._issuer}
+        wanted["options"] = {"require": ["iss", "sub", "aud", "exp", "iat", "jti", "client_id"]}
+        claims: dict[str, Any] = jwt.decode(token, key, algorithms=["ES256"], **wanted)
         return claims
 
 

@@ -40,6 +40,13 @@ def test_the_demo_shows_six_refusals_with_their_error_bodies(demo):
         assert f'"error_reason": "{reason}"' in demo.stdout
 
 
+def test_the_demo_shows_an_encrypted_token_that_its_backend_opens(demo):
+    """JW-06, JW-07."""
+    assert '"cty": "JWT"' in demo.stdout
+    for told in ("found a signed token", "bare claims, encrypted by anybody: refused", "nobody encrypted: refused"):
+        assert told in demo.stdout
+
+
 def test_the_demo_uses_no_colours_on_a_pipe_and_keeps_its_lines_short(demo):
     assert "\x1b" not in demo.stdout
     tables = [line for line in demo.stdout.splitlines() if line.startswith(" ") and not line.startswith("   ")]
