@@ -18,6 +18,7 @@ from sts.expressions.program import (
 )
 from sts.expressions.readers import Attribute, as_attribute, as_scopes, as_subject
 from sts.expressions.scope import Scope, bind
+from sts.expressions.trial import check_use
 
 __all__ = [
     "ABSENT",
@@ -36,5 +37,6 @@ __all__ = [
     "bind",
     "check_condition",
     "check_reads",
+    "check_use",
     "compile_rule",
 ]

@@ -25,7 +25,7 @@ from sts.expressions.faults import (
 from sts.expressions.functions import OWN, Watch
 from sts.expressions.patterns import MAX_MATCHED
 from sts.expressions.scope import Scope, bind, environment, longest_text, safe
-from sts.expressions.tree import reads
+from sts.expressions.tree import places, reads
 
 MAX_TEXT: Final = 4096
 """Characters of one expression. The library itself stops at 32 levels of nesting and about 10 000 iterations."""
@@ -61,10 +61,15 @@ class Expression:
     reads: frozenset[str]
     result: str
     lookups: frozenset[tuple[str, str]]
+    _variables: frozenset[str] = field(repr=False, compare=False)
     _calls: frozenset[str] = field(repr=False, compare=False)
     _path: tuple[str, ...] = field(repr=False, compare=False)
     _program: cel.Expression = field(repr=False, compare=False)
     _unwrapped: cel.Expression | None = field(repr=False, compare=False)
+
+    def places(self) -> frozenset[tuple[str, ...]] | None:
+        """The whole paths that it reads, None where it reaches data in another way as well: see `tree.places`."""
+        return places(self._program.serialize(), self._variables)
 
     def holds(self, variables: Mapping[str, object] | Scope) -> bool:
         """Whether the result is exactly `true`. Raises EvaluationError unless it is `true` or `false`.
@@ -140,6 +145,7 @@ def compile_rule(text: str, variables: frozenset[str]) -> Expression:
         reads=reads(serialized, variables),
         result=result,
         lookups=looked_up,
+        _variables=variables,
         _calls=called,
         _path=path if path and path[0] in variables else (),
         _program=program,

@@ -84,6 +84,49 @@ def _calls(node: bytes, variables: frozenset[str], read: str, *, in_loop: bool) 
         yield from _calls(child, variables, member, in_loop=in_loop)
 
 
+def places(serialized: bytes, variables: frozenset[str]) -> frozenset[tuple[str, ...]] | None:
+    """The whole paths that an expression reads: `claims.a.b` is ("claims", "a", "b").
+
+    None where data are reached in another way as well, by loops or numbers, so that paths do not say what they are.
+    """
+    found: set[tuple[str, ...]] = set()
+    return frozenset(found) if _places(_one(_one(serialized, _ANY_VALUE), _CHECKED_EXPR), variables, found) else None
+
+
+def _places(node: bytes, variables: frozenset[str], found: set[tuple[str, ...]]) -> bool:
+    """Gather the paths below `node`; whether that is all that it reads."""
+    path = _whole_path(node, variables)
+    if path:
+        found.add(path)
+        return True
+    for kind, body in _fields(node):
+        if kind == _COMPREHENSION or (kind == _IDENT and _text(body, _IDENT_NAME) not in variables):
+            return False
+        if kind == _CALL and _text(body, _CALL_FUNCTION) in {"_[_]", "_[?_]"}:
+            return False
+        if kind == _SELECT and not _is_data(node, variables):  # a member of what the expression made
+            return False
+    return all(_places(child, variables, found) for child in _children(node, variables))
+
+
+def _whole_path(node: bytes, variables: frozenset[str]) -> tuple[str, ...]:
+    name = _variable(node, variables)
+    if name:
+        return (name,)
+    for kind, body in _fields(node):
+        operand, member = b"", ""
+        if kind == _SELECT:
+            operand, member = _one(body, _SELECT_OPERAND), _text(body, _SELECT_FIELD)
+        elif kind == _CALL and _text(body, _CALL_FUNCTION) in {"_?._", "_[_]", "_[?_]"}:
+            operand, index = _all(body, _CALL_ARGUMENTS)
+            literal = _literal(index)
+            member = literal if isinstance(literal, str) else ""
+        above = _whole_path(operand, variables) if member else ()
+        if above:
+            return (*above, member)
+    return ()
+
+
 def _literal(node: bytes) -> str | tuple[str | None, ...] | None:
     """What stands there as a literal text or list of them; None for all else."""
     for kind, body in _fields(node):

@@ -35,7 +35,7 @@ def identify(admitted: Admitted, rules: SourceRules, rows: Rows) -> Identity:
         try:
             value = rule.value(scope)
             if value is not ABSENT:
-                attributes[name] = _READERS.get(name, as_attribute)(value)
+                attributes[name] = reader_of(name)(value)
         except EvaluationError as error:
             raise Refusal(NO_MAPPING, attribute=name, why=str(error)) from None
     if "subject" not in attributes:
@@ -63,6 +63,11 @@ def _as_roles(value: object) -> tuple[str, ...]:
     if not isinstance(roles, tuple):
         raise EvaluationError(TYPE_MISMATCH)
     return roles
+
+
+def reader_of(attribute: str) -> Callable[[Any], Any]:
+    """How the value of an attribute is read. It raises EvaluationError for what the attribute cannot be."""
+    return _READERS.get(attribute, as_attribute)
 
 
 _READERS: Final[dict[str, Callable[[Any], Any]]] = {"subject": as_subject, "scopes": as_scopes, "roles": _as_roles}

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Final
 
 from sts.edge.listener import server_context
 from sts.errors import StartError
-from sts.expressions import Expression, ExpressionError, check_condition, check_reads, compile_rule
+from sts.expressions import as_attribute
 from sts.mint.settings import KeysSettings, does_not_fit
+from sts.policy.mapping import reader_of
 from sts.policy.rules import AUDIENCE_VARIABLES, REQUEST_FACTS
 from sts.policy.settings import EVIDENCE_CLAIMS
-from sts.policy.table_settings import TableSettings
 from sts.settings.checks import Check, Parts
-from sts.settings.faults import Finding, Trail, near, quote
+from sts.settings.compiler import Compiler
+from sts.settings.faults import Finding
 from sts.trust.fetch import read_ca
 
 _ALWAYS: Final = frozenset({"subject", "scopes"})
@@ -31,11 +31,11 @@ def source_rules(parts: Parts) -> Iterator[Finding]:
             yield Finding((*path, "identity", "subject"), "`subject` is missing", hint)
         variables = frozenset({source.variable})
         known = {} if source.attributes is None else {source.variable: source.attributes}
-        compiles = _Compiler(parts, variables, known)
+        compiles = Compiler(parts, variables, known)
         if source.require is not None:
-            yield from compiles((*path, "require"), source.require, condition=True)
+            yield from compiles((*path, "require"), source.require)
         for attribute, rule in source.identity.items():
-            yield from compiles((*path, "identity", attribute), rule)
+            yield from compiles((*path, "identity", attribute), rule, reader_of(attribute))
 
 
 def source_files(parts: Parts) -> Iterator[Finding]:
@@ -84,19 +84,19 @@ def evidence(parts: Parts) -> Iterator[Finding]:
 
 def audience_rules(parts: Parts) -> Iterator[Finding]:
     """Each rule of an audience or a route compiles and reads only what some source can give."""
-    compiles = _Compiler(parts, AUDIENCE_VARIABLES, _known(parts))
+    compiles = Compiler(parts, AUDIENCE_VARIABLES, _known(parts))
     for name, audience in parts.audiences.items():
         path = ("audiences", name)
         if audience.allow is not None:
-            yield from compiles((*path, "allow"), audience.allow, condition=True)
+            yield from compiles((*path, "allow"), audience.allow)
         if audience.shadow is not None:
-            yield from compiles((*path, "shadow"), audience.shadow, condition=True, trial=True)
+            yield from compiles((*path, "shadow"), audience.shadow, trial=True)
         for key, rules in (("claims", audience.claims), ("headers", audience.headers)):
             for written, rule in rules.items():
-                yield from compiles((*path, key, written), rule)
+                yield from compiles((*path, key, written), rule, as_attribute)
     for name, route in parts.routes.items():
         if route.allow is not None:
-            yield from compiles(("routes", name, "allow"), route.allow, condition=True)
+            yield from compiles(("routes", name, "allow"), route.allow)
 
 
 def _known(parts: Parts) -> dict[str, frozenset[str]]:
@@ -111,49 +111,6 @@ def _known(parts: Parts) -> dict[str, frozenset[str]]:
         "request": frozenset(REQUEST_FACTS),
         "route": frozenset({"name"}),
     }
-
-
-@dataclass(frozen=True, slots=True)
-class _Compiler:
-    """Compiles rules over `variables`, of which `known` says what some of them hold."""
-
-    parts: Parts
-    variables: frozenset[str]
-    known: Mapping[str, frozenset[str]]
-
-    def __call__(self, path: Trail, rule: str, *, condition: bool = False, trial: bool = False) -> Iterator[Finding]:
-        """Yield what is wrong with the rule at `path`."""
-        try:
-            expression = compile_rule(rule, self.variables)
-            check_reads(expression, self.known)
-            if condition:
-                check_condition(expression)
-        except ExpressionError as error:
-            yield Finding(path, f"is no valid rule: {error}", f"CEL over {', '.join(sorted(self.variables))}")
-            return
-        if trial and expression.lookups:
-            hint = "map it to an attribute of the identity, and let the rule read that"
-            yield Finding(path, "cannot look anything up: a table that is down would change the answer", hint)
-            return
-        yield from self._looks_up(path, expression)
-
-    def _looks_up(self, path: Trail, expression: Expression) -> Iterator[Finding]:
-        tables = self.parts.entries("tables")
-        for table, column in sorted(expression.lookups):
-            columns = _columns(self.parts.tables.get(table))
-            if table not in tables:
-                yield Finding(path, f"there is no table {quote(table)}", near(table, tables))
-            elif column and columns is not None and column not in columns:
-                yield Finding(path, f"the table {table} has no column {quote(column)}", near(column, columns))
-
-
-def _columns(table: TableSettings | None) -> frozenset[str] | None:
-    """The columns of a file's rows; None where only the rows themselves say it."""
-    try:
-        found = table.at_file() if table is not None else None
-    except StartError:
-        return None  # told as a fault of the file
-    return None if found is None else found.columns
 
 
 def schedule(parts: Parts) -> Iterator[Finding]:
