@@ -23,14 +23,20 @@ FAILURES: Final = 3
 FIRST_PAUSE: Final = 1.0
 """Seconds until one may try again; doubled with each further failure, up to LONGEST_PAUSE."""
 LONGEST_PAUSE: Final = 30.0
+LONGEST_TURN: Final = 0.25
+"""Seconds that a request waits for its turn at most, and only while the service answers within them."""
+STRICT: Final = 1.0
+"""Seconds for which nobody waits for a turn after somebody has waited in vain."""
 
 
 class Upstream:
     """Asks one service in threads of its own, since a resolver that hangs cannot be interrupted.
 
     At most `max_waiters` requests are under way there at once, those included that nobody waits for any more, and
-    only while `all_waiters`, which several services may share, has room. `monotonic` is a steady clock in seconds;
-    `notice` hears of every answer: "" or why there was none. To be made after a fork, or at least first used then.
+    only while `all_waiters`, which several services may share, has room. Others are told so at once; but while the
+    service answers quickly they wait a moment for their turn, since a burst is no fault of it. `monotonic` is a steady
+    clock in seconds; `notice` hears of every answer: "" or why there was none. To be made after a fork, or at least
+    first used then.
     """
 
     def __init__(
@@ -47,6 +53,8 @@ class Upstream:
         self._all_waiters = all_waiters
         self._threads = ThreadPoolExecutor(max_waiters, thread_name_prefix="upstream")
         self._lock = threading.Lock()
+        self._took = 0.0
+        self._strict_until = float("-inf")
         self._failures = 0
         self._not_before = float("-inf")
         self._trouble = ""
@@ -73,6 +81,7 @@ class Upstream:
             raise UnreachableError("no answer in time") from None
 
     def _attempt(self, ask: Callable[[], Result]) -> Result:
+        began = self._monotonic()
         try:
             result = ask()
         except UnreachableError as error:
@@ -82,6 +91,7 @@ class Upstream:
             self._failed(f"fault: {type(error).__name__}")
             raise
         with self._lock:
+            self._took = self._monotonic() - began
             self._failures, self._not_before, self._trouble = 0, float("-inf"), ""
         self._notice("")
         return result
@@ -106,11 +116,20 @@ class Upstream:
             self._not_before = now + self._patience  # this one tries; the others wait for what becomes of it
 
     def _enter(self) -> None:
-        if not self._waiters.acquire(blocking=False):
+        if not self._waiters.acquire(blocking=False) and not self._wait_for_turn():
             raise UnreachableError("too many requests wait for it")
         if self._all_waiters is not None and not self._all_waiters.acquire(blocking=False):
             self._waiters.release()
             raise UnreachableError("too many requests wait for services like it")
+
+    def _wait_for_turn(self) -> bool:
+        """Whether this request's turn has come. A service that hangs costs one such wait, then nobody waits so."""
+        if self._failures or self._took > LONGEST_TURN or self._monotonic() < self._strict_until:
+            return False
+        if self._waiters.acquire(timeout=LONGEST_TURN):
+            return True
+        self._strict_until = self._monotonic() + STRICT
+        return False
 
     def _leave(self) -> None:
         if self._all_waiters is not None:

@@ -71,7 +71,7 @@ FIGURES = {
     "requests that wait for any issuer's keys": {3: "three eighths of `threads`"}[issuers.MANY],
     "requests that wait for the same request of somebody else": "an eighth of `threads`",
     "wait for an issuer's keys": f"{remote_jwks.PATIENCE:g} s",
-    "requests that wait for OPA": "an eighth of `threads`",
+    "requests that ask OPA at once": "an eighth of `threads`",
     "wait for OPA, for each audience that asks it": (
         f"`opa.timeout` ({opa.OpaSettings.model_fields['timeout'].default * 1000:g} ms)"
     ),

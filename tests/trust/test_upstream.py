@@ -4,7 +4,7 @@ import time
 import pytest
 
 from sts.trust.fetch import UnreachableError
-from sts.trust.upstream import FAILURES, FIRST_PAUSE, LONGEST_PAUSE, Upstream
+from sts.trust.upstream import FAILURES, FIRST_PAUSE, LONGEST_PAUSE, LONGEST_TURN, STRICT, Upstream
 
 
 @pytest.fixture
@@ -76,6 +76,62 @@ def test_as_many_as_may_wait_are_let_in_and_the_others_told_at_once(make):
         thread.join()
     assert answers == ["late", "late"]
     assert upstream.call(lambda: "again") == "again"
+
+
+def test_a_burst_at_a_quick_service_is_answered_whole(make):
+    upstream, answers = make(max_waiters=2, patience=5.0), []
+
+    def quick():
+        time.sleep(0.005)
+        return "answer"
+
+    threads = [threading.Thread(target=lambda: answers.append(upstream.call(quick))) for _ in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == ["answer"] * 30
+
+
+def test_who_waits_for_a_turn_in_vain_is_the_last_one_to_wait_for_some_time(make, clock):
+    release, inside = threading.Event(), threading.Event()
+    upstream = make(max_waiters=1, patience=5.0)
+    thread = threading.Thread(target=upstream.call, args=[lambda: (inside.set(), release.wait(10))])
+    thread.start()
+    assert inside.wait(5)
+    waited = []
+    for later in (0, 0, STRICT):
+        clock.now += later
+        began = time.monotonic()
+        with pytest.raises(UnreachableError, match="too many"):
+            upstream.call(lambda: None)
+        waited.append(time.monotonic() - began >= LONGEST_TURN)
+    assert waited == [True, False, True]
+    release.set()
+    thread.join()
+
+
+@pytest.mark.parametrize("known", ["slow", "failing"])
+def test_nobody_waits_for_a_turn_at_a_service_that_is_slow_or_fails(make, clock, known):
+    release, inside = threading.Event(), threading.Event()
+    upstream = make(max_waiters=1, patience=5.0)
+
+    def slow():
+        clock.now += 1.0
+
+    if known == "slow":
+        upstream.call(slow)
+    else:
+        failed(upstream, 1)
+    thread = threading.Thread(target=upstream.call, args=[lambda: (inside.set(), release.wait(10))])
+    thread.start()
+    assert inside.wait(5)
+    began = time.monotonic()
+    with pytest.raises(UnreachableError, match="too many"):
+        upstream.call(lambda: None)
+    assert time.monotonic() - began < LONGEST_TURN
+    release.set()
+    thread.join()
 
 
 def test_what_nobody_waits_for_any_more_still_counts_as_under_way(make):
