@@ -77,7 +77,7 @@ def explain(  # noqa: PLR0913 - the options of the command line
     r"""Walk the credential in FILE (default: standard input) through the pipeline and show what each step decides.
 
     It reads the configuration and the issuer's keys (its JWKS is fetched if the source has a jwks_uri), and needs
-    neither a running service nor the client's secret.
+    neither a running service nor the client's secret. OPA is asked where the audience says so.
 
     \b
     Examples:
@@ -175,11 +175,13 @@ def _revision(settings: Settings, story: Story) -> Revision:
     clients: Any = Told(
         revision.exchange.clients, {"prove": SHOWN["prove_client"]}, lambda _, what: tell("prove_client", what)
     )
+    policy = revision.exchange.policy
+    opa: Any = policy.opa and Told(policy.opa, {"ask": SHOWN["opa"]}, lambda _, what: tell("opa", what))
     exchange = replace(
         revision.exchange,
         clients=clients,
         sources=told(revision.exchange.sources, "present", "prove"),
-        policy=told(revision.exchange.policy, "target", "consent", "admit", "identify", "decide"),
+        policy=told(replace(policy, opa=opa), "target", "consent", "admit", "identify", "decide"),
         minter=told(replace(revision.exchange.minter, seal=lambda token, _: token), "mint"),
     )
     return replace(

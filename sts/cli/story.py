@@ -77,6 +77,7 @@ _TITLES: Final = {
     "admit": "credential: audience, expiry, age, binding",
     "identify": "policy: identity",
     "decide": "policy: decision",
+    "opa": "policy: OPA",
     "mint": "mint: the token would hold",
     "allowed": "edge: the answer",
 }
@@ -137,6 +138,11 @@ SHOWN: Final[Mapping[str, Show]] = {
     },
     "identify": _mapped,
     "decide": _decided,
+    "opa": lambda _p, arguments, said: {
+        "asked about": arguments[0]["audience"],
+        "result": said.document.get("result", "undefined"),
+        "may be kept": "not at all" if said.max_age is None else show_duration(int(said.max_age)),
+    },
     "mint": lambda _p, _a, issued: _claims(issued),
     "allowed": lambda _p, arguments, reply: {
         "status": reply.status,

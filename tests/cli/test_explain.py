@@ -283,3 +283,17 @@ def test_a_token_that_would_be_encrypted_is_shown_as_its_backend_sees_it(sts, of
     assert mint["claims"]["aud"] == "billing"
     assert mint["bytes"].endswith("then encrypted")
     assert mint["encrypted to"] == import_encryption_jwk(pair.jwk, "ECDH-ES").thumbprint
+
+
+def test_what_opa_said_is_a_step_of_its_own(sts, offline, idp, fake_opa):
+    document = json.loads(offline.read_text())
+    document["opa"] = {"url": fake_opa.url, "timeout": "5s"}
+    document["audiences"]["orders"]["opa"] = True
+    offline.write_text(json.dumps(document))
+    fake_opa.headers = {"Cache-Control": "max-age=90"}
+    for says, status in ((True, 0), ("true", 1)):
+        fake_opa.says = says
+        result = sts("explain", "-c", offline, "--audience", "orders", "--json", input=idp.token())
+        assert result.exit_code == status
+        (step,) = [one for one in json.loads(result.stdout) if one["step"] == "policy: OPA"]
+        assert step["facts"] == {"asked about": "orders", "result": says, "may be kept": "90s"}
