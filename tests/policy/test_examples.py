@@ -67,7 +67,15 @@ def outcome(world, fragment, row):
     now = 0.0 if "at" not in row else datetime.fromisoformat(cell(row, "at")).timestamp()
     admitted = Admitted(replace(world.principal, attributes=claims), float("inf"), float("inf"))
     try:
-        policy.decide(world.client, policy.identify(admitted), admitted, policy.target(world.client, ask), ask, now)
+        policy.decide(
+            world.client,
+            policy.identify(admitted, world.rows),
+            admitted,
+            policy.target(world.client, ask),
+            ask,
+            now,
+            world.rows,
+        )
     except Refusal as refusal:
         return f"`{refusal.reason.name}`"
     return "passes"
@@ -109,8 +117,8 @@ def test_what_opa_is_told_is_what_the_page_shows(world):
     facts = RequestFacts("GET", "api.example.com", "/orders/7", "https", "10.20.30.40")
     ask = replace(world.ask, door="forward_auth", route="r", request=facts)
     admitted = Admitted(world.principal, float("inf"), float("inf"))
-    identity, target = policy.identify(admitted), policy.target(world.client, ask)
-    grant = policy.decide(world.client, identity, admitted, target, ask, 0.0)
+    identity, target = policy.identify(admitted, world.rows), policy.target(world.client, ask)
+    grant = policy.decide(world.client, identity, admitted, target, ask, 0.0, world.rows)
     policy.narrow(grant, world.client, identity, admitted, target, ask, 0.0)
 
     def shape(value):
