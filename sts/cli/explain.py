@@ -212,4 +212,8 @@ def _unknown(settings: Settings, credential: str) -> dict[str, object]:
 
 def _walk(revision: Revision, door: str, incoming: Incoming) -> int:
     at = revision.token_door if door == "token" else revision.forward_auth_door
-    return revision.exchange.answer(at, incoming).status
+    try:
+        return revision.exchange.answer(at, incoming).status
+    finally:
+        if isinstance(revision.exchange.policy.opa, Told):
+            revision.exchange.policy.opa.close()
