@@ -49,8 +49,11 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def configuration(directory: Path, *, port: int, service: int, backend: int) -> str:
-    """Return the shipped configuration with this run's ports and paths; raises ValueError if one is not found in it."""
+def configuration(directory: Path, *, port: int, service: int, backend: int, tls: Path | None = None) -> str:
+    """Return the shipped configuration with this run's ports and paths; raises ValueError if one is not found in it.
+
+    With `tls`, a directory of api.pem, api.key and partner-ca.pem, the lines for TLS and client certificates count.
+    """
     text = SHIPPED.read_text(encoding="utf-8")
     replacements = {
         "listen 127.0.0.1:8081": f"listen 127.0.0.1:{port}",
@@ -66,6 +69,21 @@ def configuration(directory: Path, *, port: int, service: int, backend: int) -> 
             for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         ),
     }
+    if tls is not None:
+        replacements.pop("listen 127.0.0.1:8081")
+        replacements = {
+            "# ssl_reject_handshake": "ssl_reject_handshake",
+            "listen 127.0.0.1:8081 default_server;": f"listen 127.0.0.1:{port} ssl default_server;",
+            "listen 127.0.0.1:8081;": f"listen 127.0.0.1:{port} ssl;",
+            "# ssl_certificate ": "ssl_certificate ",
+            "# ssl_certificate_key": "ssl_certificate_key",
+            "# ssl_client_certificate": "ssl_client_certificate",
+            "# ssl_verify_client": "ssl_verify_client",
+            "# proxy_set_header X-SSL-Client-Cert ": "proxy_set_header X-SSL-Client-Cert ",
+            "# proxy_set_header X-SSL-Client-Verify": "proxy_set_header X-SSL-Client-Verify",
+            "/etc/nginx/tls/": f"{tls}/",
+            **replacements,
+        }
     for shipped, ours in replacements.items():
         if shipped not in text:
             raise ValueError(f"{SHIPPED.name} does not hold {shipped!r} any more")
@@ -76,11 +94,14 @@ def configuration(directory: Path, *, port: int, service: int, backend: int) -> 
 class Nginx(AbstractContextManager["Nginx"]):
     """A running nginx on a free port of the loopback: `port`. `program` is the path of its binary."""
 
-    def __init__(self, program: str, directory: Path, *, service: int, backend: int, secret: str) -> None:
+    def __init__(
+        self, program: str, directory: Path, *, service: int, backend: int, secret: str, tls: Path | None = None
+    ) -> None:
         self.port = free_port()
         self._log = directory / "error.log"
         written = directory / "nginx.conf"
-        written.write_text(configuration(directory, port=self.port, service=service, backend=backend), encoding="utf-8")
+        text = configuration(directory, port=self.port, service=service, backend=backend, tls=tls)
+        written.write_text(text, encoding="utf-8")
         (directory / "sts-secret.conf").write_text(f'proxy_set_header X-Gateway-Secret "{secret}";\n', encoding="utf-8")
         # nginx as root would hand its workers to an account that cannot read here.
         main = "daemon off; user root;" if os.geteuid() == 0 else "daemon off;"

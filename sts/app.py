@@ -225,7 +225,7 @@ class App:
         return Readiness(status.usable, detail)
 
     def readings(self) -> list[Reading]:
-        """What Prometheus is told about the keys."""
+        """What Prometheus is told about the keys, and about revocation of certificates."""
         status = self.keyring.status(self.clock())
         found = [
             Reading("sts_key_ring_version", "Version of the key ring in force.", status.version),
@@ -236,7 +236,7 @@ class App:
             labels = {"algorithm": name}
             found.append(Reading("sts_key_age_seconds", "Seconds since the key signs.", key.age, labels))
             found.append(Reading("sts_key_due_seconds", "Seconds until the key is due.", key.due_in, labels))
-        return found
+        return [*found, *self.authorities.readings(self.clock())]
 
     def _flask(self) -> Flask:
         issuer = self.current.settings.issuer

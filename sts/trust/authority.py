@@ -9,6 +9,7 @@ from typing import Literal
 from weakref import WeakValueDictionary
 
 from sts.options import KeptFile
+from sts.telemetry import Reading
 from sts.trust.chain import UnverifiedChain
 from sts.trust.crl import CrlFile
 from sts.trust.fetch import Fetcher
@@ -66,6 +67,16 @@ class Authority:
         """Changes with the CA's lists and with what its responders revoke: a proof under another one is made again."""
         return ".".join(str(one.generation) for one in (self._crl, self._responders) if one is not None)
 
+    def readings(self, now: float) -> list[Reading]:
+        """What Prometheus is told: whether revocation is required, and how long the CRLs still hold."""
+        labels = {"source": self._settings.source}
+        required = float(self._settings.revocation == "require")
+        found = [Reading("sts_revocation_required", "Whether revocation: require is in force.", required, labels)]
+        if self._crl is not None:
+            left = self._crl.ends - now
+            found.append(Reading("sts_crl_seconds_left", "Seconds until a CRL is past its nextUpdate.", left, labels))
+        return found
+
     @property
     def trouble(self) -> str:
         """Why revocation cannot be judged as it should, "" if it can; for operators."""
@@ -96,3 +107,7 @@ class Authorities:
             if crl is not None:
                 self.watch.add(crl)
         return known
+
+    def readings(self, now: float) -> list[Reading]:
+        """What Prometheus is told about all of them."""
+        return [reading for one in list(self._known.values()) for reading in one.readings(now)]

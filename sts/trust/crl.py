@@ -125,6 +125,11 @@ class CrlFile:
                 self._lists, self._seen, self.trouble = lists, seen, ""
                 self.generation += 1
 
+    @property
+    def ends(self) -> float:
+        """When the first of the lists is past its `nextUpdate` (Unix seconds); they all are where there is none."""
+        return min((crl.next_update for crl in self._lists), default=float("-inf"))
+
     def status(self, certificate: x509.Certificate, issuer: x509.Certificate, now: float) -> Status:
         """What the newest list of `issuer` says of `certificate`; both come from a validated path.
 

@@ -137,10 +137,13 @@ class Answer:
 
 @pytest.fixture
 def send():
-    """Send raw bytes to a port and read the answer to its end."""
+    """Send raw bytes to a port, over TLS with a context and a server's name, and read the answer to its end."""
 
-    def send(port, data):
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    def send(port, data, tls=None):
+        with contextlib.ExitStack() as stack:
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            if tls is not None:
+                connection = stack.enter_context(tls[0].wrap_socket(connection, server_hostname=tls[1]))
             connection.sendall(data)
             raw = b""
             while chunk := connection.recv(65536):

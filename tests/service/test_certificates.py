@@ -1,0 +1,308 @@
+"""Client certificates at the real service: handshakes with it, and certificates that gateways hand on."""
+
+import base64
+import hashlib
+import ssl
+import time
+from ipaddress import ip_address
+from urllib.parse import quote
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from harness import ACCESS_TOKEN, CLIENT, Service, b64, decoded, minimal, wait_for
+from pki import DAY, URI, Authority
+
+CERTIFICATE = "urn:sts:token-type:client_certificate"
+SERVER = [ExtendedKeyUsageOID.SERVER_AUTH]
+
+
+def other(secret):
+    return "sha256:" + hashlib.sha256(secret.encode()).hexdigest()
+
+
+class World:
+    """CAs whose certificates are good now, and the files that the service is given."""
+
+    def __init__(self, directory):
+        self.ca = Authority("Partner CA", now=time.time())
+        self.server_ca = Authority("Server CA", now=time.time())
+        self.directory = directory
+        self.revoked = self.ca.issue("revoked")
+        (directory / "partner-ca.pem").write_text(self.ca.pem)
+        self.publish(self.revoked)
+
+    def publish(self, *revoked, **more):
+        """Put a new CRL where the service looks for it, as one should: whole."""
+        new = self.directory / "new.crl"
+        new.write_bytes(self.ca.crl(*revoked, **more))
+        new.rename(self.directory / "partner.crl.pem")
+
+    def configuration(self, idp, **changes):
+        config = yaml.safe_load(minimal(idp))
+        config["sources"]["corporate-idp"].update(audiences=["*"], namespace="")
+        config["sources"]["partners"] = {
+            "type": "client_certificate",
+            "ca_file": "partner-ca.pem",
+            "san_prefix": "spiffe://partners.example/",
+            "crl_file": "partner.crl.pem",
+            "audiences": ["orders"],
+            "namespace": "partner",
+            "identity": {"subject": "certificate.uri", "scopes": "['orders:read']", "tenant": "certificate.issuer"},
+        }
+        gateway = config["clients"][CLIENT]
+        gateway["sources"] = ["*"]
+        for form in ("nginx", "client_cert", "xfcc"):
+            config["clients"][f"{form.replace('_', '-')}-gateway"] = {
+                **gateway,
+                "secrets": [other(form)],
+                "may_present": ["partners"],
+                "certificate_header": form,
+            }
+        config.update(changes)
+        return yaml.dump(config, Dumper=NoAliases)
+
+
+class NoAliases(yaml.SafeDumper):
+    def ignore_aliases(self, data):  # noqa: ARG002 - the service refuses aliases
+        return True
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return World(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def plain(world, idp):
+    """A service behind gateways."""
+    running = Service(world.directory, world.configuration(idp))
+    yield running
+    assert running.stop() == 0, running.log()
+
+
+@pytest.fixture(scope="module")
+def direct(tmp_path_factory, idp, world):
+    """A service that speaks TLS itself."""
+    own = World(tmp_path_factory.mktemp("direct"))
+    own.ca, own.revoked = world.ca, world.revoked
+    (own.directory / "partner-ca.pem").write_text(own.ca.pem)
+    own.publish(own.revoked)
+    server = own.server_ca.issue(
+        "localhost", uris=(), dns=["localhost"], purposes=SERVER, ips=[ip_address("127.0.0.1")]
+    )
+    (own.directory / "server.pem").write_text(server.pem)
+    (own.directory / "server.key").write_text(server.key_pem)
+    tls = {"cert_file": "server.pem", "key_file": "server.key"}
+    config = own.configuration(idp, listen={"address": "127.0.0.1:0", "tls": tls})
+    running = Service(own.directory, config, tls=context(own.server_ca, own.directory))
+    running.world = own
+    yield running
+    assert running.stop() == 0, running.log()
+
+
+def context(server_ca, directory, holder=None):
+    found = ssl.create_default_context(cadata=server_ca.pem)
+    if holder is not None:
+        file = directory / f"{b64(hashlib.sha256(holder.der).digest())[:16]}.pem"
+        file.write_text(holder.pem + holder.key_pem)
+        found.load_cert_chain(file)
+    return found
+
+
+def text(*holders):
+    return ".".join(b64(holder.der) for holder in holders)
+
+
+HEADERS = {
+    "nginx": lambda holder: {"X-SSL-Client-Cert": quote(holder.pem, safe=""), "X-SSL-Client-Verify": "SUCCESS"},
+    "client_cert": lambda holder: {"Client-Cert": f":{base64.b64encode(holder.der).decode()}:"},
+    "xfcc": lambda holder: {
+        "X-Forwarded-Client-Cert": f'Hash={hashlib.sha256(holder.der).hexdigest()};Cert="{quote(holder.pem, safe="")}"'
+    },
+}
+
+
+def forward(service, form, holder, token=None, **headers):
+    """Ask at forward-auth as a gateway that hands certificates on in `form`."""
+    handed = HEADERS[form](holder) if holder is not None else {}
+    named = {name.replace("-", "_"): value for name, value in handed.items()}
+    client = f"{form.replace('_', '-')}-gateway"
+    return service.forward(token, client=client, X_Gateway_Secret=form, **named, **headers)
+
+
+def reason(service):
+    return service.events()[-1]["reason"]
+
+
+@pytest.mark.parametrize("form", HEADERS)
+def test_a_certificate_that_a_gateway_hands_on_becomes_an_internal_token(plain, world, form):
+    answer = forward(plain, form, world.ca.issue())
+    assert answer.status == 200
+    claims = plain.verified(answer.headers["authorization"].removeprefix("Bearer "))
+    assert (claims["sub"], claims["scope"]) == (f"partner|{URI}", "orders:read")
+    assert claims["act"]["sub"] == f"{form.replace('_', '-')}-gateway"
+    event = plain.events()[-1]
+    assert (event["kind"], event["source"]) == ("client_certificate", "partners")
+
+
+def test_a_token_lives_no_longer_than_the_certificate(plain, world):
+    leaf = world.ca.issue(life=(-DAY, 60))
+    answer = forward(plain, "nginx", leaf)
+    assert int(answer.headers["x-token-expires-at"]) <= leaf.certificate.not_valid_after_utc.timestamp()
+
+
+def test_the_same_certificate_again_is_answered_from_the_cache(plain, world):
+    leaf = world.ca.issue()
+    first, second = forward(plain, "nginx", leaf), forward(plain, "nginx", leaf)
+    assert (first.status, second.status) == (200, 200)
+    assert first.headers["authorization"] == second.headers["authorization"]
+    assert plain.events()[-1]["cached"]
+
+
+def hostile(world):
+    ca = world.ca
+    return {
+        "of another CA": (Authority("Partner CA", now=ca.now).issue(), "bad_signature"),
+        "of a CA nobody knows": (Authority("Other CA", now=ca.now).issue(), "unknown_issuer"),
+        "expired": (ca.issue(life=(-DAY, -60)), "expired"),
+        "for servers only": (ca.issue(purposes=SERVER), "bad_type"),
+        "a CA's": (ca.issue(extra=[(x509.BasicConstraints(True, None), True)]), "bad_type"),
+        "with two SANs": (ca.issue(uris=[URI, URI + "2"]), "malformed"),
+        "beyond the prefix": (ca.issue(uris=["spiffe://partners.example.evil/x"]), "requirement_failed"),
+        "with a weak key": (ca.issue(key=rsa.generate_private_key(65537, 1024)), "bad_algorithm"),  # noqa: S505
+        "revoked": (world.revoked, "revoked"),
+        "self-signed": (Authority("Partner CA", now=ca.now), "bad_type"),
+    }
+
+
+SHAPES = [
+    *("of another CA", "of a CA nobody knows", "expired", "for servers only", "a CA's", "with two SANs"),
+    *("beyond the prefix", "with a weak key", "revoked", "self-signed"),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("form", HEADERS)
+def test_a_hostile_certificate_is_refused(plain, world, form, shape):
+    shapes = hostile(world)
+    assert set(shapes) == set(SHAPES)
+    holder, why = shapes[shape]
+    answer = forward(plain, form, holder)
+    assert answer.status == 401
+    assert reason(plain) == why
+    assert "authorization" not in answer.headers
+
+
+def test_a_header_from_a_client_that_may_hand_none_on_is_refused(plain, world):
+    """CC-03: an end user can send any header through a gateway that does not own it."""
+    for form, header in HEADERS.items():
+        named = {name.replace("-", "_"): value for name, value in header(world.ca.issue()).items()}
+        answer = plain.forward(None, **named)
+        assert answer.status == 401, form
+        assert reason(plain) == "malformed"
+
+
+@pytest.mark.parametrize("form", HEADERS)
+def test_another_form_than_the_configured_one_is_refused(plain, world, form):
+    """CC-10."""
+    for name, header in HEADERS.items():
+        if name != form:
+            named = {key.replace("-", "_"): value for key, value in header(world.ca.issue()).items()}
+            answer = forward(plain, form, world.ca.issue(), **named)
+            assert (answer.status, reason(plain)) == (401, "malformed")
+            answer = plain.forward(None, client=f"{form.replace('_', '-')}-gateway", X_Gateway_Secret=form, **named)
+            assert (answer.status, reason(plain)) == (401, "malformed")
+
+
+def test_beside_a_token_a_certificate_is_no_credential(plain, world, idp):
+    answer = forward(plain, "nginx", world.ca.issue(), token=idp.token())
+    claims = plain.verified(answer.headers["authorization"].removeprefix("Bearer "))
+    assert claims["sub"] == "alice"
+    assert forward(plain, "nginx", world.ca.issue(), token="rubbish").status == 401
+
+
+def test_a_gateway_without_a_certificate_says_so(plain):
+    assert forward(plain, "nginx", None, X_SSL_Client_Verify="NONE").headers["x-auth-reason"] == "missing_credential"
+
+
+def test_the_twin_of_a_header_is_none(plain, world):
+    """CC-13."""
+    twin = {"X_SSL_Client_Cert": HEADERS["nginx"](world.ca.issue())["X-SSL-Client-Cert"]}
+    answer = plain.request("GET", "/forward-auth/nginx-gateway", {**twin, "X-Gateway-Secret": "nginx"})
+    assert answer.status in (400, 503)
+
+
+def test_at_token_a_client_that_may_hands_a_certificate_on(plain, world):
+    leaf = world.ca.issue()
+    form = {"subject_token": text(leaf), "subject_token_type": CERTIFICATE, "audience": "orders"}
+    form["grant_type"] = "urn:ietf:params:oauth:grant-type:token-exchange"
+    answer = plain.post(form, client="nginx-gateway", secret="nginx")
+    assert answer.status == 200
+    assert plain.verified(answer.json["access_token"])["sub"] == f"partner|{URI}"
+    answer = plain.post(form)  # edge-gateway, which may not
+    assert (answer.status, answer.json["error_reason"]) == (400, "binding_failed")
+
+
+def test_at_token_a_certificate_header_is_refused(plain, world, idp):
+    """CC-03: from who is no proxy."""
+    for form, header in HEADERS.items():
+        fields = {"subject_token": idp.token(), "subject_token_type": ACCESS_TOKEN, "audience": "orders"}
+        fields["grant_type"] = "urn:ietf:params:oauth:grant-type:token-exchange"
+        answer = plain.post(
+            fields, headers=header(world.ca.issue()), client=f"{form.replace('_', '-')}-gateway", secret=form
+        )
+        assert (answer.status, answer.json["error_reason"]) == (400, "malformed")
+        assert reason(plain) == "malformed"
+
+
+def test_a_new_crl_is_in_force_without_a_reload_and_voids_what_is_cached(plain, world):
+    leaf = world.ca.issue()
+    assert forward(plain, "nginx", leaf).status == 200
+    world.publish(world.revoked, leaf)
+    wait_for(lambda: forward(plain, "nginx", leaf).status == 401, 15, every=0.3)
+    assert reason(plain) == "revoked"
+    assert forward(plain, "nginx", world.ca.issue()).status == 200
+
+
+def test_a_stale_crl_is_a_fault_of_ours(plain, world):
+    try:
+        world.publish(world.revoked, life=(-3600, -1))
+        leaf = world.ca.issue()
+        answer = wait_for(lambda: (found := forward(plain, "nginx", leaf)).status == 503 and found, 15, every=0.3)
+        assert answer.headers["x-auth-reason"] == "source_unreachable"
+        metrics = plain.get("/metrics").body.decode()
+        ends = next(line for line in metrics.splitlines() if line.startswith("sts_crl_seconds_left{"))
+        assert float(ends.split()[-1]) < 0
+        assert 'sts_revocation_required{source="partners"} 1.0' in metrics
+    finally:
+        world.publish(world.revoked)
+        wait_for(lambda: forward(plain, "nginx", world.ca.issue()).status == 200, 15, every=0.3)
+
+
+def direct_exchange(direct, holder, token_of):
+    direct.tls = context(direct.world.server_ca, direct.world.directory, holder)
+    return direct.exchange(token_of, token_type=CERTIFICATE)
+
+
+def test_a_callers_own_certificate_is_its_credential(direct, world):
+    leaf = world.ca.issue()
+    answer = direct_exchange(direct, leaf, text(leaf))
+    assert answer.status == 200
+    assert direct.verified(answer.json["access_token"])["sub"] == f"partner|{URI}"
+    assert decoded(answer.json["access_token"])[1]["client_id"] == CLIENT
+
+
+def test_another_ones_certificate_is_not(direct, world):
+    """A certificate is public: presenting one proves nothing."""
+    mine, theirs = world.ca.issue(), world.ca.issue("victim", uris=["spiffe://partners.example/victim"])
+    for holder in (mine, None):
+        answer = direct_exchange(direct, holder, text(theirs))
+        assert (answer.status, answer.json["error_reason"]) == (400, "binding_failed")
+
+
+def test_a_revoked_certificate_of_the_connection_is_refused(direct, world):
+    answer = direct_exchange(direct, world.revoked, text(world.revoked))
+    assert (answer.status, answer.json["error_reason"]) == (400, "revoked")
