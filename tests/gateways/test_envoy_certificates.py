@@ -1,4 +1,4 @@
-"""A real Envoy that ends callers' TLS in front of `/token` and hands their certificates on (X-Forwarded-Client-Cert)."""
+"""A real Envoy that ends callers' TLS in front of `/token` and hands their certificates on, and names that forge."""
 
 import contextlib
 import copy
