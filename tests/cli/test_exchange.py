@@ -10,6 +10,9 @@ import urllib.parse
 
 import pytest
 from harness import ACCESS_TOKEN, CLIENT, GRANT, SECRET, free_port
+from recipient import Pair
+
+from sts.jose import encrypt, import_encryption_jwk
 
 
 @pytest.fixture
@@ -171,6 +174,14 @@ def test_a_token_that_is_no_jwt_is_still_an_answer(stranger):
         "answer": {"access_token": "(6 bytes)", "token_type": "Bearer"}
     }
     assert stranger.exchange("--raw", input="x").stdout == "opaque\n"
+
+
+def test_of_an_encrypted_token_the_header_is_shown(stranger):
+    token = encrypt("a.b.c", import_encryption_jwk(Pair(kid="billing-1").jwk, "ECDH-ES"))
+    stranger.says = (200, json.dumps({"access_token": token}).encode())
+    shown = json.loads(stranger.exchange(input="x").stdout)
+    assert (shown["header"]["kid"], shown["header"]["cty"]) == ("billing-1", "JWT")
+    assert shown["claims"].startswith("encrypted")
 
 
 def test_nothing_in_an_answer_can_speak_to_the_terminal(stranger):

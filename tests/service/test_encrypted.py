@@ -7,6 +7,8 @@ import pytest
 from harness import ISSUER, minimal, unb64, wait_for
 from recipient import Pair, jwks
 
+from sts.settings import estimate, load
+
 EVERY = [("ECDH-ES", "P-256"), ("ECDH-ES", "X25519"), ("ECDH-ES+A256KW", "X25519"), ("RSA-OAEP-256", "RSA")]
 
 
@@ -125,6 +127,15 @@ def test_the_limit_counts_the_encrypted_token_and_the_audit_has_its_size(encrypt
     facts = tight.events()[-1]
     assert abs(facts["facts"]["token_bytes"] - size) <= 4
     assert facts["facts"]["max_token_bytes"] == size - 100
+
+
+def test_the_estimate_of_sts_check_comes_near(encrypted):
+    service = encrypted(**{"audiences/billing/evidence": True})
+    token = service.idp.token(auth_time=1_700_000_000, acr="urn:mfa", amr=["pwd", "otp"], jti="token-7")
+    estimated = estimate(load(service.file, {}))
+    for audience in ("orders", "billing"):
+        real = len(service.exchange(token, audience).token)
+        assert real * 0.8 < estimated[audience] < real * 1.6, audience
 
 
 def test_audiences_share_a_token_only_where_it_is_encrypted_to_the_same_key(encrypted, backend):
