@@ -46,6 +46,8 @@ from sts.policy.consent import Consent
 from sts.policy.decide import Policy
 from sts.policy.rules import AudienceRules, RouteRules, SourceRules
 from sts.settings import Settings
+from sts.state import once
+from sts.state.opening import open_state
 from sts.telemetry import Reading, log, metrics
 from sts.trust.authority import Authorities
 from sts.trust.issuers import Issuers
@@ -102,6 +104,8 @@ class App:
         stores = Stores(*answers, self.tokens.waiters)
         self.introspections = Introspections(time.monotonic, stores, waiters, self.issuers.all_waiters, tell)
         self.failures = Failures(time.monotonic, metrics.client_limited)
+        self.state = open_state(settings.state, settings.redis, settings.var, clock)
+        self._marks_key = secret.key(once.LABEL)
         self._opa: tuple[OpaSettings, OpaServer] | None = None
         self.tables = Tables(clock, waiters, settings.redis)
         self._stamps: dict[str, tuple[str, str]] = {}
@@ -146,7 +150,7 @@ class App:
             issuer=settings.issuer,
             keys=self.issuers.keys,
             tokens=Bearers(at_work, settings.issuer, admit),
-            marks=None,
+            marks=once.OnceOnly(self.state, self._marks_key, settings.state.on_outage.replay, waved_through),
             clock=self.clock,
         )
 
@@ -245,9 +249,16 @@ class App:
                 issuer,
                 lambda: self.keyring.jwks(self.clock()),
                 lambda: self.current.settings.keys.jwks_max_age,
+                lambda: self.current.settings.listen.tls is not None or bool(self.current.settings.proxies),
             ),
             health(self.readiness, metrics.render, lambda: self.current.settings.ops_networks),
         )
+
+
+def waved_through(why: str) -> None:
+    """Tell of what passed unmarked, because the configuration says so (`state.on_outage.replay: allow`)."""
+    metrics.unmarked()
+    log.warning("a once-only proof was not marked", why=why)
 
 
 def metrics_of_fetch(source: str, why: str) -> None:

@@ -28,6 +28,7 @@ from sts.errors import StartError
 from sts.labels import DeploymentSecret
 from sts.mint.keystore import prepare
 from sts.settings import Environment, Settings, SettingsError, load
+from sts.state.opening import open_state
 from sts.telemetry import log, metrics, prepare_metrics, take_over_logging
 from sts.wsgi import application
 
@@ -94,6 +95,7 @@ def _prepare(settings: Settings) -> tuple[DeploymentSecret, Store, Floor]:
         )
     except KeysError as error:
         raise StartError(str(error)) from None
+    open_state(settings.state, settings.redis, settings.var, time.time).check()
     if made:
         log.info("key ring made", var=str(settings.var), version=ring.version)
     floor = Floor()

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, request
 
+from sts.clients.assertion import DEFAULT_ALGORITHMS
 from sts.edge.reply import to_json
 from sts.edge.token import GRANT_TYPE, PATH
 
@@ -15,7 +16,7 @@ JWKS_PATH: Final = "/.well-known/jwks.json"
 METADATA_PATHS: Final = ("/.well-known/oauth-authorization-server", "/.well-known/openid-configuration")
 
 
-_METHODS: Final = ("client_secret_basic", "client_secret_post")
+_METHODS: Final = ("client_secret_basic", "client_secret_post", "private_key_jwt")
 _METHODS_OF_TLS: Final = ("tls_client_auth", "self_signed_tls_client_auth")  # RFC 8705 §2.1, §2.2
 
 
@@ -33,6 +34,7 @@ def metadata(issuer: str, *, mutual_tls: bool = False) -> dict[str, object]:
         "grant_types_supported": [GRANT_TYPE],
         "response_types_supported": ["none"],
         "token_endpoint_auth_methods_supported": [*_METHODS, *(_METHODS_OF_TLS if mutual_tls else ())],
+        "token_endpoint_auth_signing_alg_values_supported": list(DEFAULT_ALGORITHMS),
     }
     if mutual_tls:
         document["tls_client_certificate_bound_access_tokens"] = True  # where the audience says so (RFC 8705 §3.3)

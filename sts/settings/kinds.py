@@ -54,7 +54,6 @@ KINDS: Final[Mapping[str, Kinds]] = {
             "access_token": AccessTokenClient,
         },
         key="auth",
-        later=frozenset({"private_key_jwt"}),
     ),
     "sources": Kinds(
         "source",

@@ -103,9 +103,13 @@ class Metrics:
         self._audit_failures = Counter("sts_audit_failures", "Audit events that were not written.", registry=own)
         self._unknown = Counter("sts_unknown_parameters", "Unknown parameters, ignored at /token.", registry=own)
         self._handshakes = Counter("sts_handshakes_failed", "TLS handshakes with callers that failed.", registry=own)
+        self._unmarked = Counter("sts_once_only_unmarked", "Once-only proofs that passed unmarked.", registry=own)
         self._limited = Counter(
             "sts_clients_limited", "Failures of client authentication over the limit.", registry=own
         )
+        self._bind()
+
+    def _bind(self) -> None:
         self._count = {
             (door, reason, cached): self._decisions.labels(
                 door, "refused" if reason else "allowed", reason, str(cached).lower()
@@ -154,6 +158,10 @@ class Metrics:
     def client_limited(self) -> None:
         """Count a failure of client authentication that was over the limit."""
         self._limited.inc()
+
+    def unmarked(self) -> None:
+        """Count a once-only proof that passed unmarked."""
+        self._unmarked.inc()
 
     def handshake_failed(self) -> None:
         """Count a TLS handshake that failed."""

@@ -10,6 +10,7 @@ from sts.edge.discovery import discovery, metadata
 from sts.edge.health import Readiness, health
 from sts.edge.site import site
 from sts.errors import NO_KEY, Refusal
+from sts.jose import SUPPORTED
 
 ISSUER = "https://sts.example.internal"
 JWKS = {"keys": [{"kty": "EC", "crv": "P-256", "x": "x", "y": "y", "kid": "kid-1", "use": "sig", "alg": "ES256"}]}
@@ -99,7 +100,8 @@ def test_the_metadata_says_what_there_is(http):
         "jwks_uri": f"{ISSUER}/.well-known/jwks.json",
         "grant_types_supported": ["urn:ietf:params:oauth:grant-type:token-exchange"],
         "response_types_supported": ["none"],
-        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "private_key_jwt"],
+        "token_endpoint_auth_signing_alg_values_supported": sorted(SUPPORTED),
     }
 
 

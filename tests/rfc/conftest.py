@@ -3,11 +3,13 @@
 import base64
 import hashlib
 import json
+import os
+import time
 import urllib.parse
 
 import jwt
 import pytest
-from harness import ACCESS_TOKEN, CLIENT, GRANT, SECRET, Idp, Service
+from harness import ACCESS_TOKEN, CLIENT, GRANT, SECRET, Idp, Key, Service
 
 OUR_ISSUER = "https://sts.example.internal/tenant"
 NAMES = ["orders", "shop", "stock", "alone", "billing", "open"]
@@ -51,13 +53,35 @@ def providers():
 
 
 @pytest.fixture(scope="session")
-def rfc(providers, tmp_path_factory):
+def signing_key():
+    """The key of the client `signing-gateway`."""
+    return Key("gateway-1", "ES256")
+
+
+@pytest.fixture(scope="session")
+def assertion(signing_key):
+    """What the client `signing-gateway` proves itself with, once."""
+
+    def sign(**changes):
+        good = {"iss": "signing-gateway", "sub": "signing-gateway", "aud": OUR_ISSUER, "jti": os.urandom(8).hex()}
+        form = {"client_assertion": signing_key.sign({**good, "exp": int(time.time()) + 60, **changes})}
+        return form | {"client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}
+
+    return sign
+
+
+@pytest.fixture(scope="session")
+def rfc(providers, signing_key, tmp_path_factory):
     """The service, with `ask` for a request to `/token` of exactly these parameters."""
+    folder = tmp_path_factory.mktemp("rfc")
+    (folder / "gateway.jwks.json").write_text(json.dumps({"keys": [signing_key.jwk]}))
+    signing = {"auth": "private_key_jwt", "jwks_file": "gateway.jwks.json", "audiences": NAMES, "sources": ["*"]}
     configuration = {
         "issuer": OUR_ISSUER,
         "workers": 1,
         "clients": {
             CLIENT: client_of(SECRET, profile="nginx"),
+            "signing-gateway": signing,
             "narrow": client_of("narrow-secret-for-tests-only", audiences=["shop"], default_audience="shop"),
         },
         "sources": {
@@ -84,7 +108,7 @@ def rfc(providers, tmp_path_factory):
             "open": {"path": "/open/**", "audience": "open"},
         },
     }
-    running = Service(tmp_path_factory.mktemp("rfc"), json.dumps(configuration))
+    running = Service(folder, json.dumps(configuration))
     yield running
     assert running.stop() == 0, running.log()
 

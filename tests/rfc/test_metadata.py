@@ -52,17 +52,21 @@ def test_the_metadata_is_exactly_what_is_built(rfc):
         "jwks_uri": f"{OUR_ISSUER}/.well-known/jwks.json",
         "grant_types_supported": ["urn:ietf:params:oauth:grant-type:token-exchange"],
         "response_types_supported": ["none"],
-        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "private_key_jwt"],
+        "token_endpoint_auth_signing_alg_values_supported": sorted(
+            ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"]
+        ),
     }
     assert "authorization_endpoint" not in document
     assert [] not in document.values()
 
 
-def test_every_authentication_method_that_is_published_works(rfc, raw, form, ask, providers):
+def test_every_authentication_method_that_is_published_works(rfc, raw, form, ask, providers, assertion):
     """MD-03, EP-05."""
     token = providers["plain"].token()
     works = {
         "client_secret_basic": lambda: ask(token),
+        "private_key_jwt": lambda: raw(form(token, **assertion()), {"Authorization": None}),
         "client_secret_post": lambda: raw(form(token, client_id=CLIENT, client_secret=SECRET), {"Authorization": None}),
     }
     for method in rfc.get(SERVER).json["token_endpoint_auth_methods_supported"]:

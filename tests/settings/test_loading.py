@@ -10,6 +10,7 @@ import hypothesis.strategies as st
 import pytest
 import trustme
 import yaml
+from harness import Key
 from recipient import Pair, jwks
 
 from sts.settings import SettingsError, changes_needing_restart, load
@@ -30,7 +31,7 @@ def test_the_smallest_useful_configuration_loads_as_it_stands(data):
 
 NOT_BUILT = {
     *("trust_domain", "keys.seal_keys", "cache.shared", "security_events"),
-    *("clients.edge-gateway.gateway_cache", "clients.batch-gateway.auth", "clients.mesh-gateway.profile"),
+    *("clients.edge-gateway.gateway_cache", "clients.mesh-gateway.profile"),
     *("clients.sidecar.may_vouch", "sources.split-tokens.envelope"),
     *("sources.partner-keys.type", "sources.webhooks.type", "sources.field-devices.type"),
     "sources.gateway-session.type",
@@ -46,6 +47,7 @@ def full(data, tmp_path):
     (tmp_path / "conf.d").mkdir()
     (tmp_path / "employees.csv").write_text("external_id,employee_id\nalice,E7\n")
     (tmp_path / "billing.enc.jwks.json").write_text(json.dumps(jwks(Pair())))
+    (tmp_path / "batch-gateway.jwks.json").write_text(json.dumps({"keys": [Key("batch", "ES256").jwk]}))
     (tmp_path / "mesh-ca.pem").write_bytes(trustme.CA().cert_pem.bytes())
     path = tmp_path / "sts.yaml"
     path.write_text((data / "full.yaml").read_text())
