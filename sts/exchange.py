@@ -104,7 +104,7 @@ class Exchange:
         proven = [(one, self.sources.prove(one, self.clock())) for one in presented]
         now = self.clock()  # proving may have waited
         admitted, *actor = [
-            self.policy.admit(found, self.sources.limits(one), now, ask.certificate) for one, found in proven
+            self.policy.admit(found, self.sources.limits(one), target, now, ask.certificate) for one, found in proven
         ]
         rows = Rows(self.tables, self.clock)
         for one in actor:

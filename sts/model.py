@@ -16,6 +16,7 @@ TYPE_PREFIX: Final = "urn:ietf:params:oauth:token-type:"
 TYPE_JWT: Final = TYPE_PREFIX + "jwt"
 TYPE_ACCESS_TOKEN: Final = TYPE_PREFIX + "access_token"
 TYPE_ID_TOKEN: Final = TYPE_PREFIX + "id_token"
+TYPE_API_KEY: Final = "urn:sts:token-type:api_key"
 TYPE_CLIENT_CERTIFICATE: Final = "urn:sts:token-type:client_certificate"
 
 DoorName = Literal["token", "forward_auth"]
@@ -173,7 +174,8 @@ class Principal:
 
     Every field is mandatory, so that no kind of credential can forget one: a kind without such a fact says
     `NOT_APPLICABLE`, a credential that leaves an optional fact out says None. `attributes` is what the source's
-    mapping reads (`claims` for a JWT). `proof_key` is the RFC 7638 thumbprint of the issuer's key that proved it.
+    mapping reads (`claims` for a JWT). `reach` are the names of the only audiences that the credential itself may
+    reach, beside what its source may. `proof_key` is the RFC 7638 thumbprint of the issuer's key that proved it.
     `may_act` and `act` are as in RFC 8693 §4.1 and §4.4, `acr` and `amr` as in OpenID Connect Core §2, raw.
     """
 
@@ -182,6 +184,7 @@ class Principal:
     issuer: str | NotApplicable
     subject: str | None
     audience: tuple[str, ...] | NotApplicable
+    reach: frozenset[str] | NotApplicable
     expires_at: float | NotApplicable
     not_before: float | NotApplicable | None
     issued_at: float | NotApplicable | None

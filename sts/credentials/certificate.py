@@ -105,6 +105,7 @@ class CertificateSourceAtWork:
             issuer=NOT_APPLICABLE,
             subject=found.get("uri", found["subject"]),
             audience=NOT_APPLICABLE,
+            reach=NOT_APPLICABLE,
             expires_at=proven.path.not_after,
             not_before=proven.path.not_before,
             issued_at=NOT_APPLICABLE,

@@ -127,6 +127,7 @@ class IntrospectionSourceAtWork:
             issuer=NOT_APPLICABLE if self._issuer is None else self._issuer,
             subject=claims.get("sub"),
             audience=NOT_APPLICABLE if self._filters_by_caller else text_or_texts(claims.get("aud", []), "aud"),
+            reach=NOT_APPLICABLE,
             expires_at=claims.get("exp", NOT_APPLICABLE),
             not_before=claims.get("nbf"),
             issued_at=claims.get("iat"),

@@ -183,6 +183,7 @@ class JwtSourceAtWork:
             issuer=self.issuer,
             subject=claims.get("sub"),
             audience=self._audience(claims),
+            reach=NOT_APPLICABLE,
             expires_at=claims["exp"],
             not_before=claims.get("nbf"),
             issued_at=claims.get("iat"),

@@ -64,6 +64,7 @@ class OwnTokens:
             issuer=self.issuer,
             subject=claims["sub"],
             audience=NOT_APPLICABLE,
+            reach=NOT_APPLICABLE,
             expires_at=claims["exp"],
             not_before=NOT_APPLICABLE,
             issued_at=claims["iat"],

@@ -28,6 +28,7 @@ from sts.errors import (
 )
 from sts.model import (
     TYPE_ACCESS_TOKEN,
+    TYPE_API_KEY,
     TYPE_CLIENT_CERTIFICATE,
     Ask,
     Client,
@@ -69,6 +70,7 @@ class ForwardAuthDoor:
 
     `identity_headers` are the names of all audiences' identity headers: every 200 carries each of them, so that the
     gateway overwrites what a client forged (CVE-2026-30851). `max_token_bytes` is each audience's, by name.
+    `key_headers` are the headers that API keys come in, those of disabled sources too.
     """
 
     name: DoorName = "forward_auth"
@@ -79,12 +81,14 @@ class ForwardAuthDoor:
         routes: Routes,
         identity_headers: Iterable[str],
         max_token_bytes: Mapping[str, int],
+        key_headers: Iterable[str] = (),
     ) -> None:
         self.routes = routes
         self._token_header = settings.token_header
         self._token_prefix = "Bearer " if settings.token_header == AUTHORIZATION else ""
         self._absent = dict.fromkeys([self._token_header, *sorted(set(identity_headers))], ABSENT)
         self._max_token_bytes = dict(max_token_bytes)
+        self._key_headers = tuple(sorted({header.lower() for header in key_headers}))
 
     def caller(self, incoming: Incoming) -> Caller:
         """Who the caller says it is: the client id in the path, and `X-Gateway-Secret`, or its connection without it.
@@ -111,7 +115,7 @@ class ForwardAuthDoor:
         route = self.routes.match(request, preflight=is_preflight(headers))
         try:
             certificates = None if route.open else handed_on(headers, client.certificate_header)
-            credential = None if route.open else _read_credential(headers, client, certificates)
+            credential = None if route.open else _read_credential(headers, client, certificates, self._key_headers)
         except Refusal as refusal:
             raise Refusal(refusal.reason, **refusal.facts, route=route.name) from None
         return Ask(
@@ -158,12 +162,20 @@ class ForwardAuthDoor:
         return problem(status, name, sentence, incoming.request_id, headers)
 
 
-def _read_credential(headers: Mapping[str, str], client: Client, certificates: tuple[bytes, ...] | None) -> Credential:
-    """The one credential of a request: a Bearer token, or the certificates that the gateway hands on.
+def _read_credential(
+    headers: Mapping[str, str], client: Client, certificates: tuple[bytes, ...] | None, key_headers: Iterable[str]
+) -> Credential:
+    """The one credential of a request: a Bearer token, an API key, or the certificates that the gateway hands on.
 
-    Beside a token a certificate is no credential; a token may be bound to it. Raises MISSING_CREDENTIAL, MALFORMED.
+    Beside a token or a key a certificate is no credential; a token may be bound to it. Raises MISSING_CREDENTIAL,
+    MALFORMED, also for a token beside a key (AK-03).
     """
     authorization = headers.get("authorization")
+    keys = [headers[name] for name in key_headers if name in headers]
+    if len(keys) > 1 or (keys and authorization is not None):
+        raise Refusal(MALFORMED, why="two credentials in one request")
+    if keys:
+        return Credential(TYPE_API_KEY, keys[0].strip())
     if certificates is None or authorization is not None:
         return bearer(authorization or "")
     return Credential(TYPE_CLIENT_CERTIFICATE, encode_chain(certificates), handed_on=client.may_present)

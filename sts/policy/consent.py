@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sts.errors import AUDIENCE_MISSING, NO_CONSENT, Refusal
-from sts.model import Ask, Client, Presented
+from sts.model import Ask, Client, NotApplicable, Presented, Principal
 from sts.policy.rules import ALL, AudienceRules, SourceRules
 
 
@@ -74,6 +74,15 @@ class Consent:
                 raise Refusal(NO_CONSENT, why="the audience of the presented token is gone or disabled")
             found.append(audience)
         return found
+
+
+def within_reach(principal: Principal, target: Target) -> None:
+    """A credential that names audiences itself, as an API key may, reaches no others. Raises NO_CONSENT."""
+    if isinstance(principal.reach, NotApplicable):
+        return
+    for audience in target.audiences:
+        if audience.name not in principal.reach:
+            raise Refusal(NO_CONSENT, why="the credential does not list the audience", audience=audience.name)
 
 
 def _together(target: Target) -> None:

@@ -19,7 +19,7 @@ from sts.expressions import ABSENT, EvaluationError, Expression, Scope, as_attri
 from sts.model import Admitted, Ask, Client, Grant, Identity, Limits, Presented, Principal
 from sts.policy.act import actor_chain, delegate
 from sts.policy.admit import admit
-from sts.policy.consent import Consent, Target
+from sts.policy.consent import Consent, Target, within_reach
 from sts.policy.evidence import evidence
 from sts.policy.headers import header_value
 from sts.policy.mapping import identify
@@ -76,8 +76,11 @@ class Policy:
         request = _request(ask)
         return tuple((name, request.get(name, "")) for name in sorted(read))
 
-    def admit(self, principal: Principal, limits: Limits, now: float, certificate: str | None) -> Admitted:
-        """Judge a proven credential's facts: see `policy.admit`."""
+    def admit(
+        self, principal: Principal, limits: Limits, target: Target, now: float, certificate: str | None
+    ) -> Admitted:
+        """Judge a proven credential's facts: see `policy.admit`; and whether it may reach the target itself."""
+        within_reach(principal, target)
         return admit(principal, limits, now, certificate)
 
     def identify(self, admitted: Admitted, rows: Rows) -> Identity:

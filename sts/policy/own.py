@@ -25,9 +25,10 @@ _PLAIN: Final = re.compile(r"identity\.([A-Za-z_][A-Za-z0-9_]*)")
 def source_of(principal: Principal, target: Target) -> str | None:
     """The `src` of the minted token: the source, where a backend of the target may exchange the token again.
 
-    None also for a credential with `may_act`: exchanged again, it would no longer bind who acts (RFC 8693 §4.4).
+    None also for a credential that says more than its source about where it leads, which nobody could hold a token of
+    ours to: with a `may_act` (RFC 8693 §4.4), or with audiences of its own.
     """
-    if principal.may_act not in (None, NOT_APPLICABLE):
+    if principal.may_act not in (None, NOT_APPLICABLE) or principal.reach is not NOT_APPLICABLE:
         return None
     return principal.source if any(audience.backend for audience in target.audiences) else None
 

@@ -250,8 +250,18 @@ def grant_and_principal(*, min_remaining, fresh_until, keep=True, proof_key="pro
         max_token_bytes=3000,
         keep=keep,
     )
-    facts = ("issuer", "audience", "expires_at", "not_before", "issued_at", "auth_time", "fresh_until", "confirmation")
-    nothing = dict.fromkeys((*facts, "act", "may_act", "acr", "amr", "jti"), NOT_APPLICABLE)
+    facts = (
+        "issuer",
+        "audience",
+        "reach",
+        "expires_at",
+        "not_before",
+        "issued_at",
+        "auth_time",
+        "fresh_until",
+        "confirmation",
+    )
+    nothing = dict.fromkeys((*facts, "confirmation", "act", "may_act", "acr", "amr", "jti"), NOT_APPLICABLE)
     principal = Principal(kind="jwt", source="idp", subject="s", proof_key=proof_key, attributes={}, **nothing)
     return principal, grant
 

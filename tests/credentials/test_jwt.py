@@ -173,6 +173,7 @@ def test_a_good_token_becomes_a_principal_of_facts(kid, declared, idp, proven):
         issuer="https://idp.example.com",
         subject="alice",
         audience=("api-gateway",),
+        reach=NOT_APPLICABLE,
         expires_at=NOW + 600,
         not_before=NOW - 5,
         issued_at=NOW,

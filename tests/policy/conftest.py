@@ -44,6 +44,7 @@ class World:
             issuer="https://idp.example.com",
             subject="alice",
             audience=("us",),
+            reach=NOT_APPLICABLE,
             expires_at=NOW + 600,
             not_before=None,
             issued_at=NOW,

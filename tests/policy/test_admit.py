@@ -17,6 +17,7 @@ GOOD = Principal(
     issuer="https://idp.example.com",
     subject="alice",
     audience=("api-gateway",),
+    reach=NOT_APPLICABLE,
     expires_at=NOW + 300,
     not_before=None,
     issued_at=NOW - 10,
@@ -141,6 +142,7 @@ def test_what_a_kind_declares_not_applicable_is_not_judged():
     kind_without = replace(
         GOOD,
         audience=NOT_APPLICABLE,
+        reach=NOT_APPLICABLE,
         expires_at=NOT_APPLICABLE,
         not_before=NOT_APPLICABLE,
         issued_at=NOT_APPLICABLE,

@@ -1,0 +1,261 @@
+"""API keys in the store, and a worker's copy of them."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from sts.errors import MALFORMED, REVOKED, STATE_UNAVAILABLE, UNKNOWN_KEY
+from sts.state import StateUnavailableError
+from sts.state.api_keys import NAMESPACE, ApiKey, ApiKeys, KeyRecords, is_over
+from sts.state.key_text import digest, make
+from sts.state.last_used import LastUsed, read_last_used
+from sts.state.sqlite import SqliteState
+
+NOW = 1_800_000_000
+PREFIX = "sk_live_"
+SECRET = b"k" * 32
+
+
+class Broken:
+    """A store that is away whenever it is told."""
+
+    def __init__(self, state):
+        self.state, self.away = state, False
+
+    def __getattr__(self, name):
+        if self.away:
+            raise StateUnavailableError("the store is away")
+        return getattr(self.state, name)
+
+
+@pytest.fixture
+def state(tmp_path):
+    opened = SqliteState(tmp_path / "state.db", lambda: NOW)
+    opened.check()
+    yield Broken(opened)
+    opened.close()
+
+
+@pytest.fixture
+def records(state):
+    return KeyRecords(state, SECRET)
+
+
+@pytest.fixture
+def steady():
+    class Steady:
+        now = 100.0
+
+        def __call__(self):
+            return self.now
+
+    return Steady()
+
+
+@pytest.fixture
+def worker(records, steady):
+    """Makes a worker's copy that has looked once."""
+
+    def make_worker(**changes):
+        warned = []
+        keys = ApiKeys(
+            records, lambda: NOW, **{"max_stale": 300.0, "on_outage": "deny", "warn": warned.append, **changes}
+        )
+        keys.follower._monotonic = steady
+        keys.warned = warned
+        keys.follower.look()
+        return keys
+
+    return make_worker
+
+
+@pytest.fixture
+def added(records):
+    """Make a key and keep its record; returns record and text."""
+
+    def add(**changes):
+        key_id, text = make(PREFIX)
+        key = ApiKey(id=key_id, source="partners", owner="acme", digest=digest(text), created_at=NOW, **changes)
+        records.put(key)
+        return records.get(key_id), text
+
+    return add
+
+
+def test_a_record_says_what_a_key_may_do_and_never_the_key(state, records, added):
+    """AK-01, AK-02."""
+    key, text = added(scopes=("a", "b"), audiences=("orders",), tenant="t", tier="gold", expires_at=NOW + 5)
+    assert records.all() == [key]
+    kept = state.get(NAMESPACE, key.id).value.decode()
+    assert text not in kept
+    assert text[len(PREFIX) + 12 : -6] not in kept
+    assert (key.reach, key.attributes["tenant"], key.attributes["scopes"]) == ({"orders"}, "t", ["a", "b"])
+
+
+def test_a_living_key_is_proven(worker, added):
+    key, text = added()
+    keys = worker()
+    assert keys.prove("partners", PREFIX, text) == key
+    assert keys.current(key.proof)
+
+
+def test_every_other_text_is_refused(worker, added, refused):
+    key, text = added()
+    keys = worker()
+    _, other = make(PREFIX)
+    forged = text[: len(PREFIX) + 12] + other[len(PREFIX) + 12 :]  # a known id with another secret
+    for wrong, reason in ((other, UNKNOWN_KEY), (forged, MALFORMED), (text[:-1] + "_", UNKNOWN_KEY), ("", MALFORMED)):
+        with refused(reason):
+            keys.prove("partners", PREFIX, wrong)
+    with refused(UNKNOWN_KEY):
+        keys.prove("another-source", PREFIX, text)
+    assert key.id in keys._keys
+
+
+def test_a_known_id_with_a_right_checksum_and_another_secret_is_unknown(worker, added, refused):
+    """Anybody can compute the checksum: the secret is what counts."""
+    from sts.state.key_text import _checksum  # noqa: PLC0415
+
+    _, text = added()
+    body = text[: len(PREFIX) + 12] + "x" * 32
+    with refused(UNKNOWN_KEY):
+        worker().prove("partners", PREFIX, body + _checksum(body))
+
+
+def test_a_revocation_is_felt_with_the_next_look(worker, records, added, refused):
+    """AK-02."""
+    key, text = added()
+    keys = worker()
+    keys.prove("partners", PREFIX, text)
+    records.put(replace(key, revoked_at=NOW))
+    keys.follower.look()
+    with refused(REVOKED):
+        keys.prove("partners", PREFIX, text)
+    assert not keys.current(key.proof)
+
+
+def test_whatever_changes_a_record_voids_what_it_made(worker, records, added):
+    key, _ = added(scopes=("a", "b"))
+    keys = worker()
+    records.put(replace(key, scopes=("a",)))
+    keys.follower.look()
+    assert not keys.current(key.proof)
+    assert keys.current(records.get(key.id).proof)
+
+
+@pytest.mark.parametrize("name", ["scopes", "audiences", "owner", "expires_at", "source", "digest", "tenant"])
+def test_who_can_write_to_the_store_cannot_widen_a_key(state, worker, added, refused, name):
+    """AK-01, AK-02: the record is authentic as a whole, or it counts as none; and the operator is told, once."""
+    key, text = added(scopes=("a",), audiences=("orders",), expires_at=NOW + 5, tenant="t")
+    record = state.get(NAMESPACE, key.id)
+    form, _, written = record.value.partition(b" ")
+    content = json.loads(written)
+    content[name] = [*content[name], "admin"] if isinstance(content[name], list) else "other"
+    state.put(NAMESPACE, key.id, form + b" " + json.dumps(content).encode(), expected=record.version)
+    keys = worker()
+    keys.follower.look()
+    with refused(UNKNOWN_KEY):
+        keys.prove("partners", PREFIX, text)
+    assert len(keys.warned) == 1
+    assert "not authentic" in keys.warned[0]
+
+
+def test_who_can_write_to_the_store_cannot_move_a_record_to_another_id(state, worker, added, refused):
+    key, _ = added(scopes=("admin",))
+    other_id, other = make(PREFIX)
+    state.put(NAMESPACE, other_id, state.get(NAMESPACE, key.id).value, expected=0)
+    with refused(UNKNOWN_KEY):
+        worker().prove("partners", PREFIX, other)
+
+
+def test_a_record_that_is_put_back_to_before_its_revocation_stays_revoked(state, worker, records, added, refused):
+    key, text = added()
+    before = state.get(NAMESPACE, key.id).value
+    keys = worker()
+    records.put(replace(key, revoked_at=NOW))
+    keys.follower.look()
+    state.put(NAMESPACE, key.id, before, expected=None)
+    keys.follower.look()
+    with refused(REVOKED):
+        keys.prove("partners", PREFIX, text)
+    assert "put back" in keys.warned[0]
+
+
+def test_a_revoked_record_that_is_deleted_and_made_anew_stays_revoked(state, worker, records, added, refused):
+    key, text = added()
+    before = state.get(NAMESPACE, key.id).value
+    keys = worker()
+    records.put(replace(key, revoked_at=NOW))
+    keys.follower.look()
+    state.delete(NAMESPACE, key.id)
+    keys.follower.look()
+    state.put(NAMESPACE, key.id, before, expected=None)
+    keys.follower.look()
+    with refused(REVOKED):
+        keys.prove("partners", PREFIX, text)
+
+
+def test_keys_go_on_working_through_a_short_outage_and_not_through_a_long_one(state, worker, added, steady, refused):
+    """design §6: an older list than `max_stale` counts as an outage."""
+    key, text = added()
+    keys = worker()
+    state.away = True
+    steady.now += 299
+    keys.follower.look()
+    assert keys.trouble
+    assert keys.prove("partners", PREFIX, text) == key
+    steady.now += 2
+    with refused(STATE_UNAVAILABLE):
+        keys.prove("partners", PREFIX, text)
+    assert not keys.current(key.proof)
+
+
+def test_on_outage_allow_goes_on_with_what_was_last_seen(state, worker, added, steady):
+    key, text = added()
+    keys = worker(on_outage="allow")
+    state.away = True
+    steady.now += 10_000
+    assert keys.prove("partners", PREFIX, text) == key
+
+
+@pytest.mark.parametrize("on_outage", ["deny", "allow"])
+def test_a_worker_that_never_saw_the_store_knows_no_key_to_be_wrong(state, worker, added, refused, on_outage):
+    """Its first answer is that it cannot say, never that a good key is none."""
+    _, text = added()
+    state.away = True
+    with refused(STATE_UNAVAILABLE):
+        worker(on_outage=on_outage).prove("partners", PREFIX, text)
+
+
+def test_what_is_over_is_said_in_a_word(added):
+    key, _ = added(expires_at=NOW + 5)
+    assert [is_over(key, NOW), is_over(key, NOW + 5), is_over(replace(key, revoked_at=NOW), NOW)] == [
+        *("", "expired", "revoked"),
+    ]
+
+
+def test_last_use_is_written_once_in_a_while_and_not_per_request(state, worker, added):
+    """AK-02."""
+    key, text = added()
+    keys = worker()
+    for _ in range(5):
+        keys.prove("partners", PREFIX, text)
+    writer = LastUsed(state, keys.used)
+    assert read_last_used(state) == {}
+    assert (writer.flush(), writer.flush()) == (1, 0)
+    assert read_last_used(state) == {key.id: int(keys.used[key.id])}
+    keys.used[key.id] += 60
+    assert writer.flush() == 1
+
+
+def test_a_store_that_is_away_loses_no_last_use(state, worker, added):
+    key, text = added()
+    keys = worker()
+    keys.prove("partners", PREFIX, text)
+    writer = LastUsed(state, keys.used)
+    state.away = True
+    assert writer.flush() == 0
+    state.away = False
+    assert writer.flush() == 1
+    assert key.id in read_last_used(state)
