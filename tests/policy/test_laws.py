@@ -93,8 +93,9 @@ def minted(world, case):
     principal = world.with_claims(scope=" ".join(case["has"]))
     principal = replace(principal, fresh_until=case["fresh_until"], **case["times"])
     ask = replace(world.ask, audiences=tuple(audiences), scopes=None if case["asked"] is None else tuple(case["asked"]))
-    admitted = policy.admit(principal, Limits(audiences=frozenset({"us"}), **case["limits"]), NOW, None)
-    identity, target = policy.identify(admitted, world.rows), policy.target(world.client, ask)
+    target = policy.target(world.client, ask)
+    admitted = policy.admit(principal, Limits(audiences=frozenset({"us"}), **case["limits"]), target, NOW, None)
+    identity = policy.identify(admitted, world.rows)
     grant = policy.decide(world.client, identity, admitted, target, ask, NOW, world.rows)
     grant = policy.narrow(grant, world.client, identity, admitted, target, ask, NOW)
     token = Minter("https://sts.example.internal", Keyring()).mint(grant, lambda: NOW).token
