@@ -172,6 +172,19 @@ def _revision(settings: Settings, story: Story) -> Revision:
     def told(part: object, *steps: str) -> Any:  # noqa: ANN401 - it stands for any part
         return Told(part, {step: SHOWN[step] for step in steps}, tell)
 
+    def told_table(name: str, table: object) -> Any:  # noqa: ANN401 - it stands for the table
+        def show(part: Any, arguments: tuple[Any, ...], row: Any) -> dict[str, object]:  # noqa: ANN401 - as Show
+            return {"table": name, **SHOWN["row"](part, arguments, row)}
+
+        return Told(table, {"row": show}, tell)
+
+    def told_door(door: object) -> Any:  # noqa: ANN401 - it stands for the door
+        def show(_part: object, arguments: tuple[Any, ...], _reply: object) -> dict[str, object]:
+            story.told_refusal(*arguments[1:])
+            return {}
+
+        return Told(told(door, "caller", "ask", "allowed"), {"refused": show}, lambda *_: None)
+
     clients: Any = Told(
         revision.exchange.clients, {"prove": SHOWN["prove_client"]}, lambda _, what: tell("prove_client", what)
     )
@@ -182,13 +195,14 @@ def _revision(settings: Settings, story: Story) -> Revision:
         clients=clients,
         sources=told(revision.exchange.sources, "present", "prove"),
         policy=told(replace(policy, opa=opa), "target", "consent", "admit", "identify", "decide"),
+        tables={name: told_table(name, table) for name, table in revision.exchange.tables.items()},
         minter=told(replace(revision.exchange.minter, seal=lambda token, _: token), "mint"),
     )
     return replace(
         revision,
         exchange=exchange,
-        token_door=told(revision.token_door, "caller", "ask", "allowed"),
-        forward_auth_door=told(revision.forward_auth_door, "caller", "ask", "allowed"),
+        token_door=told_door(revision.token_door),
+        forward_auth_door=told_door(revision.forward_auth_door),
     )
 
 

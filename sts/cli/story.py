@@ -60,6 +60,11 @@ class Story:
         """Add a step: what it came to, or why it refused."""
         self.steps.append((_TITLES[step], what))
 
+    def told_refusal(self, reason: Reason, facts: Mapping[str, object]) -> None:
+        """Add why the request was refused, unless the last step has said so: not every check is a step."""
+        if not self.steps or not isinstance(self.steps[-1][1], Refusal):
+            self.steps.append((_TITLES["refused"], Refusal(reason, **facts)))
+
     def refused_for(self, reason: Reason) -> bool:
         """Whether the last step refused for this reason."""
         last = self.steps[-1][1] if self.steps else None
@@ -75,11 +80,13 @@ _TITLES: Final = {
     "consent": "policy: consent",
     "prove": "credential: proven",
     "admit": "credential: audience, expiry, age, binding",
+    "row": "policy: a row is looked up",
     "identify": "policy: identity",
     "decide": "policy: decision",
     "opa": "policy: OPA",
     "mint": "mint: the token would hold",
     "allowed": "edge: the answer",
+    "refused": "policy: refused",
 }
 
 
@@ -101,14 +108,17 @@ def _claims(issued: Any) -> dict[str, object]:  # noqa: ANN401 - see Show
 def _mapped(part: Any, arguments: tuple[Any, ...], identity: Any) -> dict[str, object]:  # noqa: ANN401 - see Show
     """Each attribute with the expression that it came from."""
     rules = dict(part.sources[arguments[0].principal.source].identity)
-    return {
-        name: f"{_text(value)}   ← {rules[name].text}" if name in rules else value
-        for name, value in identity.attributes.items()
-    }
+    return {name: _from(value, rules[name]) if name in rules else value for name, value in identity.attributes.items()}
+
+
+def _from(value: object, rule: Any) -> str:  # noqa: ANN401 - an expression
+    return f"{_text(value)}   ← {rule.text}"
 
 
 def _decided(_part: Any, arguments: tuple[Any, ...], grant: Any) -> dict[str, object]:  # noqa: ANN401 - see Show
-    rules = {f"allow of {audience.name}": audience.allow.text for audience in arguments[3].audiences if audience.allow}
+    audiences = arguments[3].audiences
+    rules = {f"allow of {audience.name}": audience.allow.text for audience in audiences if audience.allow}
+    claims, headers = dict(audiences[0].claims), dict(audiences[0].headers)
     return {
         **rules,
         "subject": grant.subject,
@@ -117,7 +127,8 @@ def _decided(_part: Any, arguments: tuple[Any, ...], grant: Any) -> dict[str, ob
         "ends at the latest": _time(grant.not_after),
         "may be cached": grant.keep,
         **{f"shadow of {name}": f"{trial.outcome}, if it were enforced" for name, trial in grant.shadow.items()},
-        **{f"header {name}": value for name, value in grant.headers.items()},
+        **{f"claim {name}": _from(value, claims[name]) for name, value in grant.claims.items() if name in claims},
+        **{f"header {name}": _from(value, headers[name]) for name, value in grant.headers.items()},
     }
 
 
@@ -136,6 +147,7 @@ SHOWN: Final[Mapping[str, Show]] = {
         "ends": _time(admitted.not_after),
         "fresh until": _time(admitted.fresh_until, endless="no age limit"),
     },
+    "row": lambda _p, arguments, row: {"key": arguments[0], "row": "there is none" if row is None else row.values},
     "identify": _mapped,
     "decide": _decided,
     "opa": lambda _p, arguments, said: {

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from sts.settings.checks import Check, Parts
+from sts.credentials.kind import SourceSettings
+from sts.settings.checks import ALL, Check, Parts
 from sts.settings.faults import Finding
 from sts.settings.sizes import estimate
 
@@ -16,6 +17,7 @@ BUFFER: Final = 4096
 """Bytes of one header buffer, as gateways have them by default (nginx: one memory page)."""
 BESIDE: Final = 1024
 """Bytes of an answer's head beside the token (design §5.3)."""
+_SHOWN: Final = 3
 
 
 def token_sizes(parts: Parts) -> Iterator[Finding]:
@@ -36,5 +38,22 @@ def token_sizes(parts: Parts) -> Iterator[Finding]:
             yield Finding(path, problem, f"{hint} {BUFFER - BESIDE}")
 
 
-CHECKS: Final[tuple[Check, ...]] = (token_sizes,)
+def shared_subjects(parts: Parts) -> Iterator[Finding]:
+    """Two sources without a namespace that reach one audience speak for the same subjects there (design §5.5)."""
+    bare = {name: source for name, source in parts.sources.items() if source.enabled and source.namespace == ""}
+    for name, source in bare.items():
+        for other in [other for other in bare if other > name]:
+            together = [one for one in parts.audiences if _reaches(source, one) and _reaches(bare[other], one)]
+            if together:
+                shown = ", ".join(together[:_SHOWN]) + (", …" if len(together) > _SHOWN else "")
+                problem = f"no namespace tells its subjects from those of {other}, at {shown}"
+                hint = "`alice` of one is `alice` of the other, whoever that is; write a `namespace` unless it is meant"
+                yield Finding(("sources", name, "namespace"), problem, hint)
+
+
+def _reaches(source: SourceSettings, audience: str) -> bool:
+    return source.audiences is None or not {ALL, audience}.isdisjoint(source.audiences)
+
+
+CHECKS: Final[tuple[Check, ...]] = (shared_subjects, token_sizes)
 """The checks of this module, in the order of the sections."""

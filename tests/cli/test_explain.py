@@ -81,7 +81,8 @@ def test_a_request_line_is_walked_like_the_gateways_question(explain, service, i
     assert steps["edge: what is asked"]["route"] == "orders-read"
     answer = service.forward(token)
     assert steps["mint: the token would hold"]["claims"]["scope"] == decoded(answer.token)[1]["scope"]
-    assert steps["policy: decision"]["header X-User-ID"] == answer.headers["x-user-id"]
+    header = steps["policy: decision"]["header X-User-ID"]
+    assert header == f"{answer.headers['x-user-id']}   ← identity.subject"
 
 
 def test_a_file_and_standard_input_are_the_same(explain, sts, offline, idp, tmp_path):
@@ -297,3 +298,45 @@ def test_what_opa_said_is_a_step_of_its_own(sts, offline, idp, fake_opa):
         assert result.exit_code == status
         (step,) = [one for one in json.loads(result.stdout) if one["step"] == "policy: OPA"]
         assert step["facts"] == {"asked about": "orders", "result": says, "may be kept": "90s"}
+
+
+@pytest.fixture
+def looking_up(offline, tmp_path):
+    """The same configuration, whose subject and one claim come out of a table."""
+    document = json.loads(offline.read_text())
+    document["tables"] = {"staff": {"file": "staff.csv", "key": "login"}}
+    document["sources"]["corporate-idp"]["identity"]["subject"] = "lookup('staff', claims.sub).id"
+    document["audiences"]["orders"]["claims"] = {"site": "lookup('staff', 'boss').site"}
+    offline.write_text(json.dumps(document))
+    (tmp_path / "staff.csv").write_text("login,id,site\nalice,E7,home\nboss,E1,away\n")
+    return offline
+
+
+@pytest.mark.usefixtures("looking_up")
+def test_rows_and_mapped_claims_are_told_with_where_they_come_from(explain, idp):
+    text = explain(idp.token(sub="alice"), "--audience", "orders")
+    assert "subject: E7   ← lookup('staff', claims.sub).id" in text
+    assert "claim site: away   ← lookup('staff', 'boss').site" in text
+    steps = json.loads(explain(idp.token(sub="alice"), "--audience", "orders", "--json"))
+    assert [step["facts"] for step in steps if step["step"] == "policy: a row is looked up"] == [
+        {"table": "staff", "key": "alice", "row": {"login": "alice", "id": "E7", "site": "home"}},
+        {"table": "staff", "key": "boss", "row": {"login": "boss", "id": "E1", "site": "away"}},
+    ]
+
+
+@pytest.mark.usefixtures("looking_up")
+def test_a_row_that_is_not_there_is_told_and_refuses(explain, idp):
+    steps = json.loads(explain(idp.token(sub="mallory"), "--audience", "orders", "--json", status=1))
+    assert steps[-2]["facts"] == {"table": "staff", "key": "mallory", "row": "there is none"}
+    assert (steps[-1]["refused"], steps[-1]["facts"]["table"]) == ("no_mapping", "staff")
+
+
+def test_a_table_that_does_not_answer_is_told(sts, looking_up, idp):
+    document = json.loads(looking_up.read_text())
+    document["tables"]["staff"] = {"url": f"http://127.0.0.1:{free_port()}/{{key}}"}
+    looking_up.write_text(json.dumps(document))
+    found = sts("explain", "-c", looking_up, "--audience", "orders", "--json", input=idp.token(sub="alice"))
+    assert found.exit_code == 1
+    steps = json.loads(found.stdout)
+    assert steps[-1]["step"] == "policy: a row is looked up"
+    assert steps[-1]["refused"] == "source_unreachable"

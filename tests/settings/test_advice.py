@@ -42,3 +42,23 @@ def test_a_token_is_estimated_from_what_its_audience_maps(base, write):
         "late": "now + 60",
     }
     assert few + 400 * 4 // 3 < estimate(load(write(base), {}))["orders"] < few + 700 * 4 // 3
+
+
+def test_sources_without_a_namespace_that_reach_one_audience_are_told(two_sources, warnings):
+    first, second = two_sources["sources"]["idp"], two_sources["sources"]["other"]
+    assert warnings(two_sources) == ()
+    second["namespace"] = ""
+    first["same_subjects"] = second["same_subjects"] = True
+    (only,) = warnings(two_sources)
+    assert only.path == "sources.idp.namespace"
+    assert "from those of other, at orders" in only.problem
+    second["audiences"] = []
+    assert warnings(two_sources) == ()
+    second.update(audiences=["orders"], enabled=False)
+    assert warnings(two_sources) == ()
+
+
+def test_a_claim_that_looks_a_row_up_is_estimated_without_asking_anybody(base, write):
+    base["tables"] = {"hr": {"url": "https://hr.example.com/{key}"}}
+    base["audiences"]["orders"]["claims"] = {"cost_centre": "lookup('hr', identity.subject).cost_centre"}
+    assert estimate(load(write(base), {}))["orders"] > 300
