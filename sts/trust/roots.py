@@ -139,12 +139,14 @@ def _may_sign(_policy: Policy | None, _certificate: x509.Certificate | None, usa
 
 
 # Web servers' rules where RFC 5280 is content with less: private CAs issue leaves without alternative names, or with
-# critical ones, and without an authority key identifier. Extended key usage is judged by `check_leaf`, and here too.
+# critical ones, without an authority key identifier, or with a critical extended key usage (RFC 5280 §4.2.1.12): what
+# that says is judged by `check_leaf` alone.
 _LEAF_POLICY: Final = (
     ExtensionPolicy.webpki_defaults_ee()
     .may_be_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
     .may_be_present(x509.AuthorityKeyIdentifier, Criticality.AGNOSTIC, None)
     .may_be_present(x509.CertificatePolicies, Criticality.AGNOSTIC, None)
+    .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, None)
 )
 _CA_POLICY: Final = (
     ExtensionPolicy.webpki_defaults_ca()

@@ -1,6 +1,10 @@
 """Path validation and what the library leaves to us, each hostile shape as its own certificate."""
 
+import ssl
+import time
+
 import pytest
+import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -238,3 +242,15 @@ def test_a_file_without_certificates_is_said_at_start(roots_of, tmp_path):
         roots_of()
     with pytest.raises(StartError, match="cannot be read"):
         Roots(KeptFile.of(tmp_path / "absent.pem"))
+
+
+def test_a_critical_extended_key_usage_is_as_good(tmp_path, refused):
+    """RFC 5280 §4.2.1.12: trustme's leaves have one, and one CA's choice is not ours to make."""
+    ca = trustme.CA()
+    (tmp_path / "trustme.pem").write_bytes(ca.cert_pem.bytes())
+    roots = Roots(KeptFile.of(tmp_path / "trustme.pem"))
+    leaf, other = (one.issue_cert("gateway.example.com").cert_chain_pems[0].bytes() for one in (ca, trustme.CA()))
+    good = read_chain((ssl.PEM_cert_to_DER_cert(leaf.decode()),))
+    assert roots.validate(good, time.time()).leaf == good.leaf
+    with refused(BAD_SIGNATURE):
+        roots.validate(read_chain((ssl.PEM_cert_to_DER_cert(other.decode()),)), time.time())
