@@ -46,8 +46,7 @@ from sts.policy.consent import Consent
 from sts.policy.decide import Policy
 from sts.policy.rules import AudienceRules, RouteRules, SourceRules
 from sts.settings import Settings
-from sts.state import once
-from sts.state.opening import open_state
+from sts.state.at_work import StateAtWork
 from sts.telemetry import Reading, log, metrics
 from sts.trust.authority import Authorities
 from sts.trust.issuers import Issuers
@@ -80,10 +79,17 @@ class App:
     """One worker's service: the revision in force, and what outlives it."""
 
     def __init__(
-        self, settings: Settings, secret: DeploymentSecret, keyring: Keyring, audit: AuditLog, clock: Clock = time.time
+        self,
+        settings: Settings,
+        secret: DeploymentSecret,
+        keyring: Keyring,
+        audit: AuditLog,
+        state: StateAtWork,
+        clock: Clock = time.time,
     ) -> None:
         self.keyring = keyring
         self.audit = audit
+        self.state = state
         self.clock = clock
         waiters = max(1, settings.threads // 8)
         self.memory: Memory[Entry] = Memory(settings.cache.memory, metrics.cache_changed)
@@ -93,6 +99,7 @@ class App:
             keyring.published,
             max_waiters=waiters,
             recipient_current=self._recipient_current,
+            unrevoked=state.revocations.current,
         )
         # Waiting for one slow issuer may hold a quarter of the threads, here and there together, and waiting for
         # many of them a half: the rest go on.
@@ -104,8 +111,6 @@ class App:
         stores = Stores(*answers, self.tokens.waiters)
         self.introspections = Introspections(time.monotonic, stores, waiters, self.issuers.all_waiters, tell)
         self.failures = Failures(time.monotonic, metrics.client_limited)
-        self.state = open_state(settings.state, settings.redis, settings.var, clock)
-        self._marks_key = secret.key(once.LABEL)
         self._opa: tuple[OpaSettings, OpaServer] | None = None
         self.tables = Tables(clock, waiters, settings.redis)
         self._stamps: dict[str, tuple[str, str]] = {}
@@ -116,6 +121,7 @@ class App:
         """Take a checked configuration; requests in flight finish on the one they began with."""
         self.current = self.build(settings)
         self.keyring.reschedule(settings.keys.schedule())
+        self.state.reconfigure(settings.state)
         self.memory.bound = settings.cache.memory  # a smaller one is met with the next write
 
     def build(self, settings: Settings) -> Revision:
@@ -130,6 +136,7 @@ class App:
             tables=self.tables.put(settings.tables),
             minter=Minter(settings.issuer, self.keyring, recipients),
             tokens=self.tokens,
+            revocations=self.state.revocations,
             audit=self.audit,
             clock=self.clock,
         )
@@ -150,7 +157,7 @@ class App:
             issuer=settings.issuer,
             keys=self.issuers.keys,
             tokens=Bearers(at_work, settings.issuer, admit),
-            marks=once.OnceOnly(self.state, self._marks_key, settings.state.on_outage.replay, waved_through),
+            marks=self.state.once,
             clock=self.clock,
         )
 
@@ -212,8 +219,12 @@ class App:
         return {name: found + since for name, (found, since) in self._stamps.items()}
 
     def readiness(self) -> Readiness:
-        """Ready: a configuration and a usable key. An issuer that is down harms its own tokens, so it is only told."""
+        """Ready: a configuration, a usable key, revocations that are fresh enough.
+
+        An issuer that is down harms its own tokens, so it is only told.
+        """
         status = self.keyring.status(self.clock())
+        revocations = self.state.revocations
         troubles = {name: one.trouble for name, one in self.current.sources.items()}
         troubles.update({f"table {name}": one.trouble for name, one in self.current.exchange.tables.items()})
         troubles.update({f"audience {name}": one.trouble for name, one in self.current.recipients.items()})
@@ -221,20 +232,22 @@ class App:
             troubles["opa"] = self._opa[1].trouble
         detail = {
             "revision": self.current.exchange.revision,
+            "revocations": revocations.status(),
             "ring_version": status.version,
             "ring_unseen_s": round(status.unseen),
             "keys": {name: {"kid": key.kid, "due_in_s": round(key.due_in)} for name, key in status.keys.items()},
             "degraded": {name: trouble for name, trouble in troubles.items() if trouble},
         }
-        return Readiness(status.usable, detail)
+        return Readiness(status.usable and revocations.usable, detail)
 
     def readings(self) -> list[Reading]:
-        """What Prometheus is told about the keys, and about revocation of certificates."""
+        """What Prometheus is told about the keys, revocations, and revocation of certificates."""
         status = self.keyring.status(self.clock())
         found = [
             Reading("sts_key_ring_version", "Version of the key ring in force.", status.version),
             Reading("sts_key_ring_unseen_seconds", "Seconds since the key store was last seen.", status.unseen),
             Reading("sts_keys_published", "Keys in the JWKS.", status.published),
+            *self.state.revocations.readings(),
         ]
         for name, key in status.keys.items():
             labels = {"algorithm": name}
@@ -253,12 +266,6 @@ class App:
             ),
             health(self.readiness, metrics.render, lambda: self.current.settings.ops_networks),
         )
-
-
-def waved_through(why: str) -> None:
-    """Tell of what passed unmarked, because the configuration says so (`state.on_outage.replay: allow`)."""
-    metrics.unmarked()
-    log.warning("a once-only proof was not marked", why=why)
 
 
 def metrics_of_fetch(source: str, why: str) -> None:

@@ -10,7 +10,6 @@ answer stands.
 
 from __future__ import annotations
 
-import hmac
 import json
 import math
 import re
@@ -20,6 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from sts.errors import Reason
+from sts.labels import hashed
 from sts.model import Ask, Credential, DoorName, Issued, Presented
 from sts.model_caller import Caller
 from sts.options import ConfigFile, Section
@@ -50,11 +50,7 @@ class AuditSettings(Section):
 
 def subject_hash(secret: bytes, subject: str) -> str:
     """How a minted subject stands in the audit; `secret` is the deployment's key for `LABEL`."""
-    return _hash(secret, b"subject\0", subject)
-
-
-def _hash(secret: bytes, kind: bytes, text: str) -> str:
-    return "hmac:" + hmac.digest(secret, kind + text.encode("utf-8", "surrogatepass"), "sha256")[:16].hex()
+    return hashed(secret, "subject", subject)
 
 
 class Trail:
@@ -166,7 +162,7 @@ class Trail:
             "scopes": None if issued is None else issued.scopes,
             "route": None if ask is None else ask.route,
             "subject_hash": None if subject is None else subject_hash(secret, subject),
-            "credential_hash": None if credential is None else _hash(secret, b"credential\0", credential.value),
+            "credential_hash": None if credential is None else hashed(secret, "credential", credential.value),
             "jti": None if issued is None else issued.jti,
             "kid": None if issued is None else issued.kid,
             "exp": None if issued is None else issued.expires_at,
@@ -181,7 +177,7 @@ class Trail:
             event["scopes"] = None if ask is None or ask.scopes is None else _texts(ask.scopes)
             event["facts"] = {name: _fact(value) for name, value in [*self._facts.items()][:_ITEMS]}
             if self._stranger:
-                event["facts"]["client_hash"] = _hash(secret, b"client\0", self._stranger)
+                event["facts"]["client_hash"] = hashed(secret, "client", self._stranger)
         return event
 
 

@@ -23,6 +23,7 @@ from sts.model_caller import Caller
 from sts.policy.consent import Target
 from sts.policy.decide import Policy
 from sts.policy.tables import Rows, Table
+from sts.state.revocations import Revocations
 from sts.telemetry import log
 
 
@@ -55,6 +56,7 @@ class Exchange:
     tables: Mapping[str, Table]
     minter: Minter
     tokens: TokenCache
+    revocations: Revocations
     audit: AuditLog
     clock: Callable[[], float]
 
@@ -111,7 +113,10 @@ class Exchange:
             admitted = rows.given(partial(self.policy.delegate, admitted, one, rows))
         identity = rows.given(lambda: self.policy.identify(admitted, rows))
         trail.identified(identity.subject)
+        subjects = [identity, *[rows.given(partial(self.policy.identify, one, rows)) for one in actor]]
+        revocable = self.revocations.gather(client, ask, [found for _, found in proven], subjects, now)
+        self.revocations.check(revocable, self.clock())
         grant = rows.given(lambda: self.policy.decide(client, identity, admitted, target, ask, self.clock(), rows))
         grant = self.policy.narrow(grant, client, identity, admitted, target, ask, self.clock())
         issued = self.minter.mint(grant, self.clock)
-        return issued, Causes.of(proven, grant, issued)
+        return issued, Causes.of(proven, grant, issued, self.revocations.minted(revocable, issued))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hmac
 import os
 import secrets
 import stat
@@ -60,6 +61,15 @@ class DeploymentSecret:
         except ValueError:
             material = b""
         return cls(material)
+
+
+def hashed(secret: bytes, kind: str, text: str) -> str:
+    """How a subject or a credential stands where it must not be read: an HMAC under a label's key, as text.
+
+    Two kinds of texts never have the same one. The audit and the state use the same, so that one finds the other.
+    """
+    parts = kind.encode() + b"\0" + text.encode("utf-8", "surrogatepass")
+    return "hmac:" + hmac.digest(secret, parts, "sha256")[:16].hex()
 
 
 def read(path: Path) -> DeploymentSecret:

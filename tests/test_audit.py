@@ -21,6 +21,7 @@ from sts import audit
 from sts.audit import LINE_BYTES, AuditLog, AuditSettings, subject_hash
 from sts.audit_file import AuditFile
 from sts.errors import CLIENT_REFUSED, EXPIRED, REASONS, UNSAFE_HEADER_VALUE, StartError
+from sts.labels import hashed
 from sts.model import TYPE_ACCESS_TOKEN, Ask, Credential, Issued, Peer, Presented, Trial
 from sts.model_caller import Caller
 from sts.options import Place
@@ -225,7 +226,7 @@ def test_no_token_claim_or_secret_stands_in_an_event(log, lines):
 
 
 def test_the_same_subject_and_the_same_credential_do_not_have_the_same_hash():
-    assert subject_hash(SECRET, "x") != audit._hash(SECRET, b"credential\0", "x")
+    assert subject_hash(SECRET, "x") != hashed(SECRET, "credential", "x")
     assert subject_hash(SECRET, "x") != subject_hash(b"t" * 32, "x")
     assert re.fullmatch("hmac:[0-9a-f]{32}", subject_hash(SECRET, "é\ud800"))
 

@@ -22,6 +22,7 @@ from sts.audit import LABEL, AuditLog
 from sts.cli.arrival import Arrival
 from sts.mint.keystore import prepare
 from sts.settings import Environment, load
+from sts.state import StateAtWork, once, open_state
 from sts.telemetry import metrics
 from sts.wsgi import application, door_of
 
@@ -50,7 +51,11 @@ class Here:
         keyring.start()
         self.events = 0
         audit = AuditLog(secret.key(LABEL), self._count, time.time, time.monotonic, metrics)
-        self.serve = application(App(chosen, secret, keyring, audit))
+        state = open_state(chosen.state, chosen.redis, chosen.var, time.time)
+        state.check()
+        kept = StateAtWork.of(state, chosen.state, audit_secret=secret.key(LABEL), once_secret=secret.key(once.LABEL))
+        kept.start()
+        self.serve = application(App(chosen, secret, keyring, audit, kept))
         self.config = config.Config()
         self.config.set("header_map", "refuse")
         self.peer = socket.socket()

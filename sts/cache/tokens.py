@@ -18,6 +18,7 @@ from typing import ClassVar, Final, Protocol
 from sts.cache.memory import Memory
 from sts.errors import Reason, Refusal
 from sts.model import Ask, Client, Credential, Grant, Issued, NotApplicable, Presented, Principal
+from sts.model_revocable import Revocable
 from sts.options import ByteSize, Duration, Section
 
 PATIENCE_S: Final = 2.0
@@ -50,7 +51,8 @@ class Causes:
 
     `proofs` are the keys that proved subject and actor: who has each in its set, and its thumbprint; a kind of
     credential without such a key has none. `kid` is our own key.
-    `recipient` is the audience whose backend's key, by its thumbprint, the token is encrypted to.
+    `recipient` is the audience whose backend's key, by its thumbprint, the token is encrypted to. `revocable` is by
+    what it can be revoked.
     `until` (Unix seconds) is when the token is too old to be handed out again; `keep` whether it may be kept at all.
     """
 
@@ -58,10 +60,13 @@ class Causes:
     kid: str
     until: float
     keep: bool
+    revocable: Revocable
     recipient: tuple[str, str] | None = None
 
     @classmethod
-    def of(cls, proven: Sequence[tuple[Presented, Principal]], grant: Grant, issued: Issued) -> Causes:
+    def of(
+        cls, proven: Sequence[tuple[Presented, Principal]], grant: Grant, issued: Issued, revocable: Revocable
+    ) -> Causes:
         """Gather the causes of one issued token, from the credentials that were proven for it."""
         keys = [(presented.prover, principal.proof_key) for presented, principal in proven]
         return cls(
@@ -69,6 +74,7 @@ class Causes:
             kid=issued.kid,
             until=min(issued.expires_at - grant.min_remaining, grant.fresh_until),
             keep=grant.keep,
+            revocable=revocable,
             recipient=None if grant.recipient is None or not issued.recipient else (grant.recipient, issued.recipient),
         )
 
@@ -132,7 +138,8 @@ class Entry:
         issued = self.issued
         objects: list[object] = [
             *(self, issued, self.causes, self.parts, self.causes.until, self.causes.recipient),
-            *(self.causes.proofs, *self.causes.proofs),
+            *(self.causes.proofs, *self.causes.proofs, self.causes.revocable, self.causes.revocable.groups),
+            *(one for group in self.causes.revocable.groups for one in (group, group[0], group[1], *group[1])),
             *(issued.expires_at, issued.subject, issued.token, issued.jti, issued.scopes, *(issued.scopes or ())),
             *(issued.headers, *issued.headers, *issued.headers.values()),
             *(issued.shadow, *issued.shadow.values()),
@@ -155,7 +162,8 @@ class TokenCache:
     """The tokens that this worker has minted.
 
     `secret` is the label key for `cache_key`; `published(kid, now)` says whether one of our keys is still published,
-    `recipient_current(audience, thumbprint)` whether a backend's key is still in its set in force.
+    `recipient_current(audience, thumbprint)` whether a backend's key is still in its set in force,
+    `unrevoked(revocable, now)` whether nothing that made a token was revoked; it may raise Refusal, and never waits.
     """
 
     def __init__(
@@ -166,11 +174,13 @@ class TokenCache:
         patience: float = PATIENCE_S,
         max_waiters: int = MAX_WAITERS,
         recipient_current: Callable[[str, str], bool] = lambda _audience, _thumbprint: False,
+        unrevoked: Callable[[Revocable, float], bool] = lambda _revocable, _now: False,
     ) -> None:
         self.secret = secret
         self._memory = memory
         self._published = published
         self._recipient_current = recipient_current
+        self._unrevoked = unrevoked
         self._patience = patience
         self.waiters = threading.BoundedSemaphore(max_waiters)
         """What all share that wait for somebody else's answer, to the same request or to the same question."""
@@ -179,7 +189,9 @@ class TokenCache:
     def find(self, key: bytes, parts: tuple[str, ...], sources: KeysInForce, now: float) -> Issued | None:
         """The token kept for `key`, or None where there is none, or one of the things that made it has changed.
 
-        `parts` are the fingerprints of what would make the token now. Takes no lock, reads no file, asks nobody.
+        `parts` are the fingerprints of what would make the token now. Takes no lock, reads no file, asks nobody. What
+        was revoked is no hit: whoever makes the token anew says why it is refused. Raises Refusal where that cannot be
+        told.
         """
         entry = self._memory.get(key, now)
         if entry is None or entry.parts != parts:
@@ -189,6 +201,8 @@ class TokenCache:
             if not sources.key_current(prover, key_thumbprint):
                 return None
         if causes.recipient is not None and not self._recipient_current(*causes.recipient):
+            return None
+        if not self._unrevoked(causes.revocable, now):
             return None
         return entry.issued if self._published(causes.kid, now) else None
 

@@ -27,6 +27,7 @@ from sts.errors import UNKNOWN_ISSUER, Refusal, StartError
 from sts.jose import parse
 from sts.labels import DeploymentSecret
 from sts.model import TYPE_ACCESS_TOKEN, TYPE_PREFIX, Incoming, Peer
+from sts.model_revocable import Revocable
 from sts.settings import Settings
 
 
@@ -45,6 +46,28 @@ class _Unsigned:
 
     def published(self, _kid: str, _now: float) -> bool:
         return True
+
+
+class _Unrevoked:
+    """Stands where the state stands, since what is kept there is not read: nothing is revoked, nothing was used."""
+
+    def __init__(self) -> None:
+        self.revocations = self.once = self
+
+    def mark(self, *_: object, until: float) -> None:
+        """Nothing was used before."""
+
+    def gather(self, *_: object) -> Revocable:
+        return Revocable(())
+
+    def check(self, *_: object) -> None:
+        return
+
+    def current(self, *_: object) -> bool:
+        return True
+
+    def minted(self, revocable: Revocable, _: object) -> Revocable:
+        return revocable
 
 
 @click.command()
@@ -165,7 +188,8 @@ def _revision(settings: Settings, story: Story) -> Revision:
     """The revision that would serve, with its steps told."""
     unwritten = AuditLog(bytes(32), lambda _line: None, time.time, time.monotonic)
     keyring: Any = _Unsigned()
-    app = App(settings, DeploymentSecret(bytes(32)), keyring, unwritten)
+    state: Any = _Unrevoked()
+    app = App(settings, DeploymentSecret(bytes(32)), keyring, unwritten, state)
     revision = app.current
     tell = story.tell
 

@@ -18,6 +18,8 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "explain": ("sts.cli.explain:explain", "Walk one request through the service and say what each step made of it."),
     "exchange": ("sts.cli.exchange:exchange", "Ask a running service for a token and show what it holds."),
     "keys": ("sts.cli.keys:keys", "Make, list and rotate the signing keys."),
+    "revoke": ("sts.cli.revoke:revoke", "Refuse at once what was proven or minted up to now."),
+    "revocations": ("sts.cli.revoke:revocations", "List what is revoked."),
     "clients": ("sts.cli.clients:clients", "Make the secrets that gateways call with."),
     "shadow": ("sts.cli.shadow:shadow", "Sum up what rules on trial would have done."),
     "backends": ("sts.cli.backends:backends", "Make the key pairs that tokens are encrypted to."),

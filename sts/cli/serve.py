@@ -28,7 +28,7 @@ from sts.errors import StartError
 from sts.labels import DeploymentSecret
 from sts.mint.keystore import prepare
 from sts.settings import Environment, Settings, SettingsError, load
-from sts.state.opening import open_state
+from sts.state import StateAtWork, StateUnavailableError, once, open_state
 from sts.telemetry import log, metrics, prepare_metrics, take_over_logging
 from sts.wsgi import application
 
@@ -95,12 +95,46 @@ def _prepare(settings: Settings) -> tuple[DeploymentSecret, Store, Floor]:
         )
     except KeysError as error:
         raise StartError(str(error)) from None
-    open_state(settings.state, settings.redis, settings.var, time.time).check()
+    _try_state(settings)
     if made:
         log.info("key ring made", var=str(settings.var), version=ring.version)
     floor = Floor()
     floor.raise_to(ring.version)
     return secret, store, floor
+
+
+def _try_state(settings: Settings) -> None:
+    """Make and judge the state's file, or look at its Redis: one that is down is waited for, one that evicts is not.
+
+    Raises StartError.
+    """
+    state = open_state(settings.state, settings.redis, settings.var, time.time)
+    try:
+        state.check()
+    except StateUnavailableError as error:
+        log.error("state", fault=str(error))
+    finally:
+        state.close()
+
+
+def _state(settings: Settings, secret: DeploymentSecret) -> StateAtWork:
+    """The state of one worker, following its store."""
+    state = StateAtWork.of(
+        open_state(settings.state, settings.redis, settings.var, time.time),
+        settings.state,
+        audit_secret=secret.key(LABEL),
+        once_secret=secret.key(once.LABEL),
+        on_fault=lambda fault: log.error("state", fault=fault),
+        unmarked=_waved_through,
+    )
+    state.start()
+    return state
+
+
+def _waved_through(why: str) -> None:
+    """Tell of what passed unmarked, because the configuration says so (`state.on_outage.replay: allow`)."""
+    metrics.unmarked()
+    log.warning("a once-only proof was not marked", why=why)
 
 
 def _before_swap(store: Store, floor: Floor, settings: Settings) -> None:
@@ -131,7 +165,7 @@ def _worker(secret: DeploymentSecret, store: Store, floor: Floor, settings: Sett
     keyring.start()
     file = AuditFile(settings.audit.file)
     audit = AuditLog(secret.key(LABEL), file.write, time.time, time.monotonic, metrics)
-    app = App(settings, secret, keyring, audit)
+    app = App(settings, secret, keyring, audit, _state(settings, secret))
     app.authorities.watch.start()
     metrics.feed(app.readings)
 

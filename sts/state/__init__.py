@@ -1,5 +1,6 @@
 """What must not be lost: once-only marks, revocations, API keys. In SQLite for one machine, in Redis for several."""
 
+from sts.state.at_work import StateAtWork
 from sts.state.follower import Follower
 from sts.state.once import OnceOnly
 from sts.state.opening import open_state
@@ -26,6 +27,7 @@ __all__ = [
     "OnceOnly",
     "Record",
     "State",
+    "StateAtWork",
     "StateSettings",
     "StateUnavailableError",
     "decode",

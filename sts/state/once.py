@@ -25,7 +25,7 @@ class OnceOnly:
     ) -> None:
         self._state = state
         self._secret = secret
-        self._on_outage = on_outage
+        self.on_outage = on_outage
         self._waved_through = waved_through
 
     def mark(self, kind: str, *parts: str, until: float) -> None:
@@ -41,6 +41,6 @@ class OnceOnly:
         except AlreadyMarkedError:
             raise Refusal(REPLAYED, why="it was used before", what=kind) from None
         except StateUnavailableError as error:
-            if self._on_outage == "deny":
+            if self.on_outage == "deny":
                 raise Refusal(STATE_UNAVAILABLE, why=str(error), what=kind) from None
             self._waved_through(str(error))

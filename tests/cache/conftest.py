@@ -8,6 +8,7 @@ import pytest
 from sts.cache.memory import Memory
 from sts.cache.tokens import Causes, TokenCache, cache_key
 from sts.model import TYPE_ACCESS_TOKEN, Ask, Client, Credential, Issued
+from sts.model_revocable import Revocable
 
 NOW = 1_800_000_000.0
 
@@ -23,6 +24,9 @@ class Keys:
 
     def published(self, kid, _now):
         return kid not in self.gone
+
+    def unrevoked(self, revocable, _now):
+        return not self.gone & {name for _, names in revocable.groups for name in names}
 
     def recipient_current(self, audience, thumbprint):
         return (audience, thumbprint) not in self.gone
@@ -67,7 +71,8 @@ def issue():
             headers={"X-User-ID": subject},
         )
         proofs = (("idp", proof_key),) if proof_key else ()
-        return issued, Causes(proofs=proofs, kid=kid, until=until, keep=keep, recipient=recipient)
+        revocable = Revocable(((NOW, ("source:idp", f"subject:{subject}")),))
+        return issued, Causes(proofs, kid, until, keep, revocable, recipient)
 
     return issue
 
@@ -81,6 +86,7 @@ def world():
         *(b"s" * 32, world.memory, world.keys.published),
         max_waiters=100,
         recipient_current=world.keys.recipient_current,
+        unrevoked=world.keys.unrevoked,
     )
 
     def find(key=b"k" * 32):

@@ -14,11 +14,13 @@ from pydantic import ValidationError
 
 from sts.cache.memory import Memory
 from sts.cache.tokens import CacheSettings, Causes, TokenCache, cache_key
-from sts.errors import BAD_SIGNATURE, SOURCE_UNREACHABLE, Refusal
+from sts.errors import BAD_SIGNATURE, SOURCE_UNREACHABLE, STATE_UNAVAILABLE, Refusal
 from sts.model import NOT_APPLICABLE, TYPE_ACCESS_TOKEN, TYPE_JWT, Ask, Client, Credential, Grant, Presented, Principal
+from sts.model_revocable import Revocable
 
 NOW = 1_800_000_000.0
 KEY = b"k" * 32
+NOTHING = Revocable(())
 PRESENTED = Presented("jwt", "idp", TYPE_JWT, None)
 
 # --- the key -----------------------------------------------------------------------------------------------------
@@ -201,8 +203,34 @@ def test_a_token_for_a_key_that_its_backend_took_back_is_void(world, issue):
     assert world.find() is None
 
 
-def test_a_cache_that_knows_no_recipients_keeps_no_token_for_one(world, issue):
+def test_what_was_revoked_is_no_hit(world, issue):
+    """CA-07, RV-06."""
+    world.fill(lambda: issue(subject="mallory"))
+    assert world.find() is not None
+    world.keys.gone.add("subject:alice")
+    assert world.find() is not None
+    world.keys.gone.add("subject:mallory")
+    assert world.find() is None
+
+
+def test_a_cache_that_cannot_ask_for_revocations_hands_nothing_out(world, issue):
     world.cache = TokenCache(b"s" * 32, world.memory, world.keys.published)
+    world.fill(issue)
+    assert world.find() is None
+
+
+def test_where_it_cannot_be_told_what_is_revoked_the_refusal_is_handed_on(world, issue, refused):
+    def unknown(*_):
+        raise Refusal(STATE_UNAVAILABLE, why="too old")
+
+    world.fill(issue)
+    world.cache._unrevoked = unknown
+    with refused(STATE_UNAVAILABLE):
+        world.find()
+
+
+def test_a_cache_that_knows_no_recipients_keeps_no_token_for_one(world, issue):
+    world.cache = TokenCache(b"s" * 32, world.memory, world.keys.published, unrevoked=world.keys.unrevoked)
     world.fill(lambda: issue(recipient=("billing", "thumb")))
     assert world.find() is None
 
@@ -276,8 +304,8 @@ def test_a_token_is_kept_until_too_little_life_is_left_or_its_causes_are_stale(
     """CA-03."""
     issued, _ = issue(exp=NOW + 300)
     principal, grant = grant_and_principal(min_remaining=min_remaining, fresh_until=fresh_until)
-    assert Causes.of([(PRESENTED, principal)], grant, issued) == Causes(
-        (("idp", "proof-1"),), "kid-1", until, keep=True
+    assert Causes.of([(PRESENTED, principal)], grant, issued, NOTHING) == Causes(
+        (("idp", "proof-1"),), "kid-1", until, keep=True, revocable=NOTHING
     )
 
 
@@ -285,7 +313,7 @@ def test_an_encrypted_token_depends_on_its_backends_key(issue):
     issued, _ = issue()
     principal, grant = grant_and_principal(min_remaining=30.0, fresh_until=NOW + 1000)
     causes = Causes.of(
-        [(PRESENTED, principal)], replace(grant, recipient="billing"), replace(issued, recipient="thumb")
+        [(PRESENTED, principal)], replace(grant, recipient="billing"), replace(issued, recipient="thumb"), NOTHING
     )
     assert causes.recipient == ("billing", "thumb")
 
@@ -295,7 +323,7 @@ def test_a_kind_that_has_no_issuers_key_depends_on_none(issue):
     principal, grant = grant_and_principal(
         min_remaining=30.0, fresh_until=NOW + 1000, keep=False, proof_key=NOT_APPLICABLE
     )
-    causes = Causes.of([(PRESENTED, principal)], grant, issued)
+    causes = Causes.of([(PRESENTED, principal)], grant, issued, NOTHING)
     assert (causes.proofs, causes.keep) == ((), False)
 
 
@@ -479,7 +507,7 @@ def test_the_bound_holds_in_real_memory(issue):
     bound = 2_000_000
     memory = Memory(bound)
     world_keys = type("Keys", (), {"key_current": staticmethod(lambda *_: True)})()
-    cache = TokenCache(b"s" * 32, memory, lambda *_: True)
+    cache = TokenCache(b"s" * 32, memory, lambda *_: True, unrevoked=lambda *_: True)
     sample, causes = issue()
     gc.collect()
     tracemalloc.start()

@@ -8,6 +8,7 @@ import urllib.parse
 import pytest
 import yaml
 from harness import ACCESS_TOKEN, CLIENT, GRANT, SECRET, Idp, minimal
+from state_stores import state_at_work
 
 from keys.keyring import Keyring
 from sts.app import App
@@ -37,7 +38,7 @@ class World:
         self.keyring.refresh()
         self.events = []
         audit = AuditLog(secret.key(LABEL), self.events.append, self.clock, time.monotonic)
-        self.app = App(settings, secret, self.keyring, audit, self.clock)
+        self.app = App(settings, secret, self.keyring, audit, state_at_work(settings, secret), self.clock)
 
     def clock(self):
         return time.time() + self.ahead

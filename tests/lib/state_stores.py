@@ -10,9 +10,10 @@ import pytest
 from redis_servers import KINDS, Proxy, RedisServer
 
 from scripts import servers
+from sts.audit import LABEL
 from sts.options import Place
 from sts.redis_link import RedisSettings
-from sts.state import StateSettings, open_state
+from sts.state import StateAtWork, StateSettings, once, open_state
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 MARKER = """
 import json, sys, time
 from pathlib import Path
+from sts.audit import LABEL
 from sts.options import Place
 from sts.redis_link import RedisSettings
 from sts.state import AlreadyMarkedError, StateSettings, open_state
@@ -37,6 +39,15 @@ for line in sys.stdin:
     except AlreadyMarkedError:
         print("replayed", flush=True)
 """
+
+
+def state_at_work(settings, secret):
+    """What a worker holds of the state, followed by nobody but the test."""
+    store = open_state(settings.state, settings.redis, settings.var, time.time)
+    store.check()
+    work = StateAtWork.of(store, settings.state, audit_secret=secret.key(LABEL), once_secret=secret.key(once.LABEL))
+    work.revocations.refresh()
+    return work
 
 
 class Store:

@@ -1,0 +1,192 @@
+"""`sts revoke` and `sts revocations`: refuse at once what was proven before."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import click
+from rich import box
+from rich.table import Table
+
+from sts.audit import LABEL
+from sts.cli import common
+from sts.mint.keystore import open_secret
+from sts.options import parse_duration, show_duration
+from sts.settings import Settings
+from sts.state import State, StateUnavailableError, open_state
+from sts.state.revocations import DEFAULT_LIFE_S, HASH, NAMESPACE, Kind, Revocation, essence, listed, name_of, planned
+from sts.state.revocations import revoke as record
+
+_MAX_REASON = 200
+
+
+class _Life(click.ParamType[float]):
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read a duration as the configuration does."""
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.command()
+@common.config_option
+@click.option(
+    "--subject", metavar="S", help="Everything of this subject: `sub` as we mint it, or its hash in the audit."
+)
+@click.option("--sid", metavar="SID", help="Everything of this session of a user, by the claim `sid`.")
+@click.option("--jti", metavar="JTI", help="One token, inbound or minted, by its `jti`.")
+@click.option(
+    "--credential", type=click.File("rb"), metavar="FILE", help="One credential; - reads it from standard input."
+)
+@click.option("--credential-hash", metavar="HASH", help="One credential, by its hash in the audit.")
+@click.option("--client", metavar="ID", help="Everything that was minted for this client so far.")
+@click.option("--source", metavar="NAME", help="Everything of this source; with --subject or --sid: in its own words.")
+@click.option("--reason", default="", metavar="TEXT", help="Kept with it, for whoever lists it.")
+@click.option(
+    "--for", "life", type=_Life(), default=DEFAULT_LIFE_S, metavar="DURATION", help="How long it is kept; default: 30d."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be recorded, and change nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; times are Unix seconds.")
+def revoke(  # noqa: PLR0913 - the options of the command line
+    *,
+    config: Path,
+    subject: str | None,
+    sid: str | None,
+    jti: str | None,
+    credential: BinaryIO | None,
+    credential_hash: str | None,
+    client: str | None,
+    source: str | None,
+    reason: str,
+    life: float,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    r"""Refuse, within a second and on every worker, what was proven or minted up to now.
+
+    A subject, a session, a client or a source may come again: with a credential that was issued afterwards. One token
+    and one credential stay refused. Keep it (--for) for longer than any credential lives that it is about. Tokens that
+    were handed out already verify at their backends until their `exp`.
+
+    \b
+    Examples:
+      sts revoke --subject alice --reason 'laptop stolen'
+      sts revoke --credential leaked.jwt
+      sts revoke --source partner --subject 4711 --for 7d
+
+    \b
+    Exit status: 0 recorded, 1 refused or faulty, 2 usage, 3 the state cannot be reached.
+    """
+    if credential_hash is not None and not HASH.fullmatch(credential_hash):
+        raise click.UsageError("A credential's hash is written as in the audit: hmac:…")
+    found = credential_hash if credential is None else essence(common.read_text(credential, "the credential"))
+    kind, value = _what(subject=subject, sid=sid, jti=jti, credential=found, client=client, source=source)
+    if len(reason) > _MAX_REASON:
+        raise click.UsageError(f"A reason has at most {_MAX_REASON} characters.")
+    settings = common.load(config)
+    _known(settings, client, source)
+    name = name_of(open_secret(settings.secret, settings.var).key(LABEL), kind, value, source or "")
+    now, state = time.time(), _open(settings)
+    try:
+        done = planned(state, name, now, life, reason) if dry_run else record(state, name, now, life, reason)
+    except StateUnavailableError as error:
+        common.fail(str(error), common.EXIT_UNREACHABLE)
+    finally:
+        state.close()
+    if as_json:
+        click.echo(json.dumps({"done": not dry_run, **done.as_json()}))
+    else:
+        said = "would be revoked" if dry_run else "revoked"
+        click.echo(f"{done.name}: {said}, kept for {show_duration(round(done.until - now))}")
+
+
+def _what(**given: str | None) -> tuple[Kind, str]:
+    """The one thing that is named; `--source` beside a subject or a session says in whose words."""
+    source = given.pop("source")
+    named = [(kind, value) for kind, value in given.items() if value is not None]
+    if source is not None and not named:
+        return "source", source
+    if len(named) != 1 or not named[0][1]:
+        raise click.UsageError("Name one of --subject, --sid, --jti, --credential, --client, --source.")
+    kind, value = named[0]
+    if source is not None:
+        if kind not in {"subject", "sid"}:
+            raise click.UsageError("--source stands alone, or beside --subject or --sid.")
+        kind = f"source_{kind}"
+    return cast("Kind", kind), value
+
+
+def _known(settings: Settings, client: str | None, source: str | None) -> None:
+    """A name with a typing error would revoke nothing, and look as if it had."""
+    if client is not None and client not in settings.clients:
+        raise click.UsageError(f"There is no client {client}.")
+    if source is not None and source not in settings.sources:
+        raise click.UsageError(f"There is no source {source}.")
+
+
+def _open(settings: Settings) -> State:
+    state = open_state(settings.state, settings.redis, settings.var, time.time)
+    try:
+        state.check()
+    except StateUnavailableError as error:
+        common.fail(str(error), common.EXIT_UNREACHABLE)
+    return state
+
+
+@click.group()
+def revocations() -> None:
+    """Look at what is revoked."""
+
+
+@revocations.command("list")
+@common.config_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; times are Unix seconds.")
+def list_revocations(*, config: Path, as_json: bool) -> None:
+    r"""List what is revoked and until when that is kept.
+
+    Subjects, sessions and credentials stand as hashes, as in the audit.
+
+    \b
+    Examples:
+      sts revocations list
+      sts revocations list --json | jq '.revocations[].what'
+
+    \b
+    Exit status: 0 done, 1 faulty, 2 usage, 3 the state cannot be reached.
+    """
+    settings = common.load(config)
+    state = _open(settings)
+    try:
+        found = listed(state)
+    except StateUnavailableError as error:
+        common.fail(str(error), common.EXIT_UNREACHABLE)
+    finally:
+        state.close()
+    if as_json:
+        click.echo(json.dumps({NAMESPACE: [one.as_json() for one in found]}, indent=1))
+    elif not found:
+        click.echo("nothing is revoked")
+    else:
+        common.console.print(_table(found))
+
+
+def _table(found: list[Revocation]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for title in ("what", "issued up to", "kept until", "reason"):
+        table.add_column(title, overflow="fold")
+    for one in found:
+        table.add_row(one.name, "always" if one.before is None else _when(one.before), _when(one.until), one.reason)
+    return table
+
+
+def _when(time_s: float) -> str:
+    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -1,0 +1,261 @@
+"""Revocations: which proven things are refused, in memory on each worker, fed by the store.
+
+A revocation names a subject, a session, a credential, a token, a client or a source, and concerns what is no younger
+than itself: whoever logs in again afterwards is let in. One of a credential or a token concerns it whatever its age. In
+the store nothing personal can be read: names are hashes as in the audit, so that `sts revoke` finds what stands there.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, get_args
+
+from sts.errors import REVOKED, STATE_UNAVAILABLE, Refusal
+from sts.labels import hashed
+from sts.model import Ask, Client, Identity, Issued, Principal
+from sts.model_revocable import Revocable
+from sts.state.follower import Follower
+from sts.state.settings import StateSettings
+from sts.state.state import ABSENT, ConflictError, Record, State, StateUnavailableError, decode, encode
+from sts.telemetry import Reading
+
+NAMESPACE: Final = "revocations"
+FORMAT: Final = 1
+DEFAULT_LIFE_S: Final = 30 * 86400.0
+"""How long a revocation is kept: longer than what it revokes may live."""
+
+Kind = Literal["subject", "source_subject", "sid", "source_sid", "credential", "jti", "client", "source"]
+"""What a revocation can name. `subject` is the minted one; the two with `source_` are the source's own words."""
+
+_ABSOLUTE: Final = frozenset({"credential", "jti"})
+_PLAIN: Final = frozenset({"client", "source"})
+HASH: Final = re.compile(r"hmac:[0-9a-f]{32}")
+_OWN: Final = "own"
+_ALWAYS: Final = -math.inf
+_ATTEMPTS: Final = 5
+
+
+def name_of(secret: bytes, kind: Kind, value: str, source: str = "") -> str:
+    """The name of one thing, and the key of its revocation; `secret` is the deployment's key for the audit's label.
+
+    A hash as it stands in the audit is taken for what it is.
+    """
+    if kind in _PLAIN:
+        return f"{kind}:{value}"
+    if kind.startswith("source_"):
+        value = f"{len(source)}:{source}{value}"
+    elif HASH.fullmatch(value):
+        return f"{kind}:{value}"
+    return f"{kind}:{hashed(secret, kind, value)}"
+
+
+def essence(credential: str) -> str:
+    """What of a credential cannot be changed by who holds it: an ECDSA signature can, and a certificate's chain.
+
+    Of a signed token all but its signature, of a certificate (base64url of DER begins so) the leaf.
+    """
+    if credential.startswith("MI"):
+        return credential.partition(".")[0]
+    return credential.rpartition(".")[0] if credential.count(".") == 2 else credential
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """One revocation as it is kept: what it names, what it concerns (`before`, None: whatever its age), until when."""
+
+    name: str
+    before: float | None
+    until: float
+    at: float
+    reason: str
+
+    @classmethod
+    def read(cls, record: Record) -> Revocation:
+        """Read a record of the store. Raises StateUnavailableError."""
+        _, content = decode(record.value or b"", FORMAT)
+        before, at, reason = content.get("before"), content.get("at"), content.get("reason")
+        if not (before is None or _is_time(before)) or not _is_time(at) or not isinstance(reason, str):
+            raise StateUnavailableError("a revocation in the store is damaged")
+        return cls(record.key, before, record.until, float(at or 0), reason)
+
+    def as_json(self) -> dict[str, Any]:
+        """For commands."""
+        kind, _, name = self.name.partition(":")
+        until = None if self.until == math.inf else self.until
+        return {"what": kind, "name": name, "before": self.before, "until": until, "at": self.at, "reason": self.reason}
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def planned(state: State, name: str, now: float, life: float, reason: str = "") -> Revocation:
+    """What `revoke` would record; one that is there already is widened, never narrowed.
+
+    Raises StateUnavailableError.
+    """
+    return _widened(state.get(NAMESPACE, name), name, now, life, reason)
+
+
+def revoke(state: State, name: str, now: float, life: float = DEFAULT_LIFE_S, reason: str = "") -> Revocation:
+    """Record a revocation, for `life` seconds. Raises StateUnavailableError."""
+    for _ in range(_ATTEMPTS):
+        found = state.get(NAMESPACE, name)
+        new = _widened(found, name, now, life, reason)
+        value = encode(FORMAT, {"before": new.before, "at": now, "reason": reason})
+        try:
+            state.put(NAMESPACE, name, value, expected=ABSENT if found is None else found.version, until=new.until)
+        except ConflictError:
+            continue
+        return new
+    raise StateUnavailableError("the revocation is being changed by somebody else all the time")
+
+
+def _widened(found: Record | None, name: str, now: float, life: float, reason: str) -> Revocation:
+    before, until = None if name.partition(":")[0] in _ABSOLUTE else now, now + life
+    if found is not None:
+        known = Revocation.read(found)
+        before = None if before is None or known.before is None else max(before, known.before)
+        until = max(until, known.until)
+    return Revocation(name, before, until, now, reason)
+
+
+def listed(state: State) -> list[Revocation]:
+    """All revocations, by name. Raises StateUnavailableError."""
+    return [Revocation.read(record) for record in state.list(NAMESPACE)]
+
+
+class Revocations:
+    """A worker's list. A look at it takes no lock and asks nobody; a thread follows the store (`start`).
+
+    `secret` is the deployment's key for the audit's label; `settings` may be replaced by a reload; `on_fault` hears
+    when the store begins to be out of reach.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        secret: bytes,
+        settings: StateSettings,
+        on_fault: Callable[[str], None] = lambda _: None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self._secret = secret
+        self._ends: Mapping[str, tuple[float, float]] = {}
+        self._follower = Follower(state, NAMESPACE, self._take, on_fault, monotonic=monotonic)
+        self.start, self.stop, self.refresh = self._follower.start, self._follower.stop, self._follower.refresh
+
+    def __len__(self) -> int:
+        """How many there are; those that are over may be among them."""
+        return len(self._ends)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the store was last seen; infinite before the first time."""
+        return self._follower.age
+
+    @property
+    def trouble(self) -> str:
+        """Why the last look at the store failed, "" if it did not."""
+        return self._follower.fault
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the list is young enough to be believed."""
+        return self.age <= self.settings.max_stale
+
+    @property
+    def usable(self) -> bool:
+        """Whether requests can be answered by it: it is fresh, or the configuration goes on without."""
+        return self.settings.on_outage.revocation == "allow" or self.fresh
+
+    def status(self) -> dict[str, object]:
+        """For operators."""
+        age = None if self.age == math.inf else round(self.age)
+        return {"count": len(self), "age_s": age, "trouble": self.trouble}
+
+    def readings(self) -> list[Reading]:
+        """For Prometheus."""
+        return [
+            Reading("sts_revocations", "Revocations in the list.", len(self)),
+            Reading("sts_revocations_age_seconds", "Seconds since the list was last seen.", self.age),
+        ]
+
+    def gather(
+        self, client: Client, ask: Ask, proven: Sequence[Principal], mapped: Sequence[Identity], now: float
+    ) -> Revocable:
+        """Everything by which the credentials of `ask`, as they were proven and mapped, can be revoked."""
+        groups: list[tuple[float, tuple[str, ...]]] = []
+        credentials = [one for one in (ask.credential, ask.actor) if one is not None]
+        for credential, principal, identity in zip(credentials, proven, mapped, strict=True):
+            names = [
+                self._name("credential", credential.value),
+                self._name("credential", essence(credential.value)),
+                self._name("source", principal.source),
+                self._name("subject", identity.subject),
+            ]
+            if principal.kind == _OWN:  # one of our own tokens, whose subject is the minted one already
+                names.append(self._name("client", str(principal.attributes.get("client_id"))))
+            elif principal.subject is not None:
+                names.append(self._name("source_subject", principal.subject, principal.source))
+            sid = principal.attributes.get("sid")
+            if isinstance(sid, str):
+                names += [self._name("sid", sid), self._name("source_sid", sid, principal.source)]
+            if isinstance(principal.jti, str):
+                names.append(self._name("jti", principal.jti))
+            groups.append((_since(principal, now), tuple(names)))
+        return Revocable((*groups, (now, (self._name("client", client.id),))))
+
+    def minted(self, revocable: Revocable, issued: Issued) -> Revocable:
+        """The same, and the token that was minted."""
+        (since, names), *others = revocable.groups
+        return Revocable(((since, (*names, self._name("jti", issued.jti))), *others))
+
+    def current(self, revocable: Revocable, now: float) -> bool:
+        """Whether nothing of it is revoked. Raises Refusal(STATE_UNAVAILABLE) where the list is too old to tell."""
+        if not self.usable:
+            raise Refusal(STATE_UNAVAILABLE, why="the list of revocations is too old", cause=self.trouble)
+        return not self._ends or self._revoked(revocable, now) is None
+
+    def check(self, revocable: Revocable, now: float) -> None:
+        """Let pass what is not revoked. Raises Refusal: REVOKED, or as `current`."""
+        if not self.current(revocable, now):
+            raise Refusal(REVOKED, why="it was revoked", what=self._revoked(revocable, now) or "")
+
+    def _revoked(self, revocable: Revocable, now: float) -> str | None:
+        """What of it is revoked: the kind of the name, for the audit."""
+        ends = self._ends
+        for since, names in revocable.groups:
+            for name in names:
+                found = ends.get(name)
+                if found is not None and since <= found[0] and now < found[1]:
+                    return name.partition(":")[0]
+        return None
+
+    def _name(self, kind: Kind, value: str, source: str = "") -> str:
+        return name_of(self._secret, kind, value, source)
+
+    def _take(self, known: Mapping[str, Record]) -> None:
+        """Take the store's records over. Raises StateUnavailableError for one that cannot be read."""
+        ends = {}
+        for name, record in known.items():
+            found = Revocation.read(record)
+            ends[name] = (math.inf if found.before is None else found.before, found.until)
+        self._ends = ends
+
+
+def _since(principal: Principal, now: float) -> float:
+    """Since when a credential exists, by its own words but never in the future; for one that does not say, always."""
+    for said in (principal.issued_at, principal.not_before):
+        if isinstance(said, int | float):
+            return min(float(said), now)
+    return _ALWAYS
+
+
+KINDS: Final[tuple[str, ...]] = get_args(Kind)
+"""Every kind of name."""

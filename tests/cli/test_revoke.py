@@ -1,0 +1,103 @@
+"""`sts revoke` and `sts revocations list`: what they take, say and refuse."""
+
+import json
+import time
+
+import pytest
+
+from sts.audit import LABEL
+from sts.mint.keystore import open_secret, prepare
+from sts.settings import load
+from sts.state.revocations import KINDS, name_of
+
+
+@pytest.fixture
+def config(offline):
+    """A configuration whose secret and ring were made."""
+    settings = load(offline)
+    prepare(settings.keys, settings.var, settings.secret, time.time, settings.longest_ttl())
+    return offline
+
+
+@pytest.fixture
+def key(config):
+    return open_secret(None, load(config).var).key(LABEL)
+
+
+def listed(sts, config):
+    return json.loads(sts("revocations", "list", "--json", "-c", config).stdout)["revocations"]
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "value", "source"),
+    [
+        (["--subject", "alice"], "subject", "alice", ""),
+        (["--sid", "s-1"], "sid", "s-1", ""),
+        (["--jti", "j-1"], "jti", "j-1", ""),
+        (["--client", "edge-gateway"], "client", "edge-gateway", ""),
+        (["--source", "corporate-idp"], "source", "corporate-idp", ""),
+        (["--source", "corporate-idp", "--subject", "4711"], "source_subject", "4711", "corporate-idp"),
+        (["--source", "corporate-idp", "--sid", "s-1"], "source_sid", "s-1", "corporate-idp"),
+        (["--credential-hash", "hmac:" + "a" * 32], "credential", "hmac:" + "a" * 32, ""),
+    ],
+)
+def test_each_thing_has_its_name(sts, config, key, options, kind, value, source):
+    done = sts("revoke", *options, "-c", config, "--json")
+    assert done.exit_code == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["done"] is True
+    assert f"{told['what']}:{told['name']}" == name_of(key, kind, value, source)
+    (found,) = listed(sts, config)
+    assert found["what"] == kind
+    assert kind in KINDS
+    assert abs(found["until"] - time.time() - 30 * 86400) < 60
+
+
+def test_a_credential_is_read_from_a_file_or_standard_input_and_never_shown(sts, config, tmp_path):
+    (tmp_path / "leaked").write_text("head.payload.signature\n")
+    first = sts("revoke", "--credential", tmp_path / "leaked", "-c", config)
+    again = sts("revoke", "--credential", "-", "-c", config, input="head.payload.other")
+    assert (first.exit_code, first.stdout) == (0, again.stdout)
+    assert "payload" not in first.stdout
+    assert len(listed(sts, config)) == 1
+
+
+def test_a_dry_run_changes_nothing(sts, config):
+    said = sts("revoke", "--subject", "alice", "--dry-run", "-c", config)
+    assert (said.exit_code, "would be revoked" in said.stdout) == (0, True)
+    assert listed(sts, config) == []
+    assert sts("revocations", "list", "-c", config).stdout == "nothing is revoked\n"
+
+
+def test_reason_and_life_are_kept_and_shown(sts, config):
+    said = sts("revoke", "--subject", "alice", "--reason", "laptop stolen", "--for", "7d", "-c", config)
+    assert said.stdout.endswith("revoked, kept for 7d\n")
+    assert "laptop stolen" in sts("revocations", "list", "-c", config).stdout
+    (found,) = listed(sts, config)
+    assert (found["reason"], round(found["until"] - found["at"])) == ("laptop stolen", 7 * 86400)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ([], "Name one of"),
+        (["--subject", ""], "Name one of"),
+        (["--subject", "a", "--jti", "b"], "Name one of"),
+        (["--jti", "a", "--source", "corporate-idp"], "stands alone"),
+        (["--client", "edge-gatewya"], "There is no client"),
+        (["--source", "corporate"], "There is no source"),
+        (["--subject", "a", "--for", "7"], "a duration is"),
+        (["--credential-hash", "a"], "hmac:"),
+        (["--subject", "a", "--reason", "x" * 201], "at most 200"),
+    ],
+)
+def test_what_would_revoke_nothing_is_a_fault_of_usage(sts, config, options, says):
+    done = sts("revoke", *options, "-c", config)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert says in done.stderr
+
+
+def test_without_the_secret_nothing_is_revoked(sts, offline):
+    done = sts("revoke", "--subject", "alice", "-c", offline)
+    assert done.exit_code == 1
+    assert "there is no deployment secret" in done.stderr

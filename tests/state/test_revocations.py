@@ -1,0 +1,286 @@
+"""Revocations: what they concern, what they do not, and what holds while the store is away."""
+
+import math
+import time
+
+import pytest
+
+from sts.errors import REVOKED, STATE_UNAVAILABLE
+from sts.labels import hashed
+from sts.model import (
+    NOT_APPLICABLE,
+    TYPE_ACCESS_TOKEN,
+    Ask,
+    Client,
+    Credential,
+    Identity,
+    Issued,
+    Principal,
+)
+from sts.state import StateSettings, StateUnavailableError, encode
+from sts.state.revocations import NAMESPACE, Revocations, essence, listed, name_of, planned, revoke
+from sts.state.settings import OnOutage
+from sts.state.sqlite import SqliteState
+
+NOW = 1_800_000_000.0
+KEY = b"k" * 32
+CLIENT = Client("edge", frozenset(), frozenset(), None, None)
+TOKEN = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
+
+
+class Steady:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def principal(**changes):
+    facts = ("audience", "expires_at", "not_before", "auth_time", "fresh_until", "confirmation", "act", "may_act")
+    nothing = dict.fromkeys((*facts, "acr", "amr", "proof_key"), NOT_APPLICABLE)
+    fields = {"kind": "jwt", "source": "idp", "issuer": "https://idp", "subject": "raw-alice", "issued_at": NOW - 60}
+    attributes = {"sid": "session-1"}
+    return Principal(**{**nothing, **fields, "jti": "inbound-jti", "attributes": attributes, **changes})
+
+
+@pytest.fixture
+def state(tmp_path):
+    made = SqliteState(tmp_path / "var" / "state.db", lambda: NOW)
+    made.check()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def steady():
+    return Steady()
+
+
+@pytest.fixture
+def revocations(state, steady):
+    made = Revocations(state, KEY, StateSettings(), monotonic=steady)
+    made.refresh()
+    return made
+
+
+@pytest.fixture
+def gathered(revocations):
+    """By what alice's token, or a changed one, can be revoked."""
+
+    def gathered(*, actor=None, subject="alice", credential=TOKEN, now=NOW, **changes):
+        proven, mapped = [principal(**changes)], [Identity(subject, (), {})]
+        ask = Ask("token", Credential(TYPE_ACCESS_TOKEN, credential))
+        if actor is not None:
+            ask = Ask("token", Credential(TYPE_ACCESS_TOKEN, credential), actor=Credential(TYPE_ACCESS_TOKEN, "a.b.c"))
+            proven.append(principal(subject=actor, attributes={}, jti=None))
+            mapped.append(Identity(actor, (), {}))
+        return revocations.gather(CLIENT, ask, proven, mapped, now)
+
+    return gathered
+
+
+NAMED = [
+    ("subject", "alice", ""),
+    ("source_subject", "raw-alice", "idp"),
+    ("sid", "session-1", ""),
+    ("source_sid", "session-1", "idp"),
+    ("credential", TOKEN, ""),
+    ("credential", essence(TOKEN), ""),
+    ("jti", "inbound-jti", ""),
+    ("client", "edge", ""),
+    ("source", "idp", ""),
+]
+
+
+@pytest.mark.parametrize(("kind", "value", "source"), NAMED)
+def test_whatever_made_a_token_can_be_named_and_refuses_it(state, revocations, gathered, refused, kind, value, source):
+    """RV-05."""
+    revoke(state, name_of(KEY, kind, value, source), NOW)
+    assert revocations.current(gathered(), NOW)  # not seen yet
+    revocations.refresh()
+    assert not revocations.current(gathered(), NOW)
+    with refused(REVOKED) as caught:
+        revocations.check(gathered(), NOW)
+    assert caught.value.facts["what"] == kind
+    assert value not in str(caught.value.facts)
+
+
+@pytest.mark.parametrize(("kind", "value", "source"), NAMED)
+def test_another_of_the_same_kind_is_not_concerned(state, revocations, gathered, kind, value, source):
+    revoke(state, name_of(KEY, kind, value + "x", source), NOW)
+    if source:
+        revoke(state, name_of(KEY, kind, value, source + "x"), NOW)
+    revocations.refresh()
+    assert len(revocations) in (1, 2)
+    revocations.check(gathered(), NOW)
+
+
+def test_whoever_comes_again_with_something_newer_is_let_in(state, revocations, gathered, refused):
+    """SE-05."""
+    revoke(state, name_of(KEY, "subject", "alice"), NOW)
+    revocations.refresh()
+    later = NOW + 10
+    revocations.check(gathered(issued_at=NOW + 1, now=later), later)
+    for old in (NOW, NOW - 1, None, NOT_APPLICABLE):
+        with refused(REVOKED):
+            revocations.check(gathered(issued_at=old, now=later), later)
+
+
+def test_a_credential_from_the_future_is_as_old_as_our_clock_says(state, revocations, gathered, refused):
+    """An issuer's clock that is ahead takes nobody out of reach."""
+    ahead = gathered(issued_at=NOW + 9, now=NOW - 1)
+    revoke(state, name_of(KEY, "subject", "alice"), NOW)
+    revocations.refresh()
+    with refused(REVOKED):
+        revocations.check(ahead, NOW)
+
+
+def test_a_certificate_exists_since_its_first_day(state, revocations, gathered, refused):
+    revoke(state, name_of(KEY, "subject", "alice"), NOW)
+    revocations.refresh()
+    revocations.check(gathered(issued_at=NOT_APPLICABLE, not_before=NOW + 1, now=NOW + 2), NOW + 2)
+    with refused(REVOKED):
+        revocations.check(gathered(issued_at=NOT_APPLICABLE, not_before=NOW - 1, now=NOW + 2), NOW + 2)
+
+
+@pytest.mark.parametrize(("kind", "value"), [("jti", "inbound-jti"), ("credential", TOKEN)])
+def test_one_token_or_credential_stays_refused_whatever_its_age(state, revocations, gathered, refused, kind, value):
+    revoke(state, name_of(KEY, kind, value), NOW)
+    revocations.refresh()
+    with refused(REVOKED):
+        revocations.check(gathered(issued_at=NOW + 100, now=NOW + 200), NOW + 200)
+
+
+def test_a_client_that_was_revoked_goes_on_with_new_tokens(state, revocations, gathered):
+    """What was minted for it is void; to shut it out there is `enabled: false`."""
+    before = gathered(now=NOW - 5)
+    revoke(state, name_of(KEY, "client", "edge"), NOW)
+    revocations.refresh()
+    assert not revocations.current(before, NOW)
+    assert revocations.current(gathered(now=NOW + 1), NOW + 1)
+
+
+def test_an_actor_is_a_subject_like_any_other(state, revocations, gathered, refused):
+    revoke(state, name_of(KEY, "subject", "helper"), NOW)
+    revocations.refresh()
+    revocations.check(gathered(), NOW)
+    with refused(REVOKED):
+        revocations.check(gathered(actor="helper"), NOW)
+
+
+def test_a_minted_token_can_be_named_too(state, revocations, gathered):
+    issued = Issued("alice", "token", "Bearer", int(NOW + 300), "minted-jti", "kid", None, {})
+    made = revocations.minted(gathered(), issued)
+    revoke(state, name_of(KEY, "jti", "minted-jti"), NOW)
+    revocations.refresh()
+    assert revocations.current(gathered(), NOW)
+    assert not revocations.current(made, NOW)
+
+
+def test_a_token_of_ours_that_is_exchanged_again_is_one_of_the_client_it_was_minted_for(state, revocations, gathered):
+    again = {"kind": "own", "attributes": {"client_id": "other"}, "issued_at": NOW - 5}
+    revoke(state, name_of(KEY, "client", "other"), NOW)
+    revocations.refresh()
+    assert not revocations.current(gathered(**again), NOW)
+    assert revocations.current(gathered(), NOW)
+
+
+def test_a_revocation_is_over_at_its_end(state, revocations, gathered):
+    revoke(state, name_of(KEY, "subject", "alice"), NOW, life=100)
+    revocations.refresh()
+    assert not revocations.current(gathered(), NOW + 99)
+    assert revocations.current(gathered(), NOW + 100)
+
+
+def test_a_revocation_is_widened_and_never_narrowed(state):
+    name = name_of(KEY, "subject", "alice")
+    revoke(state, name, NOW, life=1000)
+    assert planned(state, name, NOW + 50, 10, "again").until == NOW + 1000
+    assert listed(state)[0].before == NOW
+    again = revoke(state, name, NOW + 50, life=10, reason="again")
+    assert (again.before, again.until) == (NOW + 50, NOW + 1000)
+    assert revoke(state, name, NOW - 50).before == NOW + 50
+    assert [one.name for one in listed(state)] == [name]
+
+
+def test_nothing_personal_lies_in_the_store(state, tmp_path):
+    for kind, value, source in NAMED[:7]:
+        revoke(state, name_of(KEY, kind, value, source), NOW)
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "var").iterdir())
+    for text in (b"alice", b"session-1", b"inbound-jti", TOKEN.encode()):
+        assert text not in kept
+
+
+def test_a_name_is_what_stands_in_the_audit():
+    assert name_of(KEY, "subject", "alice") == f"subject:{hashed(KEY, 'subject', 'alice')}"
+    assert name_of(KEY, "subject", hashed(KEY, "subject", "alice")) == name_of(KEY, "subject", "alice")
+    assert name_of(KEY, "credential", TOKEN) == f"credential:{hashed(KEY, 'credential', TOKEN)}"
+    assert name_of(KEY, "source_subject", "b", "a") != name_of(KEY, "source_subject", "ab", "")
+
+
+def test_a_signature_that_its_holder_has_altered_is_the_same_credential():
+    """An ECDSA signature has a twin that verifies as well, and a chain can be sent in many ways."""
+    assert essence("h.p.signature") == essence("h.p.twin") != essence("h.q.signature")
+    assert essence("MIIleaf.MIIroot") == essence("MIIleaf") != essence("MIIother.MIIroot")
+    assert essence("opaque-token") == "opaque-token"
+
+
+# Outage
+
+
+def test_a_list_that_was_never_seen_is_an_outage(state, gathered, steady, refused):
+    fresh = Revocations(state, KEY, StateSettings(), monotonic=steady)
+    assert (fresh.usable, fresh.age, fresh.status()["age_s"]) == (False, math.inf, None)
+    with refused(STATE_UNAVAILABLE):
+        fresh.current(gathered(), NOW)
+
+
+def test_a_list_older_than_max_stale_is_an_outage_and_a_younger_one_is_not(revocations, gathered, steady, refused):
+    steady.now = 300.0
+    assert revocations.current(gathered(), NOW)
+    steady.now = 300.1
+    with refused(STATE_UNAVAILABLE):
+        revocations.check(gathered(), NOW)
+    revocations.refresh()
+    revocations.check(gathered(), NOW)
+
+
+def test_where_the_configuration_says_so_an_old_list_goes_on_and_still_refuses(
+    state, revocations, gathered, steady, refused
+):
+    revoke(state, name_of(KEY, "subject", "alice"), NOW)
+    revocations.refresh()
+    steady.now = 9000.0
+    revocations.settings = StateSettings(on_outage=OnOutage(revocation="allow"))
+    assert revocations.usable
+    assert not revocations.fresh
+    with refused(REVOKED):
+        revocations.check(gathered(), NOW)
+    revocations.check(gathered(subject="bob"), NOW)
+
+
+@pytest.mark.parametrize("value", [b"9 {}", b"1 {}", b"1 []", b"", b'1 {"before":"x","at":1,"reason":""}'])
+def test_a_record_that_cannot_be_read_is_an_outage_and_not_nothing(state, steady, value):
+    state.put(NAMESPACE, "subject:x", value, expected=0)
+    broken = Revocations(state, KEY, StateSettings(), monotonic=steady)
+    with pytest.raises(StateUnavailableError):
+        broken.refresh()
+    assert not broken.usable
+
+
+def test_a_record_of_the_release_before_is_read(state, revocations, gathered):
+    content = {"before": NOW, "at": NOW, "reason": ""}
+    state.put(NAMESPACE, name_of(KEY, "subject", "alice"), encode(0, content), expected=0)
+    revocations.refresh()
+    assert not revocations.current(gathered(), NOW)
+
+
+def test_a_look_at_many_revocations_costs_next_to_nothing(state, revocations, gathered):
+    for number in range(200):
+        revoke(state, name_of(KEY, "subject", f"user-{number}"), NOW)
+    revocations.refresh()
+    revocable = gathered()
+    started = time.perf_counter()
+    for _ in range(1000):
+        revocations.current(revocable, NOW)
+    assert time.perf_counter() - started < 0.1  # 100 µs each, on a machine that is busy
