@@ -37,7 +37,7 @@ class Steady:
 
 def principal(**changes):
     facts = ("audience", "expires_at", "not_before", "auth_time", "fresh_until", "confirmation", "act", "may_act")
-    nothing = dict.fromkeys((*facts, "acr", "amr", "proof_key"), NOT_APPLICABLE)
+    nothing = dict.fromkeys((*facts, "acr", "amr", "proof_key", "reach"), NOT_APPLICABLE)
     fields = {"kind": "jwt", "source": "idp", "issuer": "https://idp", "subject": "raw-alice", "issued_at": NOW - 60}
     attributes = {"sid": "session-1"}
     return Principal(**{**nothing, **fields, "jti": "inbound-jti", "attributes": attributes, **changes})
