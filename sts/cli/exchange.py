@@ -12,8 +12,9 @@ from typing import Any, BinaryIO, Final
 import click
 
 from sts.cli import common
+from sts.cli.credential import as_sent, urn
 from sts.cli.http import Tls, call, check_address
-from sts.model import TYPE_ACCESS_TOKEN, TYPE_PREFIX
+from sts.model import TYPE_ACCESS_TOKEN
 
 _GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
 _FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -36,7 +37,7 @@ _FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
     default=TYPE_ACCESS_TOKEN,
     metavar="URN",
     show_default=True,
-    help="The credential's type; the last part of the URN is enough.",
+    help="The credential's type; the last part of the URN is enough. client_certificate: FILE is PEM, leaf first.",
 )
 @click.option("--raw", is_flag=True, help="Print nothing but the token, for a pipe.")
 @click.argument("file", type=click.File("rb"), default="-")
@@ -69,8 +70,8 @@ def exchange(  # noqa: PLR0913 - the options of the command line
     fields = [
         *([] if secret is not None else [("client_id", client)]),
         ("grant_type", _GRANT),
-        ("subject_token", common.read_text(file, "the credential")),
-        ("subject_token_type", token_type if token_type.startswith("urn:") else TYPE_PREFIX + token_type),
+        ("subject_token", as_sent(urn(token_type), common.read_text(file, "the credential"))),
+        ("subject_token_type", urn(token_type)),
         *(("audience", name) for name in audience),
         *([("scope", scope)] if scope else []),
     ]

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from sts.app import App, Revision
 from sts.audit import AuditLog
 from sts.cli import common
+from sts.cli.credential import as_sent, urn
 from sts.cli.story import SHOWN, Story, Told, show
 from sts.clients.secret import digest
 from sts.credentials.jwt import JwtSource
@@ -26,7 +27,7 @@ from sts.edge.token import GRANT_TYPE
 from sts.errors import UNKNOWN_ISSUER, Refusal, StartError
 from sts.jose import parse
 from sts.labels import DeploymentSecret
-from sts.model import TYPE_ACCESS_TOKEN, TYPE_PREFIX, Incoming, Peer
+from sts.model import TYPE_ACCESS_TOKEN, Incoming, Peer
 from sts.model_revocable import Revocable
 from sts.settings import Settings
 
@@ -152,8 +153,8 @@ def _token(
         ("grant_type", GRANT_TYPE),
         ("client_id", name),
         ("client_secret", secret),
-        ("subject_token", credential),
-        ("subject_token_type", token_type if token_type.startswith("urn:") else TYPE_PREFIX + token_type),
+        ("subject_token", as_sent(urn(token_type), credential)),
+        ("subject_token_type", urn(token_type)),
         *(("audience", one) for one in audience),
         *([("scope", scope)] if scope else []),
     ]

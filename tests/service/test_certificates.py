@@ -139,8 +139,9 @@ def reason(service):
 
 @pytest.mark.parametrize("form", HEADERS)
 def test_a_certificate_that_a_gateway_hands_on_becomes_an_internal_token(plain, world, form):
+    """CC-04."""
     answer = forward(plain, form, world.ca.issue())
-    assert answer.status == 200
+    assert (answer.status, answer.headers["cache-control"]) == (200, "no-store")
     claims = plain.verified(answer.headers["authorization"].removeprefix("Bearer "))
     assert (claims["sub"], claims["scope"]) == (f"partner|{URI}", "orders:read")
     assert claims["act"]["sub"] == f"{form.replace('_', '-')}-gateway"
@@ -222,6 +223,21 @@ def test_beside_a_token_a_certificate_is_no_credential(plain, world, idp):
     claims = plain.verified(answer.headers["authorization"].removeprefix("Bearer "))
     assert claims["sub"] == "alice"
     assert forward(plain, "nginx", world.ca.issue(), token="rubbish").status == 401
+
+
+def test_a_token_that_is_bound_to_a_certificate_needs_it_every_time(plain, world, idp):
+    """MT-05, CA-05: at forward-auth it is the end user's, kept token or not."""
+    mine, other = world.ca.issue(), world.ca.issue()
+    digest = hashlib.sha256(mine.der).digest()
+    token = idp.token(cnf={"x5t#S256": b64(digest)})
+    for _ in range(2):
+        answer = forward(plain, "nginx", mine, token=token)
+        assert answer.status == 200
+        assert "cnf" not in decoded(answer.headers["authorization"].removeprefix("Bearer "))[1]
+        for holder in (other, None):
+            assert forward(plain, "nginx", holder, token=token).status == 401
+            assert reason(plain) == "binding_failed"
+    assert plain.events()[-3]["cached"]
 
 
 def test_a_gateway_without_a_certificate_says_so(plain):
