@@ -15,6 +15,7 @@ from typing import Final
 from flask import Flask
 
 from keys.keyring import Keyring
+from sts.app_notices import metrics_of_fetch, metrics_of_opa, metrics_of_recipients, ocsp_asked
 from sts.app_tables import Tables
 from sts.audit import AuditLog
 from sts.cache.memory import Memory
@@ -33,6 +34,7 @@ from sts.credentials.sources import Sources
 from sts.edge.discovery import discovery
 from sts.edge.forward_auth import ForwardAuthDoor
 from sts.edge.health import Readiness, health
+from sts.edge.introspection import Introspection
 from sts.edge.proxies import Proxies
 from sts.edge.routes import Routes
 from sts.edge.site import site
@@ -47,7 +49,7 @@ from sts.policy.decide import Policy
 from sts.policy.rules import AudienceRules, RouteRules, SourceRules
 from sts.settings import Settings
 from sts.state.at_work import StateAtWork
-from sts.telemetry import Reading, log, metrics
+from sts.telemetry import Reading, metrics
 from sts.trust.authority import Authorities
 from sts.trust.issuers import Issuers
 from sts.trust.opa import OpaServer, OpaSettings
@@ -73,6 +75,7 @@ class Revision:
     forward_auth_door: ForwardAuthDoor
     sources: Mapping[str, Source]
     recipients: Mapping[str, Recipient]
+    introspection: Introspection
 
 
 class App:
@@ -147,7 +150,27 @@ class App:
             {name: audience.max_token_bytes for name, audience in settings.audiences.items()},
         )
         token_door = TokenDoor(Proxies(settings.proxies))
-        return Revision(settings, exchange, token_door, door, sources.by_name, recipients)
+        answers = self._introspection(settings, exchange.clients, token_door)
+        return Revision(settings, exchange, token_door, door, sources.by_name, recipients, answers)
+
+    def _introspection(self, settings: Settings, clients: Clients, door: TokenDoor) -> Introspection:
+        """What answers questions about our own tokens."""
+        audiences = {
+            audience.aud or name: name
+            for name, audience in settings.audiences.items()
+            if audience.enabled and audience.format == "jwt"
+        }
+        return Introspection(
+            issuer=settings.issuer,
+            revision=settings.revision,
+            audiences=audiences,
+            clients=clients,
+            keys=self.own_keys,
+            revocations=self.state.revocations,
+            door=door,
+            audit=self.audit,
+            clock=self.clock,
+        )
 
     def _world(self, settings: Settings, sources: Sources) -> World:
         """What callers' ways of proving themselves need."""
@@ -266,33 +289,6 @@ class App:
             ),
             health(self.readiness, metrics.render, lambda: self.current.settings.ops_networks),
         )
-
-
-def metrics_of_fetch(source: str, why: str) -> None:
-    """Tell of a fetch of an issuer's keys: counted, and logged where it failed."""
-    metrics.jwks_fetched(source, "failed" if why else "fetched")
-    if why:
-        log.warning("issuer's keys", source=source, why=why)
-
-
-def metrics_of_recipients(audience: str, why: str) -> None:
-    """Tell of a fetch of a backend's encryption keys, as of an issuer's."""
-    metrics.jwks_fetched(f"audience {audience}", "failed" if why else "fetched")
-    if why:
-        log.warning("backend's encryption keys", audience=audience, why=why)
-
-
-def metrics_of_opa(why: str) -> None:
-    """Tell of a question to OPA: counted, and logged where it was not answered."""
-    metrics.opa_asked("failed" if why else "answered")
-    if why:
-        log.warning("opa", why=why)
-
-
-def ocsp_asked(source: str, why: str) -> None:
-    """Tell of a question to an OCSP responder that was not answered."""
-    if why:
-        log.warning("revocation", source=source, why=why)
 
 
 def policy(settings: Settings, fingerprints: Mapping[str, str]) -> Policy:

@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from sts.audit_texts import bounded_facts, bounded_texts, correlation
 from sts.errors import Reason
 from sts.labels import hashed
 from sts.model import Ask, Credential, DoorName, Issued, Presented
 from sts.model_caller import Caller
 from sts.options import ConfigFile, Section
-from sts.telemetry import Metrics, log, mask
+from sts.telemetry import Metrics, log
 
 LABEL: Final = "audit"
 """The label under which the audit's key is derived from the deployment secret."""
@@ -31,9 +31,6 @@ LABEL: Final = "audit"
 LINE_BYTES: Final = 4096
 """PIPE_BUF on Linux: what a pipe takes in one piece (pipe(7))."""
 
-_CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_TEXT: Final = 256
-_ITEMS: Final = 16
 _SHORT_TEXT: Final = 64
 _SHORT_ITEMS: Final = 8
 _TELL_EVERY_S: Final = 60.0
@@ -153,7 +150,7 @@ class Trail:
             "outcome": "allowed" if self._reason is None else "refused",
             "reason": None if self._reason is None else self._reason.name,
             "request_id": self.request_id,
-            "correlation_id": _correlation_id(self.correlation_id),
+            "correlation_id": correlation(self.correlation_id),
             "door": self.door,
             "client": self._client,
             "source": None if presented is None else presented.source,
@@ -172,10 +169,10 @@ class Trail:
             "revision": self.revision,
         }
         if self._audiences is None and ask is not None:
-            event["audiences"] = _texts((*ask.audiences, *ask.resources))
+            event["audiences"] = bounded_texts((*ask.audiences, *ask.resources))
         if self._reason is not None:
-            event["scopes"] = None if ask is None or ask.scopes is None else _texts(ask.scopes)
-            event["facts"] = {name: _fact(value) for name, value in [*self._facts.items()][:_ITEMS]}
+            event["scopes"] = None if ask is None or ask.scopes is None else bounded_texts(ask.scopes)
+            event["facts"] = bounded_facts(self._facts)
             if self._stranger:
                 event["facts"]["client_hash"] = hashed(secret, "client", self._stranger)
         return event
@@ -185,37 +182,6 @@ def _trials(issued: Issued) -> dict[str, str] | None:
     """What the rules on trial would have done; of a kept token only where its judgement still counts."""
     trials = issued.shadow.items()
     return {name: one.outcome if one.lasts or not issued.cached else "unknown" for name, one in trials} or None
-
-
-def _correlation_id(name: str) -> str | None:
-    return name if _CORRELATION_ID.fullmatch(name) else None
-
-
-def _text(text: str) -> str:
-    """A text that a caller may have chosen: what looks like a token is masked; one line, bounded, plain ASCII."""
-    text = mask(text[: 4 * _TEXT]).encode("ascii", "backslashreplace").decode()
-    return text if len(text) <= _TEXT else text[:_TEXT] + "..."
-
-
-def _texts(texts: Iterable[str]) -> list[str]:
-    return [_text(text) for text in list(texts)[:_ITEMS]]
-
-
-def _fact(value: object) -> object:
-    """A scalar, as JSON takes it. Lists of texts become one text; of anything else only its type is told."""
-    if isinstance(value, bool) or value is None:
-        return value
-    if isinstance(value, int):
-        return value if abs(value) < 2**63 else "<int>"
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, str):
-        return _text(value)
-    if isinstance(value, set | frozenset):
-        value = sorted(map(str, value)) if all(isinstance(item, str) for item in value) else object()
-    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-        return _text(" ".join(value))
-    return f"<{type(value).__name__}>"
 
 
 class AuditLog:
@@ -254,6 +220,13 @@ class AuditLog:
             self._failed(fault)
         if self._metrics is not None:
             self._metrics.decision(trail.door, trail.reason, cached=trail.cached, seconds=seconds)
+
+    def tell(self, fields: Callable[[bytes], dict[str, Any]]) -> None:
+        """Write an event that is no decision: `fields` makes it, given the key for hashes. Never raises."""
+        try:
+            self._append(_line({"time": self._now(), **fields(self._secret)}))
+        except Exception as fault:  # noqa: BLE001 - as in `record`
+            self._failed(fault)
 
     def _append(self, line: bytes) -> None:
         if self._torn:  # the rest of a broken line must not swallow this one

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sts.edge import forward_auth, token
+from sts.edge import forward_auth, introspection, token
 from sts.edge.form import MAX_BODY_BYTES
 from sts.edge.peer import correlation_id, peer_of
 from sts.edge.reply import send
@@ -38,6 +38,10 @@ class Revision(Protocol):
     def forward_auth_door(self) -> forward_auth.ForwardAuthDoor:
         """The door at `/forward-auth`."""
 
+    @property
+    def introspection(self) -> introspection.Introspection:
+        """What answers at `/introspect`."""
+
 
 class Service(Protocol):
     """One worker's service: the revision in force, and the pages that Flask serves."""
@@ -60,10 +64,13 @@ def application(service: Service, prefix: str = "") -> WSGIApplication:
 
     def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         target = environ.get("RAW_URI", "")
-        if prefix and target.startswith(prefix + token.PATH):
+        if prefix and target.startswith((prefix + token.PATH, prefix + introspection.PATH)):
             environ["RAW_URI"] = target = target.removeprefix(prefix)
         door = door_of(target)
         if door is None:
+            if _path(target) == introspection.PATH:
+                incoming = receive(environ, "token")
+                return send(service.current.introspection.answer(incoming), incoming.method, start_response)
             return service.flask(environ, start_response)
         revision = service.current  # once: a request finishes on the revision it began with
         incoming = receive(environ, door)
@@ -79,14 +86,17 @@ def door_of(target: str) -> DoorName | None:
     A target in absolute form (RFC 9112 §3.2.2) that names a door's path is that door's too: it is there to refuse it,
     so that the refusal has the door's shape and stands in the audit.
     """
-    path = target.partition("?")[0]
-    if not path.startswith("/"):
-        path = "/" + path.partition("://")[2].partition("/")[2]
+    path = _path(target)
     if path == token.PATH:
         return "token"
     if path == forward_auth.PATH or path.startswith(forward_auth.PATH + "/"):
         return "forward_auth"
     return None
+
+
+def _path(target: str) -> str:
+    path = target.partition("?")[0]
+    return path if path.startswith("/") else "/" + path.partition("://")[2].partition("/")[2]
 
 
 def receive(environ: WSGIEnvironment, door: DoorName) -> Incoming:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from flask import Blueprint, Response, request
 
 from sts.clients.assertion import DEFAULT_ALGORITHMS
+from sts.edge.introspection import PATH as INTROSPECTION_PATH
 from sts.edge.reply import to_json
 from sts.edge.token import GRANT_TYPE, PATH
 
@@ -27,14 +28,18 @@ def metadata(issuer: str, *, mutual_tls: bool = False) -> dict[str, object]:
     not listed, since they would tell everybody which backends there are. `mutual_tls` says that callers can present a
     certificate, to us or to a proxy in front.
     """
+    methods = [*_METHODS, *(_METHODS_OF_TLS if mutual_tls else ())]
     document: dict[str, object] = {
         "issuer": issuer,
         "token_endpoint": issuer + PATH,
         "jwks_uri": issuer + JWKS_PATH,
         "grant_types_supported": [GRANT_TYPE],
         "response_types_supported": ["none"],
-        "token_endpoint_auth_methods_supported": [*_METHODS, *(_METHODS_OF_TLS if mutual_tls else ())],
+        "token_endpoint_auth_methods_supported": methods,
         "token_endpoint_auth_signing_alg_values_supported": list(DEFAULT_ALGORITHMS),
+        "introspection_endpoint": issuer + INTROSPECTION_PATH,
+        "introspection_endpoint_auth_methods_supported": methods,
+        "introspection_endpoint_auth_signing_alg_values_supported": list(DEFAULT_ALGORITHMS),
     }
     if mutual_tls:
         document["tls_client_certificate_bound_access_tokens"] = True  # where the audience says so (RFC 8705 §3.3)

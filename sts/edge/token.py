@@ -68,9 +68,13 @@ class TokenDoor:
         Raises MALFORMED for a request that is no form, uses two methods, or brings a certificate header that is not a
         configured proxy's; CLIENT_REFUSED for a proof that cannot be read.
         """
-        if incoming.target.partition("?")[0] != PATH:
+        return self.read(incoming, PATH, REPEATABLE)
+
+    def read(self, incoming: Incoming, path: str, repeatable: frozenset[str] = frozenset()) -> Caller:
+        """As `caller`, for every endpoint that clients prove themselves at in this way (RFC 7662 §2.1)."""
+        if incoming.target.partition("?")[0] != path:
             raise Refusal(MALFORMED, why="the target is not in origin form")
-        form = read_form(incoming, REPEATABLE)
+        form = read_form(incoming, repeatable)
         return _read_caller(incoming, form, self._proxies.peer(incoming))
 
     def ask(self, incoming: Incoming, caller: Caller, client: Client) -> Ask:
@@ -115,7 +119,7 @@ class TokenDoor:
         }
         if issued.scopes is not None:
             document["scope"] = " ".join(issued.scopes)
-        return _reply(200, document, incoming)
+        return reply(200, document, incoming)
 
     def refused(self, incoming: Incoming, reason: Reason, facts: Mapping[str, object]) -> Reply:  # noqa: ARG002 - private
         """Say why not (RFC 6749 §5.2, RFC 8693 §2.2.2): constants only, nothing of the request and none of `facts`."""
@@ -128,12 +132,13 @@ class TokenDoor:
         elif reason.retry:
             headers.append(RETRY_AFTER)
         document = {"error": reason.error, "error_reason": reason.name, "error_description": reason.sentence}
-        return _reply(status, document, incoming, headers)
+        return reply(status, document, incoming, headers)
 
 
-def _reply(
+def reply(
     status: int, document: Mapping[str, object], incoming: Incoming, headers: list[tuple[str, str]] | None = None
 ) -> Reply:
+    """Write an answer of an OAuth endpoint: JSON that nobody keeps (RFC 6749 §5.1)."""
     fixed = (("Content-Type", "application/json"), NO_STORE, ("Pragma", "no-cache"))
     return Reply(status, (*fixed, ("X-Request-ID", incoming.request_id), *(headers or ())), to_json(document))
 

@@ -216,6 +216,19 @@ class Revocations:
         (since, names), *others = revocable.groups
         return Revocable(((since, (*names, self._name("jti", issued.jti))), *others))
 
+    def own(self, token: str, claims: Mapping[str, Any]) -> Revocable:
+        """Everything by which a token of ours, proven and with these claims, can be revoked."""
+        names = [
+            self._name("credential", token),
+            self._name("credential", essence(token)),
+            self._name("jti", claims["jti"]),
+            self._name("subject", claims["sub"]),
+            self._name("client", claims["client_id"]),
+        ]
+        if isinstance(claims.get("src"), str):
+            names.append(self._name("source", claims["src"]))
+        return Revocable(((float(claims["iat"]), tuple(names)),))
+
     def current(self, revocable: Revocable, now: float) -> bool:
         """Whether nothing of it is revoked. Raises Refusal(STATE_UNAVAILABLE) where the list is too old to tell."""
         if not self.usable:

@@ -99,6 +99,7 @@ class Metrics:
         self._introspections = Counter(
             "sts_introspections", "Questions about opaque tokens.", ["source", "outcome"], registry=own
         )
+        self._answered = Counter("sts_introspection_answers", "Answers at /introspect.", ["outcome"], registry=own)
         self._reloads = Counter("sts_reloads", "Reloads of the configuration.", ["outcome"], registry=own)
         self._audit_failures = Counter("sts_audit_failures", "Audit events that were not written.", registry=own)
         self._unknown = Counter("sts_unknown_parameters", "Unknown parameters, ignored at /token.", registry=own)
@@ -150,6 +151,10 @@ class Metrics:
     def introspected(self, source: str, outcome: str) -> None:
         """Count what came of asking about a source's opaque token; `outcome` is one of a few fixed words."""
         self._introspections.labels(source, outcome).inc()
+
+    def introspection_answered(self, outcome: str) -> None:
+        """Count an answer at `/introspect`: "active", "inactive" or "refused"."""
+        self._answered.labels(outcome).inc()
 
     def reloaded(self, outcome: str) -> None:
         """Count a reload: "accepted" or "refused"."""

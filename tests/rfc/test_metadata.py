@@ -43,6 +43,12 @@ def test_authlib_finds_the_metadata_in_order(rfc):
     AuthorizationServerMetadata(rfc.get(SERVER).json).validate()
 
 
+METHODS = ["client_secret_basic", "client_secret_post", "private_key_jwt"]
+ALGORITHMS = sorted(
+    ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"]
+)
+
+
 def test_the_metadata_is_exactly_what_is_built(rfc):
     """MD-03, MD-04, MD-05: no front channel, nothing empty, nothing promised."""
     document = rfc.get(SERVER).json
@@ -52,10 +58,11 @@ def test_the_metadata_is_exactly_what_is_built(rfc):
         "jwks_uri": f"{OUR_ISSUER}/.well-known/jwks.json",
         "grant_types_supported": ["urn:ietf:params:oauth:grant-type:token-exchange"],
         "response_types_supported": ["none"],
-        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "private_key_jwt"],
-        "token_endpoint_auth_signing_alg_values_supported": sorted(
-            ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"]
-        ),
+        "token_endpoint_auth_methods_supported": METHODS,
+        "token_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
+        "introspection_endpoint": f"{OUR_ISSUER}/introspect",
+        "introspection_endpoint_auth_methods_supported": METHODS,
+        "introspection_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
     }
     assert "authorization_endpoint" not in document
     assert [] not in document.values()

@@ -40,7 +40,7 @@ def test_the_description_has_the_version_of_the_package(description):
 
 
 def test_every_path_of_the_service_is_described_and_no_other(description):
-    """What Flask serves, and the two doors."""
+    """What Flask serves, and what stands before it: the two doors and the introspection of our own tokens."""
     from sts.edge.discovery import discovery  # noqa: PLC0415 - the rest of this file is about HTTP
     from sts.edge.health import health  # noqa: PLC0415
     from sts.edge.site import site  # noqa: PLC0415
@@ -50,9 +50,11 @@ def test_every_path_of_the_service_is_described_and_no_other(description):
     )
     served = {(rule.rule, method.lower()) for rule in app.url_map.iter_rules() for method in rule.methods}
     described = {(path, method) for path, method, _ in description.operations()}
-    doors = {(path, method) for path, method in described if path in ("/token", DOOR)}
+    doors = {(path, method) for path, method in described if path in ("/token", "/introspect", DOOR)}
     assert described - doors == served
-    assert doors == {("/token", "post")} | {(DOOR, method.lower()) for method in METHODS if method != "PROPFIND"}
+    assert doors == {("/token", "post"), ("/introspect", "post")} | {
+        (DOOR, method.lower()) for method in METHODS if method != "PROPFIND"
+    }
 
 
 def test_every_reason_of_the_token_door_is_described_with_its_status_and_code_and_no_other(description):
@@ -68,6 +70,14 @@ def test_every_reason_of_the_token_door_is_described_with_its_status_and_code_an
     assert described == {
         status: ({error for error, _ in pairs}, {name for _, name in pairs}) for status, pairs in wanted.items()
     }
+
+
+def test_introspection_refuses_as_the_token_door_does_and_for_no_other_reason(description):
+    at_token = description.responses("/token", "post")
+    for status, response in description.responses("/introspect", "post").items():
+        if status not in {"200", "400"}:
+            assert response == at_token[status]
+    assert description.responses("/introspect", "get") == description.responses("/token", "get")
 
 
 def test_every_reason_of_forward_auth_is_described_with_its_status_and_no_other(description):
