@@ -35,11 +35,22 @@ class Conflict(KeysError):  # noqa: N818 - says what is the matter
     """Somebody else changed the ring first: nothing was written."""
 
 
-class GuardRefused(KeysError):  # noqa: N818 - says what is the matter
-    """The standby has not been published for long enough; `seconds` are missing until every verifier has it."""
+class KeyUnfit(KeysError):  # noqa: N818 - says what is the matter
+    """A key from elsewhere cannot be taken: of another kind, too short, unreadable, or in the ring already."""
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(
-            f"the standby key has not been published for long enough: verifiers may still lack it for {seconds:.0f} s"
-        )
+
+class GuardRefused(KeysError):  # noqa: N818 - says what is the matter
+    """The standby has not been published for long enough; `seconds` are missing until every verifier has it.
+
+    `replica` is the one that may have shown verifiers a JWKS without it, "" where the standby itself is too young.
+    """
+
+    def __init__(self, seconds: float, replica: str = "") -> None:
+        text = f"verifiers may still lack it for {seconds:.0f} s"
+        if replica:
+            text = f"the replica {replica} did not publish the standby key in time, or is out of sight: {text}"
+        else:
+            text = f"the standby key has not been published for long enough: {text}"
+        super().__init__(text)
         self.seconds = seconds
+        self.replica = replica

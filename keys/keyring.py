@@ -5,6 +5,7 @@ A request takes no lock here, reads no file and parses no key: it reads one attr
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,8 +13,9 @@ from typing import Any, Final
 
 from keys.errors import KeysError, NoUsableKey, RingMissing, RolledBack
 from keys.floor import Floor
-from keys.jwks import public_jwk
-from keys.lifecycle import Schedule, due_in, guard_missing, is_published
+from keys.jwks import jwks
+from keys.lifecycle import Schedule, due_in, guard_missing
+from keys.presence import Presence
 from keys.record import KeyRecord, Ring
 from keys.signer import Signer, signer_of
 from keys.store import Store
@@ -36,8 +38,9 @@ class KeyStatus:
 class Status:
     """What readiness and metrics report; lengths in seconds.
 
-    `unseen` is how long ago the store was last seen with a good ring; `fault` says why the last look at it failed, ""
-    if it did not; `usable` whether there is something to sign with for every algorithm of the ring.
+    `unseen` is how long ago the store was last seen with a good ring, `publishes_for` how long the JWKS stays up if it
+    is not seen again; `fault` says why the last look at it failed, "" if it did not; `usable` whether there is
+    something to sign with for every algorithm of the ring.
     """
 
     version: int
@@ -45,17 +48,22 @@ class Status:
     published: int
     longest_ttl: float
     unseen: float
+    publishes_for: float
     usable: bool
     fault: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
-    """A ring made ready: per algorithm its signers, latest first, each with the time from which it signs."""
+    """A ring made ready: per algorithm its signers, latest first, each with the times between which it signs."""
 
     ring: Ring
-    signers: Mapping[str, tuple[tuple[float, Signer], ...]] = field(repr=False)
+    signers: Mapping[str, tuple[tuple[float, float, Signer], ...]] = field(repr=False)
     leaves: Mapping[str, float]
+
+    def signer(self, algorithm: str, now: float) -> Signer | None:
+        """The key that signs at `now`, if there is one."""
+        return next((one for since, end, one in self.signers.get(algorithm, ()) if since <= now < end), None)
 
 
 class Keyring:
@@ -89,15 +97,25 @@ class Keyring:
         self._floor.raise_to(self._snapshot.ring.version)
         self._seen_at = seen_at
         self._signs_until = seen_at + schedule.store_grace
+        self._presence = Presence(store, clock, self._snapshot.ring)
+        self._presence.tidy(schedule)
+        self._presence.tell(self._snapshot.ring, seen_at, schedule)
 
     def signer(self, algorithm: str, now: float) -> Signer:
-        """The key that signs for `algorithm` at `now`. Raises NoUsableKey."""
+        """The key that signs for `algorithm` at `now`. Raises NoUsableKey.
+
+        Where the ring has none for it (the first key of an algorithm that was added waits for a rotation, the last one
+        of a former algorithm has retired) it is the default algorithm's.
+        """
         if now > self._signs_until:
             raise NoUsableKey(f"the key store has not been seen for {now - self._seen_at:.0f} s")
-        for since, signer in self._snapshot.signers.get(algorithm, ()):
-            if since <= now:
-                return signer
-        raise NoUsableKey(f"the ring has no {algorithm} key that signs")
+        snapshot = self._snapshot
+        signer = snapshot.signer(algorithm, now)
+        if signer is None:
+            signer = snapshot.signer(_default(snapshot.ring), now)
+        if signer is None:
+            raise NoUsableKey(f"the ring has no {algorithm} key that signs, nor one of its default algorithm")
+        return signer
 
     def published(self, kid: str, now: float) -> bool:
         """Whether the JWKS shows `kid` at `now`, so that a token it signed still verifies."""
@@ -105,8 +123,15 @@ class Keyring:
         return leaves is not None and now < leaves
 
     def jwks(self, now: float) -> dict[str, Any]:
-        """The JWK Set at `now` (RFC 7517 §5): public members by allow-list, in the order of publication."""
-        return {"keys": [public_jwk(key) for key in self._snapshot.ring.keys if is_published(key, now)]}
+        """The JWK Set at `now` (RFC 7517 §5): public members by allow-list, in the order of publication.
+
+        Raises NoUsableKey once the store has been out of sight for so long that the set may lack a key which others
+        sign with: no token that was signed here is good any more by then, and a stale set would make verifiers refuse
+        those of others.
+        """
+        if now > self._presence.until:
+            raise NoUsableKey(f"the key store has not been seen for {now - self._seen_at:.0f} s")
+        return jwks(self._snapshot.ring, now)
 
     def status(self, now: float) -> Status:
         """What there is to report at `now`."""
@@ -115,9 +140,10 @@ class Keyring:
         return Status(
             version=ring.version,
             keys=keys,
-            published=len(self.jwks(now)["keys"]),
+            published=len(jwks(ring, now)["keys"]) if now <= self._presence.until else 0,
             longest_ttl=ring.longest_ttl,
             unseen=max(0.0, now - self._seen_at),
+            publishes_for=max(0.0, self._presence.until - now),
             usable=bool(keys) and all(self._signs(name, now) for name in ring.algorithms),
             fault=self._fault,
         )
@@ -152,11 +178,13 @@ class Keyring:
             self._poller.start()
 
     def stop(self) -> None:
-        """Stop polling and wait for the thread to end."""
+        """Stop polling, wait for the thread to end, and tell the store that nothing is published any more."""
         self._stopping.set()
         if self._poller is not None:
             self._poller.join()
             self._poller = None
+        with contextlib.suppress(KeysError):  # it said until when at most
+            self._presence.leave()
 
     def _load(self) -> Ring:
         """Read the ring. Raises RolledBack where any process of this replica has seen a newer one."""
@@ -183,9 +211,11 @@ class Keyring:
             if ring.version <= known.version:
                 raise RolledBack(f"{self._store.place} holds another ring of version {ring.version} than was seen")
             self._snapshot = _snapshot(ring)
+            self._presence.took(ring)
             self._floor.raise_to(ring.version)
         self._seen_at = seen_at
         self._signs_until = seen_at + self._schedule.store_grace
+        self._presence.tell(ring, seen_at, self._schedule)
         self._fault = ""
         return changed
 
@@ -217,13 +247,17 @@ def _snapshot(ring: Ring) -> _Snapshot:
     living = [key for key in ring.keys if key.revoked_at is None]
     return _Snapshot(
         ring=ring,
-        signers={name: _signers(living, name) for name in ring.algorithms},
+        signers={name: _signers(living, name) for name in {key.algorithm for key in ring.keys}},
         leaves={key.kid: _FOREVER if key.leaves_at is None else key.leaves_at for key in living},
     )
 
 
-def _signers(living: list[KeyRecord], algorithm: str) -> tuple[tuple[float, Signer], ...]:
-    """The keys that were ever promoted, latest first.
+def _default(ring: Ring) -> str:
+    return ring.default or ring.algorithms[0]
+
+
+def _signers(living: list[KeyRecord], algorithm: str) -> tuple[tuple[float, float, Signer], ...]:
+    """The keys that were ever promoted, latest first, each with its beginning and its end.
 
     Each signs from the end of its predecessor, the first since ever: so a clock that is stepped back after the ring
     was made (a machine that boots before NTP) is no outage, and the successor of a revoked key signs at once.
@@ -231,7 +265,8 @@ def _signers(living: list[KeyRecord], algorithm: str) -> tuple[tuple[float, Sign
     begun = [key for key in living if key.algorithm == algorithm and key.active_at is not None]
     begun.sort(key=lambda key: key.active_at or 0.0)
     ends = [-_FOREVER, *(_FOREVER if key.retired_at is None else key.retired_at for key in begun)]
-    return tuple((since, signer_of(key)) for since, key in zip(reversed(ends[:-1]), reversed(begun), strict=True))
+    spans = zip(ends[:-1], ends[1:], begun, strict=True)
+    return tuple(reversed([(since, end, signer_of(key)) for since, end, key in spans]))
 
 
 def _key_status(ring: Ring, algorithm: str, now: float, schedule: Schedule) -> KeyStatus:
@@ -243,5 +278,5 @@ def _key_status(ring: Ring, algorithm: str, now: float, schedule: Schedule) -> K
         age=max(0.0, now - signing.active_at),
         due_in=due_in(signing, now, schedule),
         standby=None if standby is None else standby.kid,
-        standby_ready_in=_FOREVER if standby is None else guard_missing(standby, now, schedule),
+        standby_ready_in=_FOREVER if standby is None else guard_missing(standby, now, schedule)[0],
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from keys.record import KeyRecord
+from keys.sighting import Sighting, lacking
 
 
 class State(enum.StrEnum):
@@ -74,13 +76,32 @@ def is_published(record: KeyRecord, now: float) -> bool:
     return state(record, now) not in (State.REMOVED, State.REVOKED)
 
 
-def guard_missing(standby: KeyRecord, now: float, schedule: Schedule) -> float:
-    """How many seconds are missing until `standby` may sign; 0 if it may.
+def guard_missing(
+    standby: KeyRecord, now: float, schedule: Schedule, sightings: Iterable[Sighting] = ()
+) -> tuple[float, str]:
+    """How many seconds are missing until `standby` may sign, 0 if it may; and which replica is the reason, if one is.
 
-    The longer of two guards counts: the one in force when it was published (verifiers fetched under that one) and the
-    one in force now.
+    As `lacked_for` says; but what replicas say of a standby is not asked before each had the time to look at the ring.
     """
-    return max(0.0, max(standby.ready_at, standby.published_at + schedule.guard) - now)
+    looking = standby.published_at + schedule.poll + schedule.clock_skew
+    early = lacked_for(standby, now, schedule)
+    return early if early[0] > 0 and now < looking else lacked_for(standby, now, schedule, sightings)
+
+
+def lacked_for(key: KeyRecord, now: float, schedule: Schedule, sightings: Iterable[Sighting] = ()) -> tuple[float, str]:
+    """How many seconds a verifier may still lack `key`, 0 if none does; and which replica is the reason, if one is.
+
+    The longest of all guards counts: the one in force when it was published (verifiers fetched under that one), the
+    one in force now, and those of replicas that work by another configuration. It counts anew from when the last
+    replica began to publish the key: verifiers may have fetched there until then.
+    """
+    sightings = tuple(sightings)
+    guard = max(key.ready_at - key.published_at, schedule.guard, *(one.guard for one in sightings))
+    missing, late = key.published_at + guard - now, ""
+    lacked, replica = lacking(sightings, key.kid)
+    if lacked + guard - schedule.poll - now > missing:
+        missing, late = lacked + guard - schedule.poll - now, replica
+    return (missing, late) if missing > 0 else (0.0, "")
 
 
 def due_in(signing: KeyRecord, now: float, schedule: Schedule) -> float:

@@ -54,7 +54,8 @@ class Ring:
     `version` grows by one with every write. `longest_ttl` is the longest life of a token that any of these keys may
     sign, `keep` how long a retired key must therefore stay published: both only ever grow, because a smaller number in
     a configuration does not shorten the tokens that are out. `guard` is how long a key had to be published before it
-    signs, as of the last publication.
+    signs, as of the last publication. `default` is the algorithm that signs where the wanted one cannot yet, "" for the
+    first that can.
     """
 
     version: int
@@ -62,20 +63,25 @@ class Ring:
     keep: float
     guard: float
     keys: tuple[KeyRecord, ...]
+    default: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a ring in which two keys have one name, or in which two keys sign or wait for one algorithm."""
         if len({key.kid for key in self.keys}) != len(self.keys):
             raise ValueError("the ring holds a key twice")
-        for algorithm in self.algorithms:
+        for algorithm in {key.algorithm for key in self.keys}:
             own = [key for key in self.keys if key.algorithm == algorithm]
             if sum(key.signs for key in own) > 1 or sum(key.waits for key in own) > 1:
                 raise ValueError(f"two keys of the ring sign, or wait, for {algorithm}")
 
     @property
     def algorithms(self) -> tuple[str, ...]:
-        """The algorithms that the ring has keys for, in the order of their first key."""
-        return tuple(dict.fromkeys(key.algorithm for key in self.keys))
+        """The algorithms that the ring has keys for that sign or wait, in the order of their first such key."""
+        return tuple(dict.fromkeys(key.algorithm for key in self.keys if key.signs or key.waits))
+
+    def find(self, kid: str) -> KeyRecord | None:
+        """The key of this name, if it is in the ring."""
+        return next((key for key in self.keys if key.kid == kid), None)
 
     def signing(self, algorithm: str) -> KeyRecord | None:
         """The key that signs for `algorithm`, if there is one."""

@@ -1,4 +1,4 @@
-"""What changes a ring: pure functions Ring -> Ring, and the same over a store by compare-and-swap.
+"""The changes of a ring over a store, by compare-and-swap.
 
 Every writer decides anew on the ring that it really replaces: of two operators at once one wins, and the other meets a
 ring in which the rotation has happened.
@@ -6,14 +6,17 @@ ring in which the rotation has happened.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from keys.errors import Conflict, GuardRefused, KeysError, RingMissing
-from keys.lifecycle import Schedule, State, due_in, guard_missing, state
-from keys.record import KeyRecord, Ring
-from keys.signer import Pair, generate, signer_of
+from keys import changes
+from keys.changes import Wanted
+from keys.errors import Conflict, KeysError, RingMissing
+from keys.lifecycle import Schedule, due_in, guard_missing
+from keys.record import Ring
+from keys.sighting import Sighting
+from keys.signer import Pair, generate
 from keys.store import Store
 
 _ATTEMPTS: Final = 20
@@ -25,7 +28,8 @@ Clock = Callable[[], float]
 class Plan:
     """What a rotation of one algorithm would do, and when: seconds from now.
 
-    `due_in` is negative once the rotation is overdue; `guard_missing` is 0 once the standby may sign.
+    `signing` is "" for an algorithm that was added and whose first key waits. `due_in` is negative once the rotation
+    is overdue; `guard_missing` is 0 once the standby may sign, and `late` names the replica that it waits for.
     """
 
     algorithm: str
@@ -33,6 +37,7 @@ class Plan:
     standby: str
     due_in: float
     guard_missing: float
+    late: str = ""
 
     @property
     def due(self) -> bool:
@@ -40,76 +45,23 @@ class Plan:
         return self.due_in <= 0
 
 
-def plan(ring: Ring, algorithm: str, now: float, schedule: Schedule) -> Plan:
-    """Say what `rotate` would do with `ring` at `now`. Raises KeysError if the algorithm has no key or no standby."""
-    signing, standby = _both(ring, algorithm)
+def plan(ring: Ring, algorithm: str, now: float, schedule: Schedule, sightings: Iterable[Sighting] = ()) -> Plan:
+    """Say what `rotate` would do with `ring` at `now`. Raises KeysError if the algorithm has no standby."""
+    signing, standby = ring.signing(algorithm), ring.standby(algorithm)
+    if standby is None:
+        raise KeysError(f"the ring has no {algorithm} key to rotate, or no standby for it")
+    missing, late = guard_missing(standby, now, schedule, sightings)
     return Plan(
         algorithm=algorithm,
-        signing=signing.kid,
+        signing="" if signing is None else signing.kid,
         standby=standby.kid,
-        due_in=due_in(signing, now, schedule),
-        guard_missing=guard_missing(standby, now, schedule),
+        due_in=missing if signing is None else due_in(signing, now, schedule),
+        guard_missing=missing,
+        late=late,
     )
 
 
-def first_ring(first: Pair, standby: Pair, now: float, schedule: Schedule, longest_ttl: float) -> Ring:
-    """Make the first ring: one key that signs at once, since no verifier can know an older one, and its standby."""
-    return Ring(
-        version=1,
-        longest_ttl=longest_ttl,
-        keep=schedule.keep(longest_ttl),
-        guard=schedule.guard,
-        keys=(
-            replace(_published(first, now, schedule.guard), active_at=now),
-            _published(standby, now, schedule.guard),
-        ),
-    )
-
-
-def rotated(ring: Ring, fresh: Pair, now: float, schedule: Schedule, longest_ttl: float) -> Ring:
-    """Promote the standby of `fresh`'s algorithm, retire its predecessor and publish `fresh` as the next standby.
-
-    Raises GuardRefused while verifiers may still lack the standby, SelfTestFailed if the standby does not sign.
-    """
-    ring = noted(pruned(ring, now), now, schedule, longest_ttl)
-    signing, standby = _both(ring, fresh.algorithm)
-    missing = guard_missing(standby, now, schedule)
-    if missing > 0:
-        raise GuardRefused(missing)
-    signer_of(standby)
-    changed = {
-        signing.kid: replace(signing, retired_at=now, leaves_at=now + ring.keep),
-        standby.kid: replace(standby, active_at=now),
-    }
-    # Verifiers may have fetched under the guard of the last publication, if that was longer than the one in force.
-    next_standby = _published(fresh, now, ring.guard)
-    keys = (*(changed.get(key.kid, key) for key in ring.keys), next_standby)
-    return replace(ring, guard=schedule.guard, keys=keys)
-
-
-def noted(ring: Ring, now: float, schedule: Schedule, longest_ttl: float) -> Ring:
-    """Let the ring remember a configuration: tokens may from now on live for `longest_ttl`.
-
-    A longer time counts for the keys that may still sign, retired ones included that a replica may not know of; a
-    longer guard for the standby, which verifiers may be about to miss for that long. A shorter one changes nothing:
-    tokens of the longer life are out. Returns the same object where nothing changes.
-    """
-    keep = max(ring.keep, schedule.keep(longest_ttl))
-    guard = max(ring.guard, schedule.guard)
-    longest_ttl = max(ring.longest_ttl, longest_ttl)
-    if (longest_ttl, keep, guard) == (ring.longest_ttl, ring.keep, ring.guard):
-        return ring
-    keys = tuple(_wait_longer(_keep_longer(key, now, schedule, keep), guard) for key in ring.keys)
-    return replace(ring, longest_ttl=longest_ttl, keep=keep, guard=guard, keys=keys)
-
-
-def pruned(ring: Ring, now: float) -> Ring:
-    """Drop the keys whose time is over; tombstones of revoked keys stay. The same object where nothing changes."""
-    keys = tuple(key for key in ring.keys if state(key, now) is not State.REMOVED)
-    return ring if len(keys) == len(ring.keys) else replace(ring, keys=keys)
-
-
-def create(store: Store, algorithm: str, clock: Clock, schedule: Schedule, longest_ttl: float) -> tuple[Ring, bool]:
+def create(store: Store, clock: Clock, wanted: Wanted) -> tuple[Ring, bool]:
     """Make the first ring unless there is one; returns the ring in the store and whether it was made here.
 
     Processes that start at once on an empty store end with one and the same ring.
@@ -117,7 +69,7 @@ def create(store: Store, algorithm: str, clock: Clock, schedule: Schedule, longe
     try:
         return store.load(), False
     except RingMissing:
-        ring = first_ring(generate(algorithm), generate(algorithm), clock(), schedule, longest_ttl)
+        ring = changes.first_ring(_pairs(wanted.algorithms), clock(), wanted)
     try:
         store.compare_and_swap(None, ring)
     except Conflict:
@@ -125,28 +77,99 @@ def create(store: Store, algorithm: str, clock: Clock, schedule: Schedule, longe
     return ring, True
 
 
-def rotate(
-    store: Store, algorithm: str, clock: Clock, schedule: Schedule, longest_ttl: float, *, only_if_due: bool = False
-) -> tuple[Ring, bool]:
-    """Rotate in the store; returns the ring in the store and whether it was rotated here.
+def prepare(store: Store, clock: Clock, wanted: Wanted) -> tuple[Ring, bool]:
+    """Write into the store what a configuration wants; to be done *before* a service works by it.
 
-    With `only_if_due` nothing is done before `rotate_every` has passed. Raises GuardRefused, with the seconds missing,
-    also for the loser of two operators at once.
+    The ring learns how long tokens may live before the first of them is minted, and publishes a standby for each
+    algorithm that it has no key of. Returns the ring in the store and whether it was changed here.
     """
-    fresh = generate(algorithm)
+    fresh = _Fresh()
 
     def change(ring: Ring) -> Ring:
         now = clock()
-        if only_if_due and not plan(ring, algorithm, now, schedule).due:
-            return ring
-        return rotated(ring, fresh, now, schedule, longest_ttl)
+        missing = [name for name in wanted.algorithms if ring.standby(name) is None]
+        return changes.added(changes.noted(ring, now, wanted), [fresh.of(name) for name in missing], now)
 
     return _swap(store, change)
 
 
-def note_longest_ttl(store: Store, clock: Clock, schedule: Schedule, longest_ttl: float) -> tuple[Ring, bool]:
-    """Write into the store what a configuration lets tokens live for; to be done *before* the first is minted."""
-    return _swap(store, lambda ring: noted(ring, clock(), schedule, longest_ttl))
+def rotate(
+    store: Store,
+    clock: Clock,
+    wanted: Wanted,
+    algorithms: Collection[str] | None = None,
+    *,
+    only_if_due: bool = False,
+    force: bool = False,
+) -> tuple[Ring, tuple[str, ...]]:
+    """Rotate in the store; returns the ring in the store and the algorithms that were rotated here.
+
+    `algorithms` is None for all that are wanted; those that nobody wants any more retire then. With `only_if_due`
+    nothing is done before `rotate_every` has passed. Raises GuardRefused, with the seconds missing, also for the loser
+    of two operators at once; `force` skips that guard.
+    """
+    fresh, done = _Fresh(), list[str]()
+
+    def change(ring: Ring) -> Ring:
+        now, sightings = clock(), tuple(store.sightings())
+        asked = wanted.algorithms if algorithms is None else algorithms
+        plans = [plan(ring, name, now, wanted.schedule, sightings) for name in asked]
+        done[:] = [one.algorithm for one in plans if one.due or not only_if_due]
+        if not done:
+            return ring
+        ring = changes.rotated(ring, [fresh.of(name) for name in done], now, wanted, sightings, force=force)
+        unwanted = set(ring.algorithms) - set(wanted.algorithms) if algorithms is None else ()
+        return changes.retired(ring, unwanted, now)
+
+    ring, changed = _swap(store, change)
+    return ring, tuple(done) if changed else ()
+
+
+def revoke(store: Store, clock: Clock, kid: str) -> Ring:
+    """Revoke one key in the store. Raises KeysError if it is not there or revoked already."""
+    fresh = _Fresh()
+
+    def change(ring: Ring) -> Ring:
+        key = ring.find(kid)
+        return changes.revoked(ring, kid, fresh.of("" if key is None else key.algorithm), clock())
+
+    return _swap(store, change)[0]
+
+
+def revoke_all(store: Store, clock: Clock, wanted: Wanted) -> Ring:
+    """Revoke every key in the store, and sign with fresh ones of the wanted algorithms at once."""
+    pairs = _pairs(wanted.algorithms)
+
+    def change(ring: Ring) -> Ring:
+        return replace(changes.all_revoked(ring, pairs, clock()), default=wanted.default)
+
+    return _swap(store, change)[0]
+
+
+def import_key(store: Store, clock: Clock, pair: Pair) -> Ring:
+    """Let a key from elsewhere be the standby of its algorithm. Raises KeyUnfit."""
+    return _swap(store, lambda ring: changes.imported(ring, pair, clock()))[0]
+
+
+def reseal(store: Store) -> Ring:
+    """Write the ring anew, as it is, so that it is sealed with the first of the seal keys."""
+    return _swap(store, replace)[0]
+
+
+class _Fresh:
+    """New key pairs, one per algorithm, made at most once however often a change is tried."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Pair] = {}
+
+    def of(self, algorithm: str) -> Pair:
+        if algorithm not in self._made:
+            self._made[algorithm] = generate(algorithm)
+        return self._made[algorithm]
+
+
+def _pairs(algorithms: Iterable[str]) -> list[tuple[Pair, Pair]]:
+    return [(generate(name), generate(name)) for name in algorithms]
 
 
 def _swap(store: Store, change: Callable[[Ring], Ring]) -> tuple[Ring, bool]:
@@ -163,35 +186,3 @@ def _swap(store: Store, change: Callable[[Ring], Ring]) -> tuple[Ring, bool]:
             continue
         return changed, True
     raise Conflict(f"{store.place} is being changed by others all the time")
-
-
-def _both(ring: Ring, algorithm: str) -> tuple[KeyRecord, KeyRecord]:
-    signing, standby = ring.signing(algorithm), ring.standby(algorithm)
-    if signing is None or standby is None:
-        raise KeysError(f"the ring has no {algorithm} key to rotate, or no standby for it")
-    return signing, standby
-
-
-def _published(pair: Pair, now: float, guard: float) -> KeyRecord:
-    return KeyRecord(
-        kid=pair.kid,
-        algorithm=pair.algorithm,
-        public=pair.public,
-        private=pair.private,
-        published_at=now,
-        ready_at=now + guard,
-    )
-
-
-def _keep_longer(key: KeyRecord, now: float, schedule: Schedule, keep: float) -> KeyRecord:
-    """A key retired so recently that a replica may still sign with it stays for the longer time, too."""
-    if key.retired_at is None or key.leaves_at is None:
-        return key
-    signs_until = key.retired_at + schedule.signs_on + schedule.clock_skew
-    if now > signs_until or now >= key.leaves_at:
-        return key
-    return replace(key, leaves_at=max(key.leaves_at, key.retired_at + keep))
-
-
-def _wait_longer(key: KeyRecord, guard: float) -> KeyRecord:
-    return replace(key, ready_at=max(key.ready_at, key.published_at + guard)) if key.waits else key

@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from keys.encoding import base64url, from_base64url
 from keys.errors import SelfTestFailed, StoreUnauthentic
-from keys.jwks import base64url, from_base64url
 from keys.record import KeyRecord, Ring
 from keys.signer import signer_of
 
@@ -43,9 +43,13 @@ class _SealKey:
     name: str
     aead: AESGCM = field(repr=False)
     mac_key: bytes = field(repr=False)
+    note_key: bytes = field(repr=False)
 
     def mac(self, body: Mapping[str, Any]) -> str:
         return base64url(hmac.digest(self.mac_key, _canonical(body), "sha256"))
+
+    def note_mac(self, body: Mapping[str, Any]) -> str:
+        return base64url(hmac.digest(self.note_key, _canonical(body), "sha256"))
 
 
 class Sealer:
@@ -63,7 +67,7 @@ class Sealer:
         """Write `ring` as the JSON text that a store keeps."""
         with_key = self._keys[0]
         body: dict[str, Any] = {"format": FORMAT, "version": ring.version, "seal": with_key.name}
-        body |= {name: getattr(ring, name) for name in _NUMBERS}
+        body |= {name: getattr(ring, name) for name in _NUMBERS} | {"default": ring.default}
         body["keys"] = [_seal_record(record, ring.version, with_key) for record in ring.keys]
         return json.dumps({**body, "mac": with_key.mac(body)}, indent=1).encode() + b"\n"
 
@@ -83,11 +87,31 @@ class Sealer:
         try:
             return Ring(
                 version=body["version"],
+                default=body.get("default", ""),
                 keys=tuple(_open_record(entry, body["version"], with_key) for entry in body["keys"]),
                 **{name: body[name] for name in _NUMBERS},
             )
         except (KeyError, TypeError, ValueError) as error:
             raise StoreUnauthentic(f"the ring is authentic but damaged: {type(error).__name__}") from None
+
+    def write_note(self, kind: str, facts: Mapping[str, Any]) -> bytes:
+        """Write facts that anybody may read and nobody else may write; `kind` keeps two uses of them apart."""
+        body = {"kind": kind, "seal": self._keys[0].name, **facts}
+        return json.dumps({**body, "mac": self._keys[0].note_mac(body)}).encode() + b"\n"
+
+    def read_note(self, kind: str, data: bytes) -> dict[str, Any]:
+        """Read what `write_note` wrote for `kind`. Raises StoreUnauthentic for anything else."""
+        try:
+            body = json.loads(data) if len(data) <= MAX_BYTES else None
+        except (ValueError, RecursionError):
+            body = None
+        facts = body if isinstance(body, dict) else {}
+        mac = facts.pop("mac", None)
+        with_key = next((key for key in self._keys if key.name == facts.get("seal")), None)
+        written = with_key is not None and isinstance(mac, str) and facts.get("kind") == kind
+        if with_key is None or not written or not hmac.compare_digest(mac.encode(), with_key.note_mac(facts).encode()):
+            raise StoreUnauthentic(f"the note on {kind} was not written with our seal keys")
+        return {name: value for name, value in facts.items() if name not in {"seal", "kind"}}
 
 
 def _seal_key(material: bytes) -> _SealKey:
@@ -98,6 +122,7 @@ def _seal_key(material: bytes) -> _SealKey:
         name=base64url(derive(b"seal name", 9)),
         aead=AESGCM(derive(b"private half", KEY_BYTES)),
         mac_key=derive(b"ring", KEY_BYTES),
+        note_key=derive(b"note", KEY_BYTES),
     )
 
 

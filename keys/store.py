@@ -1,14 +1,16 @@
-"""Where the ring lives: two verbs, which every store must keep to."""
+"""Where the ring lives: what every store must keep to."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from keys.record import Ring
+from keys.sighting import Sighting
 
 
 class Store(Protocol):
-    """A place that keeps one ring, sealed and authentic. Safe for several processes at once."""
+    """A place that keeps one ring, sealed and authentic, and what replicas say. Safe for several processes at once."""
 
     @property
     def place(self) -> str:
@@ -26,3 +28,12 @@ class Store(Protocol):
         Raises Conflict if the store holds another version, StoreUnavailable, StoreUnauthentic. The new version is the
         next one, which is what makes an older ring recognisable.
         """
+
+    def report(self, sighting: Sighting) -> None:
+        """Keep what a replica says, in the place of what it said before. Raises StoreUnavailable."""
+
+    def forget(self, replica: str) -> None:
+        """Drop what a replica said. Raises StoreUnavailable."""
+
+    def sightings(self) -> Iterable[Sighting]:
+        """What all replicas said last; what is not authentic is left out. Raises StoreUnavailable."""

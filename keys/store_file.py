@@ -1,4 +1,4 @@
-"""The ring in one file, for the workers of one machine.
+"""The ring in one file, for the workers of one machine; what they say of themselves in a folder beside it.
 
 Readers need no lock: the file is replaced by an atomic rename, so they see the old ring or the new one. Writers take a
 lock that the kernel lets go of when its holder dies, whatever it dies of.
@@ -18,10 +18,12 @@ from typing import Final
 from keys.errors import Conflict, RingMissing, StoreUnauthentic, StoreUnavailable
 from keys.record import Ring
 from keys.seal import MAX_BYTES, Sealer
+from keys.sighting import Sighting
 
 LOCK_WAIT_S: Final = 10.0
 
 _LOCK_STEP_S: Final = 0.02
+_NOTE: Final = "replica"
 _MODE: Final = 0o600
 
 
@@ -32,6 +34,7 @@ class FileStore:
         self._path = path.absolute()
         self._lock_path = self._path.with_name(self._path.name + ".lock")
         self._new_path = self._path.with_name(self._path.name + ".new")
+        self._said = self._path.with_name(self._path.name + ".replicas")
         self._sealer = sealer
         self._last: tuple[bytes, Ring] | None = None
 
@@ -63,6 +66,39 @@ class FileStore:
                 self._replace(self._sealer.seal(ring))
         except OSError as error:
             raise self._unavailable(self._path, error) from None
+
+    def report(self, sighting: Sighting) -> None:
+        """Keep what a replica says, in a file of its own that only that replica writes (see `Store`)."""
+        path = self._said / f"{sighting.replica}.json"
+        new = path.with_suffix(".new")
+        try:
+            self._said.mkdir(mode=0o700, exist_ok=True)
+            new.unlink(missing_ok=True)
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(self._sealer.write_note(_NOTE, sighting.facts()))
+            new.replace(path)
+        except OSError as error:
+            raise self._unavailable(path, error) from None
+
+    def forget(self, replica: str) -> None:
+        """Drop what a replica said (see `Store`)."""
+        path = self._said / f"{replica}.json"
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._unavailable(path, error) from None
+
+    def sightings(self) -> list[Sighting]:
+        """What all replicas said last (see `Store`)."""
+        found = []
+        try:
+            for path in sorted(self._said.glob("*.json")):
+                with contextlib.suppress(FileNotFoundError, StoreUnauthentic, KeyError):
+                    found.append(Sighting.of(self._sealer.read_note(_NOTE, path.read_bytes())))
+        except OSError as error:
+            raise self._unavailable(self._said, error) from None
+        return found
 
     def _check_version(self, expected: int | None) -> None:
         try:

@@ -42,6 +42,7 @@ from sts.edge.token import TokenDoor
 from sts.exchange import Exchange
 from sts.jose import SUPPORTED
 from sts.labels import DeploymentSecret
+from sts.mint import keys_told
 from sts.mint.minter import Minter
 from sts.policy.admit import admit
 from sts.policy.consent import Consent
@@ -256,27 +257,15 @@ class App:
         detail = {
             "revision": self.current.exchange.revision,
             "revocations": revocations.status(),
-            "ring_version": status.version,
-            "ring_unseen_s": round(status.unseen),
-            "keys": {name: {"kid": key.kid, "due_in_s": round(key.due_in)} for name, key in status.keys.items()},
+            **keys_told.detail(status),
             "degraded": {name: trouble for name, trouble in troubles.items() if trouble},
         }
         return Readiness(status.usable and revocations.usable, detail)
 
     def readings(self) -> list[Reading]:
         """What Prometheus is told about the keys, revocations, and revocation of certificates."""
-        status = self.keyring.status(self.clock())
-        found = [
-            Reading("sts_key_ring_version", "Version of the key ring in force.", status.version),
-            Reading("sts_key_ring_unseen_seconds", "Seconds since the key store was last seen.", status.unseen),
-            Reading("sts_keys_published", "Keys in the JWKS.", status.published),
-            *self.state.revocations.readings(),
-        ]
-        for name, key in status.keys.items():
-            labels = {"algorithm": name}
-            found.append(Reading("sts_key_age_seconds", "Seconds since the key signs.", key.age, labels))
-            found.append(Reading("sts_key_due_seconds", "Seconds until the key is due.", key.due_in, labels))
-        return [*found, *self.authorities.readings(self.clock())]
+        told = keys_told.readings(self.keyring.status(self.clock()))
+        return [*told, *self.state.revocations.readings(), *self.authorities.readings(self.clock())]
 
     def _flask(self) -> Flask:
         issuer = self.current.settings.issuer

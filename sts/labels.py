@@ -29,9 +29,13 @@ _MAX_TEXT: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class DeploymentSecret:
-    """The secret of one deployment, shared by its replicas. `repr` does not show it."""
+    """The secret of one deployment, shared by its replicas. `repr` does not show it.
+
+    `previous` is the one that it takes the place of, as long as something may have been written under that.
+    """
 
     _material: bytes = field(repr=False)
+    previous: DeploymentSecret | None = None
 
     def __post_init__(self) -> None:
         """Refuse anything but 32 bytes."""
@@ -47,6 +51,10 @@ class DeploymentSecret:
         return HKDF(algorithm=hashes.SHA256(), length=BYTES, salt=None, info=b"sts " + label.encode()).derive(
             self._material
         )
+
+    def keys(self, label: str) -> list[bytes]:
+        """The key of one use, and that of the previous secret: what reads takes either, what writes the first."""
+        return [self.key(label), *(self.previous.keys(label) if self.previous else ())]
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import (
     BaseModel,
@@ -235,6 +235,9 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~-]{1,128}$")]
 
 Namespace = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~-]{0,64}$")]
 """The prefix of a minted `sub`; "" for none."""
+
+SigningAlgorithm = Literal["ES256", "ES384", "RS256", "PS256", "Ed25519"]
+"""An algorithm that tokens can be signed with (RFC 7518 §3.1, RFC 9864 §2.2)."""
 
 ScopeToken = Annotated[str, StringConstraints(pattern=r"^[\x21\x23-\x5b\x5d-\x7e]{1,256}$")]
 """One scope value (RFC 6749 §3.3 `scope-token`)."""

@@ -45,7 +45,7 @@ class Here:
         file = directory / "sts.yaml"
         file.write_text(CONFIGURATION.format(issuer=ISSUER, port=8080, jwks_uri=jwks_uri), encoding="utf-8")
         chosen = load(file, Environment())
-        secret, store, _, _ = prepare(chosen.keys, chosen.var, chosen.secret, time.time, chosen.longest_ttl())
+        secret, store, _, _ = prepare(chosen.keys, chosen.var, chosen.given_secret(), time.time, chosen.wanted())
         faults: list[object] = []
         keyring = Keyring(store, chosen.keys.schedule(), time.time, faults.append)
         keyring.start()

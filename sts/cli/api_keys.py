@@ -303,7 +303,7 @@ def _existing(records: KeyRecords, key_id: str) -> ApiKey:
 @contextmanager
 def _records(settings: Settings) -> Iterator[KeyRecords]:
     """The records in the state store; faults of the store end the command."""
-    secret = open_secret(settings.secret, settings.var)
+    secret = open_secret(settings.given_secret(), settings.var)
     state = open_state(settings.state, settings.redis, settings.var, time.time)
     try:
         state.check()

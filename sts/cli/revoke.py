@@ -94,7 +94,7 @@ def revoke(  # noqa: PLR0913 - the options of the command line
         raise click.UsageError(f"A reason has at most {_MAX_REASON} characters.")
     settings = common.load(config)
     _known(settings, client, source)
-    name = name_of(open_secret(settings.secret, settings.var).key(LABEL), kind, value, source or "")
+    name = name_of(open_secret(settings.given_secret(), settings.var).key(LABEL), kind, value, source or "")
     now, state = time.time(), _open(settings)
     try:
         done = planned(state, name, now, life, reason) if dry_run else record(state, name, now, life, reason)

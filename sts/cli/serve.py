@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import shutil
 import tempfile
@@ -91,7 +93,7 @@ def _prepare(settings: Settings) -> tuple[DeploymentSecret, Store, Floor]:
     AuditFile(settings.audit.file).close()
     try:
         secret, store, ring, made = prepare(
-            settings.keys, settings.var, settings.secret, time.time, settings.longest_ttl()
+            settings.keys, settings.var, settings.given_secret(), time.time, settings.wanted()
         )
     except KeysError as error:
         raise StartError(str(error)) from None
@@ -140,14 +142,15 @@ def _waved_through(why: str) -> None:
 def _before_swap(store: Store, floor: Floor, settings: Settings) -> None:
     """Try what a swap needs of the world outside, so that no worker can fail at it. Raises StartError.
 
-    The ring must know of a longer ttl before the first token of that length is minted.
+    The ring must know of a longer ttl before the first token of that length is minted, and publish a key of a new
+    algorithm.
     """
     AuditFile(settings.audit.file).close()
     try:
         found = store.load().version
         if found < floor.version:  # writing on top of an old ring would make it look new
             raise StartError(f"the key ring has version {found}, this service has seen {floor.version}: restore it")
-        ring, _ = rotation.note_longest_ttl(store, time.time, settings.keys.schedule(), settings.longest_ttl())
+        ring, _ = rotation.prepare(store, time.time, settings.wanted())
     except KeysError as error:
         raise StartError(str(error)) from None
     floor.raise_to(ring.version)
@@ -163,6 +166,7 @@ def _worker(secret: DeploymentSecret, store: Store, floor: Floor, settings: Sett
         floor,
     )
     keyring.start()
+    atexit.register(keyring.stop)  # its word that it publishes no more: no rotation then waits for it
     file = AuditFile(settings.audit.file)
     audit = AuditLog(secret.key(LABEL), file.write, time.time, time.monotonic, metrics)
     app = App(settings, secret, keyring, audit, _state(settings, secret))
@@ -170,6 +174,8 @@ def _worker(secret: DeploymentSecret, store: Store, floor: Floor, settings: Sett
     metrics.feed(app.readings)
 
     def swap(accepted: Settings) -> None:
+        with contextlib.suppress(KeysError):  # told to the log; what this configuration wants is in the ring by now
+            keyring.refresh()
         file.reopen(accepted.audit.file)
         app.swap(accepted)
 

@@ -8,12 +8,14 @@ from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, request
 
+from keys.errors import NoUsableKey
 from sts.clients.assertion import DEFAULT_ALGORITHMS
 from sts.edge.introspection import PATH as INTROSPECTION_PATH
 from sts.edge.reply import to_json
 from sts.edge.token import GRANT_TYPE, PATH
 
 JWKS_PATH: Final = "/.well-known/jwks.json"
+_RETRY_AFTER_S: Final = 10
 METADATA_PATHS: Final = ("/.well-known/oauth-authorization-server", "/.well-known/openid-configuration")
 
 
@@ -52,7 +54,9 @@ def discovery(
     max_age: Callable[[], float],
     mutual_tls: Callable[[], bool] = lambda: False,
 ) -> Blueprint:
-    """The public documents. `jwks` is the key set in force, `max_age` how many seconds a verifier may keep it.
+    """The public documents. `max_age` is how many seconds a verifier may keep the key set that `jwks` gives.
+
+    A key set that may lack what others sign with (NoUsableKey) is not shown: 503.
 
     An issuer with a path has the metadata under both rules, path appended (OpenID Connect Discovery §4) and path
     behind the well-known name (RFC 8414 §3.1), since a gateway in front may or may not cut the path off.
@@ -62,7 +66,11 @@ def discovery(
     documents = {found: to_json(metadata(issuer, mutual_tls=found)) for found in (False, True)}
 
     def show_jwks() -> Response:
-        return _public(to_json(jwks()), "application/jwk-set+json", max_age())
+        try:
+            keys = jwks()
+        except NoUsableKey:
+            return _too_stale()
+        return _public(to_json(keys), "application/jwk-set+json", max_age())
 
     def show_metadata() -> Response:
         return _public(documents[mutual_tls()], "application/json", max_age())
@@ -73,6 +81,14 @@ def discovery(
         for path in {name, name + prefix, prefix + name}:
             pages.add_url_rule(path, endpoint="metadata", view_func=show_metadata)
     return pages
+
+
+def _too_stale() -> Response:
+    """The key store has been out of sight for so long that the set may lack a key which others sign with."""
+    response = Response(to_json({"error": "temporarily_unavailable"}), 503, content_type="application/json")
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Retry-After"] = str(_RETRY_AFTER_S)
+    return response
 
 
 def _public(body: bytes, content_type: str, max_age: float) -> Response:

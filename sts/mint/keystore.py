@@ -9,49 +9,55 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from pydantic import SecretStr
-
 from keys import rotation
+from keys.changes import Wanted
 from keys.record import Ring
 from keys.seal import Sealer
 from keys.store import Store
 from keys.store_file import FileStore
+from keys.witness import Witness
 from sts import labels
 from sts.errors import StartError
 from sts.labels import DeploymentSecret
 from sts.mint.settings import KeysSettings
 
 RING_FILE: Final = "keyring.json"
+SEEN_FILE: Final = "keyring.seen"
 SECRET_FILE: Final = "secret"  # noqa: S105 - the name of a file
 SEAL_LABEL: Final = "keys seal"
 
 
-def open_secret(given: SecretStr | None, var: Path) -> DeploymentSecret:
+def open_secret(given: DeploymentSecret | None, var: Path) -> DeploymentSecret:
     """The secret that the configuration gives, else the one in `var`. Raises StartError, naming the absolute path."""
-    return labels.read(var / SECRET_FILE) if given is None else DeploymentSecret.parse(given.get_secret_value())
+    return labels.read(var / SECRET_FILE) if given is None else given
 
 
 def open_store(settings: KeysSettings, var: Path, secret: DeploymentSecret) -> Store:
-    """The key store, sealed with its own key of the deployment secret. Nothing is read or made yet."""
+    """The key store, sealed with the seal keys, else with its own key of the deployment secret.
+
+    What the secret sealed still opens where there are seal keys, so that a ring can move. Nothing is read or made yet.
+    What this machine has seen of the ring is kept in `var`, so that an older one is refused by whoever looks.
+    """
     if settings.store != "file":
         raise StartError(f"keys.store {settings.store} is not supported yet")
-    return FileStore(var / RING_FILE, Sealer([secret.key(SEAL_LABEL)]))
+    given = [DeploymentSecret.parse(key.get_secret_value()).key(SEAL_LABEL) for key in settings.seal_keys or ()]
+    sealer = Sealer([*given, *secret.keys(SEAL_LABEL)])
+    return Witness(FileStore(var / RING_FILE, sealer), var / SEEN_FILE, sealer)
 
 
 def prepare(
-    settings: KeysSettings, var: Path, given: SecretStr | None, clock: Callable[[], float], longest_ttl: float
+    settings: KeysSettings, var: Path, given: DeploymentSecret | None, clock: Callable[[], float], wanted: Wanted
 ) -> tuple[DeploymentSecret, Store, Ring, bool]:
     """Open secret, store and ring; make secret and ring where neither is there. The last says whether a ring was made.
 
     A ring whose secret is gone is a fault: a new secret could not open it, and would hide the loss. The ring also
-    learns the longest ttl of this configuration, before the first token of that length is minted. Raises StartError
-    and KeysError.
+    learns what this configuration wants, before the first token is minted by it. Raises StartError and KeysError.
     """
-    secret = _make_secret(var) if given is None else open_secret(given, var)
+    secret = _make_secret(var) if given is None else given
     store = open_store(settings, var, secret)
-    ring, made = rotation.create(store, settings.algorithm, clock, settings.schedule(), longest_ttl)
+    ring, made = rotation.create(store, clock, wanted)
     if not made:
-        ring, _ = rotation.note_longest_ttl(store, clock, settings.schedule(), longest_ttl)
+        ring, _ = rotation.prepare(store, clock, wanted)
     return secret, store, ring, made
 
 

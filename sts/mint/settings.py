@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, SecretStr
 
 from keys.lifecycle import Schedule
-from sts.options import Duration, Section, show_duration
+from sts.errors import StartError
+from sts.labels import DeploymentSecret
+from sts.options import Duration, SecretText, Section, SigningAlgorithm, show_duration
 
+
+def _seal_key(value: SecretStr) -> SecretStr:
+    """The same form as the deployment secret's: 32 bytes. Raises ValueError."""
+    try:
+        DeploymentSecret.parse(value.get_secret_value())
+    except StartError:
+        raise ValueError("a seal key is 32 random bytes, written as 43 characters base64url or 64 hex") from None
+    return value
+
+
+SealKey = Annotated[SecretText, AfterValidator(_seal_key)]
 Positive = Annotated[Duration, Field(gt=0)]
 
 
 class KeysSettings(Section):
     """The life of the signing keys (docs/rotation.md)."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset({"seal_keys"})
-
     store: Literal["file"] = "file"
     """Where the key ring lives: `file` is `keyring.json` in `var`, for the workers of one machine."""
-    algorithm: Literal["ES256"] = "ES256"
-    """The algorithm that tokens are signed with."""
+    algorithm: SigningAlgorithm = "ES256"
+    """The algorithm that tokens are signed with. A new one begins to sign with the next rotation."""
     rotate_every: Positive = 30 * 86400.0
     """When a rotation is due: an alarm, and what `sts keys rotate --if-due` asks. A key never ends by itself."""
     jwks_max_age: Positive = 300.0
@@ -33,6 +44,10 @@ class KeysSettings(Section):
     """How often each worker looks whether the key ring has changed."""
     store_grace: Positive = 3600.0
     """How long a worker goes on signing without having seen the key ring."""
+
+    seal_keys: Annotated[tuple[SealKey, ...], Field(min_length=1, max_length=4)] | None = None
+    """What the key ring is sealed with, `{file: PATH}` or `{env: NAME}` each; default: derived from `secret`. The first
+    one seals, any of them opens, so that two stand here while one is replaced (`sts keys reseal`)."""
 
     def schedule(self) -> Schedule:
         """These numbers as `keys` wants them."""

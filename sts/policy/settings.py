@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema, model_validator
 
-from sts.options import Duration, Rule, ScopeToken, Section
+from sts.options import Duration, Rule, ScopeToken, Section, SigningAlgorithm
 from sts.trust.recipients import EncryptionSettings
 
 RESERVED_CLAIMS: Final = frozenset(
@@ -53,8 +53,9 @@ class AudienceSettings(Section):
     """For `format: jwe`: to which key, and how."""
     typ: Literal["at+jwt", "JWT"] = "at+jwt"
     """The token's header `typ` (RFC 9068 §2.1)."""
-    algorithm: Literal["ES256"] | None = None
-    """The signature's algorithm; default: `keys.algorithm`."""
+    algorithm: SigningAlgorithm | None = None
+    """The signature's algorithm; default: `keys.algorithm`. Until the first key of an algorithm that is new here was
+    rotated in, the tokens are signed as before."""
     ttl: Annotated[Duration, Field(ge=1, le=86400)] = 300.0
     """Upper bound of a token's life, at most 24h; it never outlives its causes."""
     scopes: Annotated[tuple[ScopeToken, ...], Field(min_length=1)] | None = None

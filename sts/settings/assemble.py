@@ -20,8 +20,6 @@ _NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
 
 _LATER: Final[Later] = {
     (AudienceSettings, "format"): frozenset({"txn_token", "passthrough", "unsigned_jwt", "headers"}),
-    (AudienceSettings, "algorithm"): frozenset({"ES384", "RS256", "PS256", "Ed25519"}),
-    (KeysSettings, "algorithm"): frozenset({"ES384", "RS256", "PS256", "Ed25519"}),
     (KeysSettings, "store"): frozenset({"redis"}),
     # Clients may staple an answer to their certificate (RFC 8446 §4.4.2.1), but Python's ssl neither asks nor tells.
     (CertificateSource, "ocsp"): frozenset({"stapled"}),

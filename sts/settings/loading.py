@@ -20,6 +20,7 @@ from sts.settings.model import Settings
 
 _PARTS: Final = ("issuer", "listen", "redis", "keys", "cache", "forward_auth", "opa", *KINDS)
 _FIXED: Final = ("issuer", "workers", "threads", "var", "secret", "redis")
+_FIXED_KEYS: Final = ("store", "seal_keys")
 
 
 def load(path: Path, environment: Mapping[str, str] | None = None) -> Settings:
@@ -85,8 +86,7 @@ def changes_needing_restart(old: Settings, new: Settings) -> tuple[str, ...]:
         changed.remove("workers")
     if old.listen.differs_for_good(new.listen):
         changed.append("listen")
-    if old.keys.store != new.keys.store:
-        changed.append("keys.store")
+    changed.extend(f"keys.{name}" for name in _FIXED_KEYS if getattr(old.keys, name) != getattr(new.keys, name))
     if old.state.store != new.state.store:
         changed.append("state.store")
     return tuple(changed)

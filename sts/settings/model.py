@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidatorFunctionWrapHandler, WrapValidator
 
+from keys.changes import Wanted
 from sts.audit import AuditSettings
 from sts.cache.tokens import CacheSettings
 from sts.clients.client import UNIX, PeerNetwork
@@ -25,7 +27,6 @@ from sts.policy.table_settings import TableSettings
 from sts.redis_link import RedisSettings
 from sts.settings.asked import listening_at
 from sts.settings.canonical import digest
-from sts.settings.faults import not_yet
 from sts.settings.kinds import AnyClient, AnySource
 from sts.settings.listen import DEFAULT, Listen, available_cpus
 from sts.state import StateSettings
@@ -46,8 +47,6 @@ def _check_issuer(value: str) -> str:
 
 def _stands_elsewhere(value: object) -> object:
     """The secret all others are derived from has no place in a file that people mail to each other."""
-    if isinstance(value, Mapping) and "previous" in value:
-        raise ValueError(not_yet("previous")[0])
     if not isinstance(value, Mapping):
         raise ValueError("write where the deployment secret stands: {file: PATH} or {env: NAME}")  # noqa: TRY004 - pydantic's way
     return value
@@ -59,6 +58,27 @@ def _is_a_secret(value: SecretStr) -> SecretStr:
     except StartError as error:
         raise ValueError(str(error)) from None
     return value
+
+
+class GivenSecret(SecretStr):
+    """A secret that takes the place of `previous`, which still opens what was written under it."""
+
+    def __init__(self, current: SecretStr, previous: SecretStr) -> None:
+        super().__init__(current.get_secret_value())
+        self.previous = previous
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GivenSecret) and self.previous == other.previous and super().__eq__(other)
+
+    def __hash__(self) -> int:
+        return hash((self.get_secret_value(), self.previous))
+
+
+def _with_previous(value: object, read: ValidatorFunctionWrapHandler) -> object:
+    if not isinstance(value, Mapping) or "previous" not in value:
+        return read(value)
+    current = {key: where for key, where in value.items() if key != "previous"}
+    return GivenSecret(read(current), read(value["previous"]))
 
 
 class Defaults(Section):
@@ -97,8 +117,17 @@ class Settings(Section):
     proxies: tuple[ProxySettings, ...] = ()
     """Who ends callers' TLS in front of `/token` and may hand their certificates on: each with `networks`, `secrets`
     and `certificate_header`."""
-    secret: Annotated[SecretText, BeforeValidator(_stands_elsewhere), AfterValidator(_is_a_secret)] | None = None
-    """The deployment secret: `{file: PATH}` or `{env: NAME}`; default: `var/secret`, made at first start."""
+    secret: (
+        Annotated[
+            SecretText,
+            BeforeValidator(_stands_elsewhere),
+            AfterValidator(_is_a_secret),
+            WrapValidator(_with_previous),
+        ]
+        | None
+    ) = None
+    """The deployment secret: `{file: PATH}` or `{env: NAME}`; default: `var/secret`, made at first start. While it is
+    replaced, `previous: {file: PATH}` beside it is the former one, which still opens what was written under it."""
     redis: RedisSettings | None = None
     """The Redis or Valkey server of whatever says `redis`; `secret` must be written then, for all replicas the same."""
     keys: KeysSettings = KeysSettings()
@@ -146,6 +175,21 @@ class Settings(Section):
         callers = [one.handshake_ca for one in self.clients.values() if one.enabled]
         return tuple(file for file in (tls.ca_file, *sources, *callers) if file is not None)
 
+    def wanted(self) -> Wanted:
+        """What the key ring must be able to do for this configuration; disabled audiences count."""
+        chosen = sorted({audience.algorithm for audience in self.audiences.values() if audience.algorithm is not None})
+        algorithms = tuple(dict.fromkeys((self.keys.algorithm, *chosen)))
+        return Wanted(self.keys.schedule(), self.longest_ttl(), algorithms)
+
+    def given_secret(self) -> DeploymentSecret | None:
+        """The deployment secret that is given here, if one is."""
+        if self.secret is None:
+            return None
+        given = DeploymentSecret.parse(self.secret.get_secret_value())
+        if not isinstance(self.secret, GivenSecret):
+            return given
+        return replace(given, previous=DeploymentSecret.parse(self.secret.previous.get_secret_value()))
+
     def fingerprints(self) -> dict[str, str]:
         """One SHA-256 per entry, keyed `client/<name>`, and so on for `source`, `audience`, `table` and `route`.
 
@@ -168,7 +212,9 @@ class Settings(Section):
     @property
     def revision(self) -> str:
         """A short name of this configuration, which stands in logs: so the deployment secret is not part of it."""
-        return digest(self.model_dump(exclude={"secret", *MERGED}))[:12]
+        shown = self.model_dump(exclude={"secret", *MERGED})
+        shown["keys"].pop("seal_keys")
+        return digest(shown)[:12]
 
     def listening_at(self, address: str) -> Settings:
         """The same settings at another address. Raises SettingsError where `listen` would refuse it."""

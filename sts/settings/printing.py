@@ -25,6 +25,9 @@ def schema() -> dict[str, Any]:
     listen = {"$ref": sections["listen"].pop("$ref")}
     sections["listen"]["anyOf"] = [{"type": "string"}, listen]
     sections["secret"]["anyOf"] = [place for place in sections["secret"]["anyOf"] if place["type"] == "object"]
+    previous = {"anyOf": [dict(place) for place in sections["secret"]["anyOf"]]}
+    for place in sections["secret"]["anyOf"]:
+        place["properties"] = {**place["properties"], "previous": previous}
     for properties in (sections, *(definition.get("properties", {}) for definition in definitions.values())):
         for value in properties.values():
             if "anyOf" in value:  # a key is left out, never written with nothing behind it

@@ -14,12 +14,14 @@ from click.testing import CliRunner
 from keys.keyring import Keyring
 from keys.record import KeyRecord, Ring
 from sts.cli import common
-from sts.cli.keys import _table, open_ring, span
+from sts.cli.keys_shown import span, time_line
+from sts.cli.keys_store import open_ring
 from sts.cli.main import cli
 from sts.mint.keystore import prepare
 from sts.mint.settings import KeysSettings
 from sts.settings import load
 
+FILES = ["keyring.json", "keyring.json.lock", "keyring.seen", "secret"]
 SHORT = """\
 keys:
   rotate_every: 1h
@@ -69,7 +71,12 @@ def test_init_makes_secret_and_ring_once(configure, keys, var):
     first = keys("init")
     assert first.exit_code == 0
     assert f"{var}/keyring.json: made" in first.stdout
-    assert sorted(each.name for each in var.iterdir()) == ["keyring.json", "keyring.json.lock", "secret"]
+    assert sorted(each.name for each in var.iterdir()) == [
+        "keyring.json",
+        "keyring.json.lock",
+        "keyring.seen",
+        "secret",
+    ]
     before = (var / "keyring.json").read_bytes()
     second = keys("init")
     assert second.exit_code == 0
@@ -101,6 +108,10 @@ def test_no_other_command_makes_anything_and_each_names_where_it_looked(configur
     assert not var.exists()
     keys("init")
     (var / "keyring.json").unlink()
+    refused = keys(command)
+    assert refused.exit_code == 1
+    assert f"no key ring at {var}/keyring.json, though this machine has seen one" in refused.stderr
+    (var / "keyring.seen").unlink()
     refused = keys(command)
     assert refused.exit_code == 1
     assert f"no key ring at {var}/keyring.json" in refused.stderr
@@ -148,7 +159,7 @@ def test_algorithms_are_told_where_there_are_several_and_only_they_and_kids_give
     other = replace(active, kid="b" * 43, algorithm="EdDSA", active_at=None)
     ring = Ring(version=1, longest_ttl=300.0, keep=300.0, guard=900.0, keys=(active, other))
     with common.console.capture() as shown:
-        common.console.print(_table(ring, now, KeysSettings().schedule()))
+        common.console.print(time_line(ring, now, KeysSettings().schedule()))
     first, second = (line for line in shown.get().splitlines() if line.strip().startswith(("a", "b")))
     assert re.fullmatch(r" *a+… +E\S+ +active +2026-11-18 \d\d:\d\d +rotation is due since 27d 20h *", first)
     assert re.fullmatch(r" *b+… +E\S+ +published +1970-01-01 00:00 +may sign now *", second)
@@ -249,7 +260,7 @@ def test_if_due_does_nothing_until_it_is_due(configure, keys):
 
 def test_a_rotation_that_is_due_happens_once(configure, keys, var):
     settings = load(configure())
-    prepare(settings.keys, var, None, lambda: time.time() - 31 * 86400, settings.longest_ttl())
+    prepare(settings.keys, var, None, lambda: time.time() - 31 * 86400, settings.wanted())
     assert re.search("rotation is due since 1d", keys("list").stdout)
     assert "signs now" in keys("rotate", "--if-due").stdout
     assert "not due" in keys("rotate", "--if-due").stdout
@@ -300,7 +311,12 @@ def test_commands_started_at_once_make_one_ring(configure, keys, var):
     assert [process.returncode for process in running] == [0, 0, 0]
     assert sorted(each["made"] for each in told) == [False, False, True]
     assert listed(keys)["version"] == 1
-    assert sorted(each.name for each in var.iterdir()) == ["keyring.json", "keyring.json.lock", "secret"]
+    assert sorted(each.name for each in var.iterdir()) == [
+        "keyring.json",
+        "keyring.json.lock",
+        "keyring.seen",
+        "secret",
+    ]
 
 
 def test_tokens_of_a_ring_that_commands_made_verify_with_another_library(configure, keys):

@@ -6,6 +6,7 @@ from ipaddress import ip_network
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from keys.errors import NoUsableKey
 from sts.edge.discovery import discovery, metadata
 from sts.edge.health import Readiness, health
 from sts.edge.site import site
@@ -58,6 +59,16 @@ def problem_of(reply):
 
 
 # The key set.
+
+
+def test_a_key_set_that_may_lack_what_others_sign_with_is_not_shown(http, parts):
+    parts.fault = NoUsableKey("the key store has not been seen for 9000 s")
+    reply = http.get("/.well-known/jwks.json")
+    assert (reply.status_code, reply.json) == (503, {"error": "temporarily_unavailable"})
+    assert reply.headers["Cache-Control"] == "no-store"
+    assert int(reply.headers["Retry-After"]) > 0
+    parts.fault = None
+    assert http.get("/.well-known/jwks.json").status_code == 200
 
 
 def test_the_key_set_is_served_as_rfc_7517_says(http):

@@ -33,7 +33,9 @@ class World:
         file = folder / "sts.yaml"
         file.write_text(json.dumps(document), encoding="utf-8")
         settings = load(file)
-        secret, store, _, _ = prepare(settings.keys, settings.var, settings.secret, self.clock, settings.longest_ttl())
+        secret, store, _, _ = prepare(
+            settings.keys, settings.var, settings.given_secret(), self.clock, settings.wanted()
+        )
         self.keyring = Keyring(store, settings.keys.schedule(), self.clock, lambda _: None)
         self.keyring.refresh()
         self.events = []

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from keys import rotation
+from keys.changes import Wanted
 from keys.errors import Conflict, RingMissing
 from keys.lifecycle import Schedule
 from keys.seal import Sealer
@@ -33,7 +34,7 @@ class Clock:
 
 
 class MemoryStore:
-    """The two verbs of a store over an attribute; `fault` is raised instead, `before_swap` is a rival's chance."""
+    """A store over an attribute; `fault` is raised instead, `before_swap` is a rival's chance."""
 
     place = "memory"
 
@@ -41,6 +42,7 @@ class MemoryStore:
         self.ring = ring
         self.fault = None
         self.before_swap = []
+        self.said = {}
 
     def load(self):
         if self.fault is not None:
@@ -49,12 +51,33 @@ class MemoryStore:
             raise RingMissing("there is no key ring in memory")
         return self.ring
 
+    def report(self, sighting):
+        if self.fault is not None:
+            raise self.fault
+        self.said[sighting.replica] = sighting
+
+    def forget(self, replica):
+        self.said.pop(replica, None)
+
+    def sightings(self):
+        return list(self.said.values())
+
     def compare_and_swap(self, expected, ring):
         if self.before_swap:
             self.before_swap.pop(0)()
         if (self.ring.version if self.ring else None) != expected:
             raise Conflict("changed by somebody else")
         self.ring = ring
+
+
+def of(schedule, longest_ttl, algorithms=("ES256",)):
+    return Wanted(schedule, longest_ttl, tuple(algorithms))
+
+
+@pytest.fixture
+def wanted():
+    """What a configuration wants: of a schedule, a longest ttl and algorithms, ES256 where none are named."""
+    return of
 
 
 @pytest.fixture
@@ -100,7 +123,7 @@ def file_store(tmp_path, sealer):
 @pytest.fixture
 def ring(memory_store, clock, schedule):
     """A first ring, not stored anywhere."""
-    return rotation.create(memory_store, "ES256", clock, schedule, 300.0)[0]
+    return rotation.create(memory_store, clock, of(schedule, 300.0))[0]
 
 
 @pytest.fixture

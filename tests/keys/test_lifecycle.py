@@ -49,11 +49,11 @@ def test_a_revocation_holds_whatever_the_clock_says(key, now):
 
 def test_the_guard_counts_from_publication_under_the_longer_of_both_schedules(ring, schedule, other_schedule):
     standby = ring.standby("ES256")
-    assert guard_missing(standby, standby.published_at, schedule) == 935
-    assert guard_missing(standby, standby.published_at + 934, schedule) == 1
-    assert guard_missing(standby, standby.published_at + 935, schedule) == 0
-    assert guard_missing(standby, standby.published_at, other_schedule(jwks_max_age=1.0)) == 935
-    assert guard_missing(standby, standby.published_at, other_schedule(jwks_max_age=3600.0)) == 935 + 3300
+    assert guard_missing(standby, standby.published_at, schedule) == (935, "")
+    assert guard_missing(standby, standby.published_at + 934, schedule) == (1, "")
+    assert guard_missing(standby, standby.published_at + 935, schedule) == (0, "")
+    assert guard_missing(standby, standby.published_at, other_schedule(jwks_max_age=1.0)) == (935, "")
+    assert guard_missing(standby, standby.published_at, other_schedule(jwks_max_age=3600.0)) == (935 + 3300, "")
 
 
 def test_due_is_rotate_every_after_the_key_began(ring, schedule):

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keys.changes import Wanted, first_ring, rotated
 from keys.errors import StoreUnauthentic
 from keys.lifecycle import Schedule
-from keys.rotation import first_ring, rotated
 from keys.seal import Sealer
 from keys.signer import generate
 
@@ -38,7 +38,7 @@ def resigned(sealer, body):
 
 def test_a_ring_comes_back_as_it_was(sealer, ring, clock, schedule):
     assert sealer.open(sealer.seal(ring)) == ring
-    later = rotated(ring, generate("ES256"), clock.sleep(1000), schedule, 300.0)
+    later = rotated(ring, [generate("ES256")], clock.sleep(1000), Wanted(schedule, 300.0, ("ES256",)))
     assert sealer.open(sealer.seal(later)) == later
 
 
@@ -79,7 +79,9 @@ def test_a_seal_key_has_at_least_32_bytes(keys):
 
 
 def test_a_key_cannot_be_dropped_added_or_put_elsewhere(sealer, written, ring, clock, schedule):
-    later = json.loads(sealer.seal(rotated(ring, generate("ES256"), clock.sleep(1000), schedule, 300.0)))
+    later = json.loads(
+        sealer.seal(rotated(ring, [generate("ES256")], clock.sleep(1000), Wanted(schedule, 300.0, ("ES256",))))
+    )
     for change in (
         lambda body: body["keys"].pop(),
         lambda body: body["keys"].append(copy.deepcopy(later["keys"][2])),
@@ -170,7 +172,7 @@ def test_a_mac_of_another_type_is_refused(sealer, written):
 def sealed():
     """One sealed ring for all the examples of a property."""
     sealer = Sealer([SECRET])
-    ring = first_ring(generate("ES256"), generate("ES256"), 1000.0, SCHEDULE, 300.0)
+    ring = first_ring([(generate("ES256"), generate("ES256"))], 1000.0, Wanted(SCHEDULE, 300.0, ("ES256",)))
     return sealer, sealer.seal(ring), ring
 
 

@@ -1,14 +1,15 @@
 import pytest
-from pydantic import SecretStr
 
+from keys.changes import Wanted
 from keys.errors import RingMissing, StoreUnauthentic
 from sts import labels
 from sts.errors import StartError
+from sts.labels import DeploymentSecret
 from sts.mint.keystore import open_secret, open_store, prepare
 from sts.mint.settings import KeysSettings
 
-GIVEN = SecretStr("00" * 31 + "01")
-OTHER = SecretStr("00" * 31 + "02")
+GIVEN = DeploymentSecret.parse("00" * 31 + "01")
+OTHER = DeploymentSecret.parse("00" * 31 + "02")
 NOW = 1_800_000_000.0
 KEYS = KeysSettings()
 
@@ -20,7 +21,9 @@ def var(tmp_path):
 
 @pytest.fixture
 def make(var):
-    return lambda given=None, ttl=300.0: prepare(KEYS, var, given, lambda: NOW, ttl)
+    return lambda given=None, ttl=300.0: prepare(
+        KEYS, var, given, lambda: NOW, Wanted(KEYS.schedule(), ttl, ("ES256",))
+    )
 
 
 def names(var):
@@ -30,7 +33,7 @@ def names(var):
 def test_the_first_start_makes_secret_and_ring(make, var):
     secret, store, ring, made = make()
     assert made
-    assert names(var) == ["keyring.json", "keyring.json.lock", "secret"]
+    assert names(var) == ["keyring.json", "keyring.json.lock", "keyring.seen", "secret"]
     assert store.load() == ring
     assert store.place == str(var / "keyring.json")
     assert open_secret(None, var).key("x") == secret.key("x")

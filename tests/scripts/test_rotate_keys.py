@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from keys.changes import Wanted
 from sts.cli.main import cli
 from sts.mint.keystore import prepare
 from sts.settings import load
@@ -30,7 +31,8 @@ def made(config):
         config.write_text("issuer: https://sts.example.internal\naudiences: {orders: {ttl: 5m}}\n")
         settings = load(config)
         keys = settings.keys.model_copy(update=schedule)
-        return prepare(keys, settings.var, None, lambda: time.time() - age, settings.longest_ttl())[2]
+        wanted = Wanted(keys.schedule(), settings.longest_ttl(), (keys.algorithm,))
+        return prepare(keys, settings.var, None, lambda: time.time() - age, wanted)[2]
 
     return make
 

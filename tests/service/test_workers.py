@@ -102,7 +102,10 @@ def test_an_operator_sees_what_readiness_hangs_on(service):
     answer = service.get("/readyz")
     assert answer.headers["cache-control"] == "no-store"
     detail = answer.json
-    assert set(detail) == {"status", "revision", "ring_version", "ring_unseen_s", "keys", "degraded"}
+    ring = {"ring_version", "ring_unseen_s", "ring_fault", "jwks_for_s"}
+    assert set(detail) == {"status", "revision", "revocations", *ring, "keys", "degraded"}
+    assert set(detail["keys"]["ES256"]) == {"kid", "age_s", "due_in_s", "standby", "standby_ready_in_s"}
+    assert (detail["ring_fault"], detail["jwks_for_s"] > 3600) == ("", True)
     assert re.fullmatch("[0-9a-f]{12}", detail["revision"])
     assert detail["keys"]["ES256"]["kid"] in {key["kid"] for key in service.jwks()["keys"]}
 

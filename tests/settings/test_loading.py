@@ -13,7 +13,8 @@ import yaml
 from harness import Key
 from recipient import Pair, jwks
 
-from sts.settings import SettingsError, changes_needing_restart, load
+from sts.labels import DeploymentSecret
+from sts.settings import SettingsError, changes_needing_restart, effective, load
 
 SECRET = "A" * 43
 
@@ -30,7 +31,7 @@ def test_the_smallest_useful_configuration_loads_as_it_stands(data):
 
 
 NOT_BUILT = {
-    *("trust_domain", "keys.seal_keys", "cache.shared", "security_events"),
+    *("trust_domain", "cache.shared", "security_events"),
     *("clients.edge-gateway.gateway_cache", "clients.mesh-gateway.profile"),
     *("clients.sidecar.may_vouch", "sources.split-tokens.envelope"),
     *("sources.partner-keys.type", "sources.webhooks.type", "sources.field-devices.type"),
@@ -66,7 +67,7 @@ def test_everything_of_the_full_configuration_that_is_not_built_is_refused_by_na
     # beside those only what no file of this machine can satisfy
     elsewhere = {"sources.corporate-idp.ca_file", "redis.password", "redis.ca_file", "secret", "state.store"}
     elsewhere |= {"sources.partner-certificates.ca_file", "sources.partner-certificates.crl_file"}
-    elsewhere |= {"tables.hr.client_secret"}
+    elsewhere |= {"keys.seal_keys[0]", "tables.hr.client_secret"}
     assert {fault.path for fault in caught.value.faults} - NOT_BUILT <= elsewhere
 
 
@@ -91,6 +92,7 @@ def test_the_full_configuration_less_what_is_not_built_loads(full, partner_ca):
     (full.parent / "partner-ca.pem").write_text(partner_ca.pem)
     (full.parent / "partner.crl.pem").write_bytes(partner_ca.crl())
     config["secret"] = {"env": "STS_SECRET"}  # a table is in Redis, so that one has to be given
+    config["keys"].pop("seal_keys")
     full.write_text(yaml.safe_dump(config))
     settings = load(full, SECRETS)
     assert set(settings.sources) == {"corporate-idp", "legacy-as", "split-tokens", "partner-certificates"}
@@ -334,7 +336,9 @@ def test_a_secret_file_that_is_not_that_of_var_must_be_there(base, only_fault, v
         ({"env": "NOWHERE"}, "NOWHERE is not set"),
         ({"file": "nowhere"}, "cannot be read"),
         ({"env": "SHORT"}, "32 random bytes"),
-        ({"env": "STS_SECRET", "previous": {"env": "OLD"}}, "`previous` is not supported yet"),
+        ({"env": "STS_SECRET", "previous": {"env": "NOWHERE"}}, "NOWHERE is not set"),
+        ({"env": "STS_SECRET", "previous": {"env": "SHORT"}}, "32 random bytes"),
+        ({"env": "STS_SECRET", "previous": SECRET}, "where the deployment secret stands"),
         ({"vault": "x"}, "{env: NAME} or {file: PATH}"),
     ],
 )
@@ -393,6 +397,44 @@ def test_a_changed_secret_needs_a_restart(base, loaded):
     base["secret"] = {"env": "STS_SECRET"}
     old, new = (loaded(base, {"STS_SECRET": secret}) for secret in (SECRET, "B" * 42 + "A"))
     assert changes_needing_restart(old, new) == ("secret",)
+
+
+def test_a_previous_secret_and_the_seal_keys_need_a_restart_and_stand_in_no_revision(base, loaded):
+    other = "B" * 42 + "A"
+    environment = {"STS_SECRET": SECRET, "OTHER": other}
+    base["secret"] = {"env": "STS_SECRET"}
+    old = loaded(copy.deepcopy(base), environment)
+    base["secret"] = {"env": "STS_SECRET", "previous": {"env": "OTHER"}}
+    base["keys"] = {"seal_keys": [{"env": "OTHER"}, {"env": "STS_SECRET"}]}
+    new = loaded(base, environment)
+    assert changes_needing_restart(old, new) == ("secret", "keys.seal_keys")
+    assert (old.given_secret().previous, new.given_secret().previous.key("x")) == (
+        None,
+        DeploymentSecret.parse(other).key("x"),
+    )
+    assert new.given_secret().keys("x") == [old.given_secret().key("x"), DeploymentSecret.parse(other).key("x")]
+    assert old.revision == new.revision  # it stands in every log, and nobody may guess a secret from it
+    for shown in (effective(new), repr(new), str(new.keys)):
+        assert SECRET not in shown
+        assert other not in shown
+
+
+def test_a_seal_key_is_as_strong_as_a_secret(base, only_fault):
+    base["keys"] = {"seal_keys": ["hunter2"]}
+    fault = only_fault(base)
+    assert (fault.path, "32 random bytes" in fault.problem, "hunter2" in str(fault)) == (
+        "keys.seal_keys[0]",
+        True,
+        False,
+    )
+
+
+def test_a_ring_must_have_keys_of_every_algorithm_in_use_the_default_first(base, loaded):
+    base["keys"] = {"algorithm": "PS256"}
+    base["audiences"]["orders"]["algorithm"] = "ES384"
+    base["audiences"]["other"] = {"ttl": "9m", "algorithm": "PS256", "enabled": False}
+    wanted = loaded(base).wanted()
+    assert (wanted.algorithms, wanted.default, wanted.longest_ttl) == (("PS256", "ES384"), "PS256", 540)
 
 
 def test_what_a_reload_can_change_is_not_named(base, loaded):

@@ -1,0 +1,72 @@
+"""Keys from elsewhere: a private key as PEM or JWK, looked at closely before it may come into a ring."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from joserfc import jwk
+from joserfc.errors import SecurityWarning
+
+from keys.algorithms import ALGORITHMS
+from keys.errors import KeyUnfit
+from keys.signer import Pair, pair_of
+
+MAX_BYTES: Final = 65536
+
+
+def read_private_key(text: bytes, algorithm: str | None, preferred: str) -> Pair:
+    """Read one unencrypted private key, PEM (PKCS #8, PKCS #1, SEC 1) or JWK, for `algorithm`.
+
+    None takes the JWK's own `alg`, else `preferred` where the key fits it, else the only algorithm that it fits. The
+    key's name is its RFC 7638 thumbprint, whatever a JWK says. RSA's numbers are proven to belong together. Raises
+    KeyUnfit and SelfTestFailed; no text ever shows the key.
+    """
+    if len(text) > MAX_BYTES:
+        raise KeyUnfit(f"a private key has fewer than {MAX_BYTES} bytes")
+    if text.lstrip().startswith(b"{"):
+        key, named = _from_jwk(text)
+    else:
+        key, named = _from_pem(text), None
+    if algorithm is not None and named is not None and named != algorithm:
+        raise KeyUnfit(f"the JWK is for another algorithm than {algorithm}")
+    return pair_of(key, algorithm or named or _fitting(key, preferred))
+
+
+def _from_pem(text: bytes) -> object:
+    try:
+        return load_pem_private_key(text, password=None)
+    except TypeError:
+        raise KeyUnfit("the private key is encrypted: decrypt it first, such as with `openssl pkey`") from None
+    except Exception:  # noqa: BLE001 - whatever is wrong in it, its words may show the key
+        raise KeyUnfit("this is neither a PEM private key nor a JWK that can be read") from None
+
+
+def _from_jwk(text: bytes) -> tuple[object, str | None]:
+    try:
+        written: Mapping[str, Any] = json.loads(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SecurityWarning)  # a short RSA key is refused later, by name
+            key = jwk.import_key(dict(written)).private_key
+    except Exception:  # noqa: BLE001 - whatever is wrong in it (LIB-J08), its words may show the key
+        raise KeyUnfit("this is no JWK of a private key that can be read") from None
+    if key is None:
+        raise KeyUnfit("the JWK has no private half")
+    named = written.get("alg")
+    if named is not None and named not in ALGORITHMS:
+        raise KeyUnfit(f"the JWK's `alg` is none of {', '.join(ALGORITHMS)}")
+    return key, named
+
+
+def _fitting(key: object, preferred: str) -> str:
+    fitting = [name for name, how in ALGORITHMS.items() if not how.unfit(key)]
+    if preferred in fitting:
+        return preferred
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise KeyUnfit(f"the key fits {' and '.join(fitting)}: say which with --algorithm")
+    raise KeyUnfit(f"the key fits none of {', '.join(ALGORITHMS)}: {ALGORITHMS[preferred].unfit(key)}")

@@ -1,0 +1,96 @@
+"""What the key commands share: opening the store, options, exit statuses, the audit of what was done."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import click
+
+from keys.errors import GuardRefused, KeysError, RingMissing, StoreUnavailable
+from keys.record import Ring
+from keys.store import Store
+from sts.audit_file import AuditFile
+from sts.audit_keys import keys_event
+from sts.cli import common
+from sts.errors import StartError
+from sts.mint import keystore
+from sts.settings import Settings
+
+ROTATED: Final = "rotated"
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object; times are Unix seconds.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+def open_ring(settings: Settings) -> Store:
+    """The key store of this configuration, with what is there; nothing is made. Raises StartError."""
+    secret = keystore.open_secret(settings.given_secret(), settings.var)
+    return keystore.open_store(settings.keys, settings.var, secret)
+
+
+@contextlib.contextmanager
+def spoken(*, as_json: bool = False) -> Iterator[None]:
+    """End the command with a sentence and the documented exit status where keys raise."""
+    try:
+        yield
+    except StoreUnavailable as error:
+        common.fail(str(error), common.EXIT_UNREACHABLE)
+    except RingMissing as error:
+        common.fail(f"{error}: `sts serve` and `sts keys init` make one", common.EXIT_REFUSED)
+    except GuardRefused as error:
+        if as_json:
+            told = {"rotated": False, "why": "guard", "seconds": round(error.seconds, 3), "replica": error.replica}
+            click.echo(json.dumps(told))
+        common.fail(str(error), common.EXIT_REFUSED)
+    except KeysError as error:
+        common.fail(str(error), common.EXIT_REFUSED)
+
+
+def ask(question: str, *, yes: bool) -> None:
+    """Ask before what cannot be taken back; ends the command with exit status 1 unless the answer is yes."""
+    if not yes and not click.confirm(question, err=True):
+        common.fail("nothing was changed", common.EXIT_REFUSED)
+
+
+def audit(settings: Settings, action: str, ring: Ring, *, forced: bool = False, revoked: Iterable[str] = ()) -> None:
+    """Write down what was done, where decisions are written: in `audit.file`.
+
+    Without that file a plain rotation is told on standard output alone; what was forced, or cannot be taken back, goes
+    to standard error, since standard output is the command's own. It is done already: where it cannot be written, that
+    is told and nothing more.
+    """
+    try:
+        by = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        by = str(os.geteuid())
+    line = keys_event(
+        action,
+        time.time(),
+        by=by,
+        forced=forced,
+        version=ring.version,
+        signing=[key.kid for key in ring.keys if key.signs],
+        revoked=revoked,
+        revision=settings.revision,
+    )
+    if settings.audit.file is None:
+        if action == ROTATED and not forced:
+            return
+        sys.stderr.write(line.decode("ascii"))
+        return
+    try:
+        file = AuditFile(settings.audit.file)
+        try:
+            file.write(line)
+        finally:
+            file.close()
+    except (OSError, StartError) as error:
+        common.console_err.print(f"sts: it is done, but the audit could not be written: {error}")
