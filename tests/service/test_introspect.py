@@ -3,12 +3,14 @@
 import base64
 import hashlib
 import json
+import subprocess
+import sys
 import time
 
 import pytest
 import yaml
 from authlib.integrations.requests_client import OAuth2Session
-from harness import CLIENT, ISSUER, SECRET, Key, Service, b64, decoded, minimal
+from harness import CLIENT, ISSUER, SECRET, Key, Service, b64, decoded, minimal, wait_for
 from recipient import Pair, jwks
 
 BACKENDS = {
@@ -267,3 +269,38 @@ def test_an_issuer_with_a_path_serves_it_where_its_metadata_say(make_service, do
     assert named == f"{ISSUER}/a/introspect"
     for path in ("/a/introspect", "/introspect"):
         assert ask(service, "x", path=path).json == INACTIVE
+
+
+@pytest.mark.parametrize("what", ["--jti", "--subject", "--client", "--source", "--credential"])
+def test_a_revoked_token_is_not_active(make_service, document, idp, what):
+    """RV-06: whatever it was revoked by, on every worker, and no other token with it."""
+    service = make_service(json.dumps(document))
+    token, other = service.exchange(idp.token(sub="mallory")).token, service.exchange(idp.token()).token
+    claims = decoded(token)[1]
+    named = {
+        "--jti": claims["jti"],
+        "--subject": "mallory",
+        "--client": CLIENT,
+        "--source": "corporate-idp",
+        "--credential": "-",
+    }[what]
+    time.sleep(max(0.0, claims["iat"] + 1 - time.time()))  # a revocation concerns what is no younger than itself
+    command = [sys.executable, "-m", "sts", "revoke", what, named, "-c", str(service.file)]
+    done = subprocess.run(command, input=token, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    wait_for(lambda: ask(service, token).json == INACTIVE, 3)
+    wider = what in {"--client", "--source"}
+    assert ask(service, other).json["active"] is not wider
+    assert next(event for event in reversed(service.events()) if event["reason"])["reason"] == "revoked"
+
+
+def test_a_revocation_list_that_is_too_old_answers_nothing(make_service, document, idp):
+    """An outage of ours is 503, and never "not active"."""
+    service = make_service(json.dumps({**document, "state": {"max_stale": "2s"}}))
+    token = service.exchange(idp.token()).token
+    assert ask(service, token).json["active"] is True
+    for file in (service.directory / "var").glob("state.db*"):
+        file.write_bytes(b"no database" * 1000)
+    answer = wait_for(lambda: found if (found := ask(service, token)).status != 200 else None, 10)
+    assert (answer.status, answer.reason) == (503, "state_unavailable")
+    assert int(answer.headers["retry-after"]) > 0
