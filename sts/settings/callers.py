@@ -45,6 +45,15 @@ def handshakes(parts: Parts) -> Iterator[Finding]:
             yield Finding(path, "the handshake would refuse its certificates: `listen.tls.ca_file` is missing", hint)
 
 
+def bindings(parts: Parts) -> Iterator[Finding]:
+    """Tokens that are bound to the caller's certificate need callers that can present one."""
+    tls = parts.listen.tls if parts.listen is not None else None
+    for name, audience in parts.audiences.items():
+        if audience.bind != "none" and tls is None and not parts.written.get("proxies"):
+            hint = "write `listen: {address, tls}`, or `proxies` that end TLS in front of /token"
+            yield Finding(("audiences", name, "bind"), "nobody could present a certificate", hint)
+
+
 def issuers(parts: Parts) -> Iterator[Finding]:
     """Who proves itself with an access token names a source that is there and issues JWTs."""
     sources = parts.entries("sources")
@@ -61,5 +70,5 @@ def issuers(parts: Parts) -> Iterator[Finding]:
 CHECKS: Final[tuple[Check, ...]] = (files, doors, issuers)
 """The checks of this module."""
 
-ADVICE: Final[tuple[Check, ...]] = (handshakes,)
+ADVICE: Final[tuple[Check, ...]] = (handshakes, bindings)
 """What may well be a mistake: a client that can prove itself nowhere harms nobody."""
