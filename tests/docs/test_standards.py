@@ -10,6 +10,9 @@ ROOT = Path(__file__).resolve().parents[2]
 LAST = {
     "TE": 35,
     "EP": 10,
+    "PK": 7,
+    "MT": 7,
+    "CN": 2,
     "AT": 12,
     "JW": 40,
     "IN": 15,
@@ -102,7 +105,7 @@ def test_a_docstring_is_what_counts(script, tmp_path):
     folder = tmp_path / "tests" / "part"
     folder.mkdir(parents=True)
     (folder / "test_it.py").write_text(
-        'def test_one():\n    """JW-02, JW-01 and no. JW-011, XJW-03, PK-01."""\n\n\n'
+        'def test_one():\n    """JW-02, JW-01 and no. JW-011, XJW-03, PX-01."""\n\n\n'
         'def test_two():\n    "It is about JW-01."\n\n\ndef helper():\n    """JW-04."""\n\n\n'
         "def test_three():\n    assert True  # JW-05\n",
         encoding="utf-8",

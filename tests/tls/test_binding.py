@@ -149,6 +149,20 @@ def test_a_token_of_ours_that_is_bound_is_exchanged_again_only_by_the_certificat
         assert reason(service.post(form, client="backend", secret="backend-secret")) == expected
 
 
+def test_a_backend_that_asks_about_a_bound_token_is_told_its_binding(exchange, service, users, provider):
+    """MT-07."""
+    gateway = users.issue_cert("gateway.example.com")
+    token = exchange(provider.token(), gateway, audience="bound").json["access_token"]
+    given = base64.b64encode(b"backend:backend-secret").decode()
+    answer = service.request(
+        *("POST", "/introspect"),
+        {"Authorization": f"Basic {given}", "Content-Type": "application/x-www-form-urlencoded"},
+        f"token={token}".encode(),
+    )
+    assert answer.json["active"] is True
+    assert answer.json["cnf"] == {"x5t#S256": thumbprint(gateway)}
+
+
 def handed_on(certificate, verify="SUCCESS"):
     escaped = urllib.parse.quote(pem(certificate), safe="")
     return {"X_SSL_Client_Cert": escaped, "X_SSL_Client_Verify": verify}

@@ -4,10 +4,14 @@ import contextlib
 import http.client
 import socket
 import ssl
+import threading
 import time
 
 import pytest
 from harness import minimal, wait_for
+
+from sts.edge.listener import server_context
+from sts.options import KeptFile
 
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
@@ -245,3 +249,27 @@ def test_tls_itself_changes_only_with_a_restart(own_pki, with_tls, idp, make_ser
     service.write(minimal(idp) + "\nworkers: 1\n")
     assert service.reload()["event"] == "reload refused, nothing has changed"
     assert "listen cannot change without a restart" in service.log()
+
+
+def test_a_write_to_a_peer_that_does_not_read_ends_with_our_patience(pki):
+    """OpenSSL would try again for ever after the kernel's own time-out (SO_SNDTIMEO)."""
+    context = server_context(*(KeptFile.of(pki.folder / name) for name in ("cert.pem", "key.pem")), ())
+    ours, theirs = socket.socketpair()
+    peers = []
+
+    def greet():
+        peers.append(pki.context().wrap_socket(theirs, server_hostname="localhost"))
+
+    with context.wrap_socket(ours, server_side=True, do_handshake_on_connect=False) as speaking:
+        thread = threading.Thread(target=greet)
+        thread.start()
+        speaking.setblocking(True)
+        speaking.do_handshake()
+        thread.join(5)
+        speaking.patience = 0.2
+        speaking.setblocking(True)
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            speaking.sendall(b"x" * 10_000_000)
+        assert time.monotonic() - began < 3
+    peers[0].close()
