@@ -23,6 +23,7 @@ from sts.cache.tokens import Entry, TokenCache
 from sts.clients.access_token import AccessTokenClient
 from sts.clients.directory import Clients, World
 from sts.clients.failures import Failures
+from sts.credentials.api_key import ApiKeyKind, ApiKeySource, ApiKeySourceAtWork
 from sts.credentials.bearer import Bearers
 from sts.credentials.certificate import CertificateKind, CertificateSource, CertificateSourceAtWork
 from sts.credentials.introspected import Known, Stores
@@ -149,6 +150,7 @@ class App:
             Routes(settings.routes),
             [name for audience in settings.audiences.values() for name in audience.headers],
             {name: audience.max_token_bytes for name, audience in settings.audiences.items()},
+            [source.header for source in settings.sources.values() if isinstance(source, ApiKeySource)],
         )
         token_door = TokenDoor(Proxies(settings.proxies))
         answers = self._introspection(settings, exchange.clients, token_door)
@@ -199,9 +201,15 @@ class App:
             for name, source in enabled.items()
             if isinstance(source, CertificateSource)
         }
+        keys = {
+            name: ApiKeySourceAtWork(name, source, self.state.keys)
+            for name, source in enabled.items()
+            if isinstance(source, ApiKeySource)
+        }
         opaque_kind, opaque = self.introspections.at_work(settings.sources)
-        kinds = (JwtKind([*jwt.values(), own]), opaque_kind, CertificateKind(certificates.values()))
-        return Sources(kinds, {**jwt, **opaque, **certificates, own.name: own})
+        jwt_kind = JwtKind([*jwt.values(), own])
+        kinds = (jwt_kind, opaque_kind, CertificateKind(certificates.values()), ApiKeyKind(keys.values()))
+        return Sources(kinds, {**jwt, **opaque, **certificates, **keys, own.name: own})
 
     def _recipients(self, settings: Settings) -> dict[str, Recipient]:
         """The backends that tokens are encrypted for, by audience."""

@@ -22,7 +22,7 @@ from sts.audit import LABEL, AuditLog
 from sts.cli.arrival import Arrival
 from sts.mint.keystore import prepare
 from sts.settings import Environment, load
-from sts.state import StateAtWork, once, open_state
+from sts.state import StateAtWork, open_state
 from sts.telemetry import metrics
 from sts.wsgi import application, door_of
 
@@ -53,7 +53,7 @@ class Here:
         audit = AuditLog(secret.key(LABEL), self._count, time.time, time.monotonic, metrics)
         state = open_state(chosen.state, chosen.redis, chosen.var, time.time)
         state.check()
-        kept = StateAtWork.of(state, chosen.state, audit_secret=secret.key(LABEL), once_secret=secret.key(once.LABEL))
+        kept = StateAtWork.of(state, chosen.state, audit_secret=secret.key(LABEL), derive=secret.key, clock=time.time)
         kept.start()
         self.serve = application(App(chosen, secret, keyring, audit, kept))
         self.config = config.Config()

@@ -9,9 +9,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from sts.cli import common
 from sts.credentials.certificate import encode_chain
-from sts.model import TYPE_CLIENT_CERTIFICATE, TYPE_PREFIX
+from sts.model import TYPE_API_KEY, TYPE_CLIENT_CERTIFICATE, TYPE_PREFIX
 
-_OURS: Final = {TYPE_CLIENT_CERTIFICATE.rpartition(":")[2]: TYPE_CLIENT_CERTIFICATE}
+_OURS: Final = {urn.rpartition(":")[2]: urn for urn in (TYPE_API_KEY, TYPE_CLIENT_CERTIFICATE)}
 
 
 def urn(token_type: str) -> str:

@@ -22,14 +22,18 @@ from sts.cli import common
 from sts.cli.credential import as_sent, urn
 from sts.cli.story import SHOWN, Story, Told, show
 from sts.clients.secret import digest
+from sts.credentials.api_key import ApiKeySource
 from sts.credentials.jwt import JwtSource
 from sts.edge.token import GRANT_TYPE
 from sts.errors import UNKNOWN_ISSUER, Refusal, StartError
 from sts.jose import parse
 from sts.labels import DeploymentSecret
+from sts.mint.keystore import open_secret
 from sts.model import TYPE_ACCESS_TOKEN, Incoming, Peer
 from sts.model_revocable import Revocable
 from sts.settings import Settings
+from sts.state import open_state
+from sts.state.api_keys import LABEL, ApiKeys, KeyRecords
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +54,11 @@ class _Unsigned:
 
 
 class _Unrevoked:
-    """Stands where the state stands, since what is kept there is not read: nothing is revoked, nothing was used."""
+    """Stands where the state stands: nothing is revoked, nothing was used. Only the API keys are read."""
 
-    def __init__(self) -> None:
+    def __init__(self, keys: object) -> None:
         self.revocations = self.once = self
+        self.keys = keys
 
     def mark(self, *_: object, until: float) -> None:
         """Nothing was used before."""
@@ -189,7 +194,7 @@ def _revision(settings: Settings, story: Story) -> Revision:
     """The revision that would serve, with its steps told."""
     unwritten = AuditLog(bytes(32), lambda _line: None, time.time, time.monotonic)
     keyring: Any = _Unsigned()
-    state: Any = _Unrevoked()
+    state: Any = _Unrevoked(_keys(settings))
     app = App(settings, DeploymentSecret(bytes(32)), keyring, unwritten, state)
     revision = app.current
     tell = story.tell
@@ -229,6 +234,18 @@ def _revision(settings: Settings, story: Story) -> Revision:
         token_door=told_door(revision.token_door),
         forward_auth_door=told_door(revision.forward_auth_door),
     )
+
+
+def _keys(settings: Settings) -> ApiKeys | None:
+    """The API keys as they stand in the store now, where the configuration has sources of them. Raises StartError."""
+    if not any(isinstance(source, ApiKeySource) for source in settings.sources.values()):
+        return None
+    secret = open_secret(settings.given_secret(), settings.var)
+    store = open_state(settings.state, settings.redis, settings.var, time.time)
+    keys = ApiKeys(KeyRecords(store, secret.key(LABEL)), time.time, settings.state)
+    keys.follower.look()
+    store.close()
+    return keys
 
 
 def _unknown(settings: Settings, credential: str) -> dict[str, object]:

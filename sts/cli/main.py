@@ -20,6 +20,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "keys": ("sts.cli.keys:keys", "Make, list and rotate the signing keys."),
     "revoke": ("sts.cli.revoke:revoke", "Refuse at once what was proven or minted up to now."),
     "revocations": ("sts.cli.revoke:revocations", "List what is revoked."),
+    "api-keys": ("sts.cli.api_keys:api_keys", "Make, list, revoke, rotate and import API keys."),
     "clients": ("sts.cli.clients:clients", "Make the secrets that gateways call with."),
     "shadow": ("sts.cli.shadow:shadow", "Sum up what rules on trial would have done."),
     "backends": ("sts.cli.backends:backends", "Make the key pairs that tokens are encrypted to."),

@@ -30,7 +30,7 @@ from sts.errors import StartError
 from sts.labels import DeploymentSecret
 from sts.mint.keystore import prepare
 from sts.settings import Environment, Settings, SettingsError, load
-from sts.state import StateAtWork, StateUnavailableError, once, open_state
+from sts.state import StateAtWork, StateUnavailableError, open_state
 from sts.telemetry import log, metrics, prepare_metrics, take_over_logging
 from sts.wsgi import application
 
@@ -125,7 +125,8 @@ def _state(settings: Settings, secret: DeploymentSecret) -> StateAtWork:
         open_state(settings.state, settings.redis, settings.var, time.time),
         settings.state,
         audit_secret=secret.key(LABEL),
-        once_secret=secret.key(once.LABEL),
+        derive=secret.key,
+        clock=time.time,
         on_fault=lambda fault: log.error("state", fault=fault),
         unmarked=_waved_through,
     )

@@ -64,7 +64,7 @@ KINDS: Final[Mapping[str, Kinds]] = {
             "client_certificate": CertificateSource,
         },
         key="type",
-        later=frozenset({"api_key", "signed_request", "self_signed_jwt", "vouched"}),
+        later=frozenset({"signed_request", "self_signed_jwt", "vouched"}),
     ),
     "audiences": Kinds("audience", {"": AudienceSettings}),
     "tables": Kinds("table", {"": TableSettings}),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
@@ -17,7 +18,7 @@ from typing import Any, Final
 from sts.errors import MALFORMED, REVOKED, STATE_UNAVAILABLE, UNKNOWN_KEY, Refusal
 from sts.state.follower import Follower
 from sts.state.key_text import digest, id_of
-from sts.state.settings import Outage
+from sts.state.settings import StateSettings
 from sts.state.state import ABSENT, FOREVER, Record, State, decode, encode
 
 LABEL: Final = "api key records"
@@ -109,30 +110,29 @@ class KeyRecords:
 
 
 class ApiKeys:
-    """A worker's copy of all keys. `clock` gives Unix seconds; `warn` hears of records that are not authentic.
+    """A worker's copy of all keys. `clock` gives Unix seconds, `monotonic` steady ones.
 
-    `max_stale` and `on_outage` are as in the `state` section: a copy older than that counts as an outage, since a
-    revocation may have been missed.
+    As `settings` say, a copy older than `max_stale` counts as an outage, since a revocation may have been missed.
+    `on_fault` hears when the store begins to be out of reach, and of records that are not authentic.
     """
 
     def __init__(
         self,
         records: KeyRecords,
         clock: Callable[[], float],
-        *,
-        max_stale: float,
-        on_outage: Outage,
-        warn: Callable[[str], None] = lambda _: None,
+        settings: StateSettings,
         on_fault: Callable[[str], None] = lambda _: None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.settings = settings
+        self.used: dict[str, float] = {}
         self._records = records
-        self.max_stale, self.on_outage = max_stale, on_outage
-        self._warn, self._clock = warn, clock
+        self._clock = clock
+        self._on_fault = on_fault
         self._keys: Mapping[str, ApiKey] = {}
         self._gone: dict[str, ApiKey] = {}
         self._unauthentic: frozenset[str] = frozenset()
-        self.used: dict[str, float] = {}
-        self.follower = Follower(records.state, NAMESPACE, self._changed, on_fault)
+        self.follower = Follower(records.state, NAMESPACE, self._changed, on_fault, monotonic=monotonic)
 
     @property
     def trouble(self) -> str:
@@ -171,7 +171,7 @@ class ApiKeys:
 
     def _stale(self) -> bool:
         age = self.follower.age
-        return age > self.max_stale and (self.on_outage == "deny" or age == FOREVER)
+        return age > self.settings.max_stale and (self.settings.on_outage.revocation == "deny" or age == FOREVER)
 
     def _check_fresh(self) -> None:
         if self._stale():
@@ -185,7 +185,7 @@ class ApiKeys:
             if key.revoked_at is not None:
                 self._gone[key_id] = key
             elif key_id in self._gone:
-                self._warn(f"the record of API key {key_id} was put back to before its revocation")
+                self._on_fault(f"the record of API key {key_id} was put back to before its revocation")
                 found[key_id] = self._gone[key_id]
         self._keys = found
 
@@ -199,7 +199,7 @@ class ApiKeys:
             else:
                 yield key_id, key
         for key_id in unauthentic - self._unauthentic:
-            self._warn(f"the record of API key {key_id} is not authentic: somebody else wrote to the store")
+            self._on_fault(f"the record of API key {key_id} is not authentic: somebody else wrote to the store")
         self._unauthentic = frozenset(unauthentic)
 
 

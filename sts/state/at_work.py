@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sts.state import api_keys, once
+from sts.state.api_keys import ApiKeys, KeyRecords
+from sts.state.last_used import LastUsed
 from sts.state.once import OnceOnly
 from sts.state.revocations import Revocations
 from sts.state.settings import StateSettings
@@ -14,45 +17,57 @@ from sts.state.state import State
 
 @dataclass(frozen=True, slots=True)
 class StateAtWork:
-    """The store, what is marked there once, and the list of revocations that follows it. Made after the fork."""
+    """The store, what is marked there once, and the revocations and API keys that follow it. Made after the fork."""
 
     store: State
     once: OnceOnly
     revocations: Revocations
+    keys: ApiKeys
+    used: LastUsed
 
     @classmethod
-    def of(
+    def of(  # noqa: PLR0913 - once for each worker
         cls,
         store: State,
         settings: StateSettings,
         *,
         audit_secret: bytes,
-        once_secret: bytes,
+        derive: Callable[[str], bytes],
+        clock: Callable[[], float],
         on_fault: Callable[[str], None] = lambda _: None,
         unmarked: Callable[[str], None] = lambda _: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> StateAtWork:
         """Put a store to work; `start` begins to follow it.
 
-        The secrets are the deployment's keys for the audit's label and for `once.LABEL`; `on_fault` hears when the
-        store begins to be out of reach, `unmarked` each time that a credential passes without a mark.
+        `audit_secret` is the deployment's key for the audit's label, `derive` gives those for others; `on_fault` hears
+        when the store begins to be out of reach, or holds a record that is not authentic, `unmarked` each time that a
+        credential passes without a mark.
         """
+        keys = ApiKeys(KeyRecords(store, derive(api_keys.LABEL)), clock, settings, on_fault, monotonic)
         return cls(
             store,
-            OnceOnly(store, once_secret, settings.on_outage.replay, unmarked),
+            OnceOnly(store, derive(once.LABEL), settings.on_outage.replay, unmarked),
             Revocations(store, audit_secret, settings, on_fault, monotonic),
+            keys,
+            LastUsed(store, keys.used),
         )
 
     def start(self) -> None:
         """Look at the store now, and from now on every second."""
         self.revocations.start()
+        self.keys.follower.start()
+        self.used.start()
 
     def reconfigure(self, settings: StateSettings) -> None:
         """Take what a reload may change: `on_outage`, `max_stale`."""
         self.once.on_outage = settings.on_outage.replay
         self.revocations.settings = settings
+        self.keys.settings = settings
 
     def close(self) -> None:
         """Stop following, and let go of the store."""
         self.revocations.stop()
+        self.keys.follower.stop()
+        self.used.stop()
         self.store.close()

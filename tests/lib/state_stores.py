@@ -13,7 +13,7 @@ from scripts import servers
 from sts.audit import LABEL
 from sts.options import Place
 from sts.redis_link import RedisSettings
-from sts.state import StateAtWork, StateSettings, once, open_state
+from sts.state import StateAtWork, StateSettings, open_state
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -45,7 +45,7 @@ def state_at_work(settings, secret):
     """What a worker holds of the state, followed by nobody but the test."""
     store = open_state(settings.state, settings.redis, settings.var, time.time)
     store.check()
-    work = StateAtWork.of(store, settings.state, audit_secret=secret.key(LABEL), once_secret=secret.key(once.LABEL))
+    work = StateAtWork.of(store, settings.state, audit_secret=secret.key(LABEL), derive=secret.key, clock=time.time)
     work.revocations.refresh()
     return work
 

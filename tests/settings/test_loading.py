@@ -34,7 +34,7 @@ NOT_BUILT = {
     *("trust_domain", "cache.shared", "security_events"),
     *("clients.edge-gateway.gateway_cache", "clients.mesh-gateway.profile"),
     *("clients.sidecar.may_vouch", "sources.split-tokens.envelope"),
-    *("sources.partner-keys.type", "sources.webhooks.type", "sources.field-devices.type"),
+    *("sources.webhooks.type", "sources.field-devices.type"),
     "sources.gateway-session.type",
 }
 
@@ -95,7 +95,13 @@ def test_the_full_configuration_less_what_is_not_built_loads(full, partner_ca):
     config["keys"].pop("seal_keys")
     full.write_text(yaml.safe_dump(config))
     settings = load(full, SECRETS)
-    assert set(settings.sources) == {"corporate-idp", "legacy-as", "split-tokens", "partner-certificates"}
+    assert set(settings.sources) == {
+        "partner-keys",
+        "corporate-idp",
+        "legacy-as",
+        "split-tokens",
+        "partner-certificates",
+    }
     assert settings.audiences["billing"].ttl == 120
     assert settings.audiences["billing"].encryption.alg == "ECDH-ES+A256KW"
     assert settings.audit.file == full.parent / "var" / "audit.jsonl"

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from sts.errors import MALFORMED, REVOKED, STATE_UNAVAILABLE, UNKNOWN_KEY
-from sts.state import StateUnavailableError
+from sts.state import OnOutage, StateSettings, StateUnavailableError
 from sts.state.api_keys import NAMESPACE, ApiKey, ApiKeys, KeyRecords, is_over
 from sts.state.key_text import digest, make
 from sts.state.last_used import LastUsed, read_last_used
@@ -57,12 +57,10 @@ def steady():
 def worker(records, steady):
     """Makes a worker's copy that has looked once."""
 
-    def make_worker(**changes):
+    def make_worker(on_outage="deny"):
         warned = []
-        keys = ApiKeys(
-            records, lambda: NOW, **{"max_stale": 300.0, "on_outage": "deny", "warn": warned.append, **changes}
-        )
-        keys.follower._monotonic = steady
+        settings = StateSettings(on_outage=OnOutage(revocation=on_outage))
+        keys = ApiKeys(records, lambda: NOW, settings, warned.append, steady)
         keys.warned = warned
         keys.follower.look()
         return keys

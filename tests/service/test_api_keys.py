@@ -1,0 +1,217 @@
+"""API keys at both doors of a real service, made and revoked by the command beside it."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from harness import SECRET, Service, decoded, minimal, wait_for
+
+from sts import labels
+from sts.state import key_text
+from sts.state.api_keys import LABEL, ApiKey, KeyRecords
+from sts.state.sqlite import SqliteState
+
+API_KEY = "urn:sts:token-type:api_key"
+STS = [sys.executable, "-m", "sts"]
+KEYS = """
+  partner-keys:
+    type: api_key
+    prefix: sk_live_
+    audiences: [orders]
+    namespace: key
+    identity: {subject: key.owner, scopes: key.scopes, tenant: key.tenant}
+"""
+
+
+@pytest.fixture(scope="module")
+def with_keys(idp, tmp_path_factory):
+    text = minimal(idp).replace("audiences:                                # the backends", KEYS + "audiences:  #")
+    text = text.replace("    profile: nginx\n", "    profile: nginx\n    sources: ['*']\n")
+    text = text.replace(
+        "    audience: api-gateway\n", "    audience: api-gateway\n    audiences: ['*']\n    namespace: ''\n"
+    )
+    running = Service(tmp_path_factory.mktemp("keys"), text)
+    yield running
+    assert running.stop() == 0, running.log()
+
+
+@pytest.fixture(scope="module")
+def command(with_keys):
+    def run(*arguments, fails=False):
+        done = subprocess.run(
+            [*STS, "api-keys", *arguments, "-c", str(with_keys.file)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert bool(done.returncode) == fails, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def make(with_keys):
+    """Put a key into the store as the command does, without the time that a process takes to start."""
+    var = with_keys.directory / "var"
+    state = SqliteState(var / "state.db", time.time)
+    records = KeyRecords(state, labels.read(var / "secret").key(LABEL))
+
+    def make_key(**facts):
+        key_id, text = key_text.make("sk_live_")
+        usual = {"owner": "acme", "scopes": ("orders:read",), "created_at": int(time.time())}
+        records.put(ApiKey(key_id, "partner-keys", digest=key_text.digest(text), **usual | facts))
+        return {"key": text, "id": key_id, **facts}
+
+    yield make_key
+    state.close()
+
+
+def exchanged(service, key, **fields):
+    return service.exchange(key, token_type=API_KEY, **fields)
+
+
+def asked(service, key, **headers):
+    return service.forward(None, **{"X_API_Key": key, **headers})
+
+
+def known(service, key):
+    """Wait until every worker has seen the key: two seconds at most (AK-02)."""
+    began = time.monotonic()
+    for _ in range(20):
+        wait_for(lambda: exchanged(service, key).status == 200, 5)
+    assert time.monotonic() - began < 5
+
+
+def test_a_key_becomes_a_token_at_both_doors(with_keys, make):
+    """AK-01, AK-02."""
+    made = make(tenant="acme-inc")
+    known(with_keys, made["key"])
+    claims = with_keys.verified(exchanged(with_keys, made["key"]).token)
+    assert (claims["sub"], claims["scope"], claims["tenant"]) == ("key|acme", "orders:read", "acme-inc")
+    answer = asked(with_keys, made["key"])
+    assert answer.status == 200
+    assert with_keys.verified(answer.token)["sub"] == "key|acme"
+    assert made["key"] not in with_keys.log() + with_keys.audit_file.read_text()
+
+
+def test_a_key_is_read_from_its_header_only(with_keys, make):
+    """AK-01, BE-05: neither as a Bearer token nor from the query."""
+    key = make()["key"]
+    known(with_keys, key)
+    assert with_keys.forward(key).status == 401
+    assert with_keys.forward(None, uri=f"/orders/7?api_key={key}").status == 401
+    assert with_keys.exchange(key).reason == "unknown_issuer"
+
+
+def test_a_key_beside_a_token_is_refused(with_keys, make, idp):
+    """AK-03."""
+    key = make()["key"]
+    known(with_keys, key)
+    assert with_keys.forward(idp.token()).status == 200
+    answer = with_keys.forward(idp.token(), X_API_Key=key)
+    assert (answer.status, answer.headers["x-auth-reason"]) == (401, "invalid_credential")
+    assert with_keys.events()[-1]["reason"] == "malformed"
+
+
+def test_two_keys_in_one_header_are_refused(with_keys, make):
+    key = make()["key"]
+    known(with_keys, key)
+    for doubled in (f"{key},{key}", f"{key}, {key}"):
+        assert asked(with_keys, doubled).status == 401
+
+
+def test_a_mistyped_key_is_malformed_and_a_made_up_one_unknown(with_keys, make):
+    key = make()["key"]
+    known(with_keys, key)
+    assert exchanged(with_keys, key[:-1] + ("a" if key[-1] != "a" else "b")).reason == "malformed"
+    assert exchanged(with_keys, "sk_live_made-up-elsewhere").reason == "unknown_key"
+    assert exchanged(with_keys, "pk_test_0123456789").reason == "unknown_issuer"
+    assert exchanged(with_keys, "sk_live_" + "x" * 400).reason == "too_large"
+
+
+def test_a_revocation_is_felt_within_two_seconds_on_every_worker_and_by_every_cached_token(with_keys, make, command):
+    """AK-02."""
+    made = make()
+    known(with_keys, made["key"])
+    assert exchanged(with_keys, made["key"]).status == 200
+    command("revoke", made["id"])
+    began = time.monotonic()
+    wait_for(lambda: exchanged(with_keys, made["key"]).reason == "revoked", 5)
+    time.sleep(max(0.0, 2.0 - (time.monotonic() - began)))
+    assert {exchanged(with_keys, made["key"]).reason for _ in range(30)} == {"revoked"}
+
+
+def test_a_key_reaches_only_the_audiences_it_lists(with_keys, make, command):
+    """AK-02."""
+    command("create", "--owner", "acme", "--audience", "billing", fails=True)  # its source does not list it
+    key = make(audiences=("orders",))["key"]
+    known(with_keys, key)
+    assert exchanged(with_keys, key, audience="billing").reason == "no_consent"
+
+
+def test_an_expired_key_is_refused_and_its_tokens_end_with_it(with_keys, make):
+    """AK-02, TE-30."""
+    made = make(expires_at=int(time.time()) + 4)
+    known(with_keys, made["key"])
+    claims = decoded(exchanged(with_keys, made["key"]).token)[1]
+    assert claims["exp"] <= made["expires_at"]
+    wait_for(lambda: exchanged(with_keys, made["key"]).reason == "expired", 8)
+
+
+def test_a_rotated_key_has_a_successor_at_once_and_works_on_for_its_grace(with_keys, command):
+    made = command("create", "--owner", "acme", "--scope", "orders:read", "--json")
+    old = json.loads(made)
+    new = json.loads(command("rotate", old["id"], "--grace", "3s", "--json"))
+    known(with_keys, new["key"])
+    assert exchanged(with_keys, old["key"]).status == 200
+    assert decoded(exchanged(with_keys, new["key"]).token)[1]["scope"] == "orders:read"
+    wait_for(lambda: exchanged(with_keys, old["key"]).reason == "expired", 8)
+    assert exchanged(with_keys, new["key"]).status == 200
+
+
+def test_an_imported_key_works_like_one_of_ours(with_keys, command, tmp_path):
+    text = "sk_live_legacy-0123456789abcdef0123456789abcdef"
+    file = tmp_path / "keys.csv"
+    file.write_text(f"key,owner,scopes\n{text},legacy,orders:read orders:write\n")
+    assert "1 would be imported" in command("import", "--dry-run", str(file))
+    assert "1 imported, 0 there already" in command("import", str(file))
+    assert "0 imported, 1 there already" in command("import", str(file))
+    known(with_keys, text)
+    assert decoded(exchanged(with_keys, text).token)[1]["sub"] == "key|legacy"
+
+
+def test_the_list_tells_who_may_do_what_and_never_a_key(make, command):
+    made = make(tier="gold")
+    listed = json.loads(command("list", "--owner", "acme", "--json"))
+    mine = next(one for one in listed if one["id"] == made["id"])
+    assert (mine["tier"], mine["scopes"], mine["state"], mine["last_used"]) == ("gold", ["orders:read"], "live", None)
+    assert made["key"] not in command("list", "--all")
+    assert made["id"] in command("list")
+
+
+def test_explain_walks_a_key_through(with_keys, make):
+    key = make()["key"]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "sts",
+            "explain",
+            "-c",
+            str(with_keys.file),
+            "--audience",
+            "orders",
+            "--type",
+            "api_key",
+        ],
+        input=key,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "key.owner" in done.stdout
+    assert SECRET not in done.stdout
