@@ -175,7 +175,8 @@ class Principal:
     Every field is mandatory, so that no kind of credential can forget one: a kind without such a fact says
     `NOT_APPLICABLE`, a credential that leaves an optional fact out says None. `attributes` is what the source's
     mapping reads (`claims` for a JWT). `reach` are the names of the only audiences that the credential itself may
-    reach, beside what its source may. `proof_key` is the RFC 7638 thumbprint of the issuer's key that proved it.
+    reach, beside what its source may. `proof_key` is the RFC 7638 thumbprint of the issuer's key that proved it, or
+    whatever else its source's `key_current` judges.
     `may_act` and `act` are as in RFC 8693 §4.1 and §4.4, `acr` and `amr` as in OpenID Connect Core §2, raw.
     """
 

@@ -47,6 +47,17 @@ def test_the_demo_shows_an_encrypted_token_that_its_backend_opens(demo):
         assert told in demo.stdout
 
 
+def test_the_demo_shows_a_partners_certificate_that_becomes_an_internal_token(demo):
+    assert "spiffe://partners.example/billing" in demo.stdout
+    for told in (
+        "its credential",
+        "no secret: binding_failed",
+        "a revoked certificate: revoked",
+        "not even a handshake",
+    ):
+        assert told in demo.stdout
+
+
 def test_the_demo_uses_no_colours_on_a_pipe_and_keeps_its_lines_short(demo):
     assert "\x1b" not in demo.stdout
     tables = [line for line in demo.stdout.splitlines() if line.startswith(" ") and not line.startswith("   ")]

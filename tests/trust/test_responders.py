@@ -1,10 +1,16 @@
 """OCSP in the background: real sockets, and no request that waits."""
 
+import shutil
+import subprocess
 import threading
+import time
 
 import pytest
+from harness import free_port
+from pki import Authority
 
-from sts.trust.fetch import Answer, Bounds, Fetcher
+from scripts.nginx import stop
+from sts.trust.fetch import Answer, Fetcher
 from sts.trust.responders import COOL_DOWN, MAX_FETCHES, REFRESH_AFTER, Responders
 from sts.trust.revocation import REVOKED, Good, Unknown
 
@@ -13,7 +19,7 @@ NOW = 1_000_000.0
 
 @pytest.fixture
 def responders(clock):
-    return Responders(Fetcher(bounds=Bounds(connect=0.5, read=0.5, total=1)), clock)
+    return Responders(Fetcher(), clock)
 
 
 def asker(responders, ca, leaf, clock):
@@ -101,3 +107,31 @@ def test_slow_responders_hold_no_request_and_few_threads(partner_ca, clock):
         assert isinstance(asker(responders, partner_ca, leaf, clock)(), Unknown)
     assert len(begun) <= MAX_FETCHES
     gate.set()
+
+
+def test_openssls_own_responder_is_understood(responders, clock, tmp_path, until):
+    """An independent judge: `openssl ocsp` answers for its own index of certificates."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl")
+    clock.now = time.time()
+    ca, port = Authority(now=clock.now), free_port()
+    good, revoked = (ca.issue(responder=f"http://127.0.0.1:{port}/") for _ in range(2))
+    (tmp_path / "ca.pem").write_text(ca.pem)
+    (tmp_path / "ca.key").write_text(ca.key_pem)
+    lines = [
+        f"{state}\t360101000000Z\t{since}\t{holder.certificate.serial_number:X}\tunknown\t/CN=billing\n"
+        for state, since, holder in (("V", "", good), ("R", "250101000000Z", revoked))
+    ]
+    (tmp_path / "index.txt").write_text("".join(lines))
+    command = ["openssl", "ocsp", "-index", "index.txt", "-port", str(port), "-rsigner", "ca.pem", "-rkey", "ca.key"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([*command, "-CA", "ca.pem", "-nmin", "60"], cwd=tmp_path, stdout=log, stderr=log)
+    try:
+        until(lambda: b"waiting for" in (tmp_path / "log").read_bytes())  # a probe would be its first request
+        ask = asker(responders, ca, good, clock)
+        until(lambda: isinstance(ask(), Good))
+        assert clock.now < ask().until <= clock.now + 3600
+        ask = asker(responders, ca, revoked, clock)
+        until(lambda: ask() is REVOKED)
+    finally:
+        stop(process)
