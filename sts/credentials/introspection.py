@@ -14,7 +14,7 @@ from sts.credentials.api_key import ApiKeySource
 from sts.credentials.introspected import Answers, Stores, check_answer, parse
 from sts.credentials.kind import OutboundUrl, ShortText, SomeNames, SourceSettings
 from sts.errors import MALFORMED, REVOKED, TOO_LARGE, UNKNOWN_ISSUER, Refusal, StartError
-from sts.jose import text_or_texts
+from sts.jose import looks_signed, text_or_texts
 from sts.model import NOT_APPLICABLE, TYPE_ACCESS_TOKEN, Credential, Limits, Presented, Principal
 from sts.options import Duration, KeptConfigFile, SecretText, Section
 from sts.telemetry import log, metrics
@@ -25,6 +25,7 @@ KIND: Final = "introspection"
 MAX_TOKEN: Final = 8192
 """Characters of an opaque token."""
 
+_JWE_DOTS: Final = 4
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # b64token (RFC 6750 §2.1)
 
 Prefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~+/-]{1,64}$")]
@@ -179,6 +180,9 @@ class IntrospectionKind:
             raise Refusal(TOO_LARGE, why="the token is too long", limit=MAX_TOKEN)
         if not _TOKEN.fullmatch(token):
             raise Refusal(MALFORMED, why="it has characters that no Bearer token has")
+        head, *parts = token.split(".")
+        if parts and len(parts) != _JWE_DOTS and looks_signed(head + ".."):
+            raise Refusal(MALFORMED, why="it begins like a JWS and is none")  # a damaged one is somebody's all the same
         return Presented(KIND, source.name, credential.token_type, token)
 
 

@@ -3,6 +3,7 @@ import threading
 import time
 
 import pytest
+from harness import b64
 from opaque import AS_ISSUER, source
 from pydantic import ValidationError
 
@@ -197,6 +198,24 @@ def test_junk_never_leaves(kind, refused, server, junk):
     with refused(MALFORMED):
         recognised(kind("op_", ""), junk)
     assert server.asked == []
+
+
+HEAD = b64({"alg": "RS256", "kid": "1"})
+
+
+@pytest.mark.parametrize(
+    "damaged", [f"{HEAD}..e30.c2ln", f"{HEAD}.e30", f"{HEAD}.e30.c2ln.", f"{HEAD}.", f"{HEAD}.a.b.c"]
+)
+def test_a_damaged_jws_never_leaves_either(kind, refused, damaged):
+    """IN-06: somebody else's signature and claims may still be in it."""
+    with refused(MALFORMED):
+        recognised(kind(""), damaged)
+
+
+@pytest.mark.parametrize("opaque", [f"{HEAD}..iv.text.tag", HEAD, "a.b", "a.b.c.d", "x.e30.c2ln"])
+def test_what_only_resembles_one_is_opaque(kind, opaque):
+    """Some servers hand out tokens that are encrypted to themselves."""
+    assert recognised(kind(""), opaque) == "rest"
 
 
 def test_a_token_that_is_too_long_never_leaves(kind, refused):
