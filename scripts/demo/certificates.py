@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import json
+import os
 import ssl
 import subprocess
 import sys
@@ -130,11 +131,13 @@ class TlsService(AbstractContextManager["TlsService"]):
         (directory / "partner-ca.pem").write_bytes(ca.certificate.public_bytes(Encoding.PEM))
         (directory / "partner.crl.pem").write_bytes(ca.crl(revoked))
         (directory / "sts.yaml").write_text(_CONFIGURATION.format(issuer=ISSUER, port=self._port), encoding="utf-8")
+        # Nothing of the caller's own service may get in.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("STS_")}
         log = directory / "serve.log"
         with log.open("wb") as out:
             command = [str(Path(sys.executable).with_name("sts")), "serve"]
             self._process = subprocess.Popen(
-                command, cwd=directory, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+                command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
             )
         try:
             await_port(self._port, self._process, log, 15.0)
