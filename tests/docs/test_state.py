@@ -14,7 +14,6 @@ import trustme
 import yaml
 from harness import MINIMAL
 
-from sts.mint.keystore import prepare
 from sts.settings import load
 from sts.state import open_state
 
@@ -33,13 +32,12 @@ def place(tmp_path):
     """A folder with a configuration that was served before, and what the examples name."""
     config = tmp_path / "sts.yaml"
     config.write_text(MINIMAL.read_text())
-    settings = load(config)
-    prepare(settings.keys, settings.var, settings.secret, time.time, settings.longest_ttl())
     (tmp_path / "leaked.jwt").write_text("head.payload.signature\n")
     command = tmp_path / "bin" / "sts"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m sts "$@"\n')
     command.chmod(0o755)
+    run(tmp_path, "sts keys init")
     return tmp_path
 
 
