@@ -53,7 +53,9 @@ class Here:
         audit = AuditLog(secret.key(LABEL), self._count, time.time, time.monotonic, metrics)
         state = open_state(chosen.state, chosen.redis, chosen.var, time.time)
         state.check()
-        kept = StateAtWork.of(state, chosen.state, audit_secret=secret.key(LABEL), derive=secret.key, clock=time.time)
+        kept = StateAtWork.of(
+            state, chosen.state, audit_secrets=secret.keys(LABEL), derive=secret.keys, clock=time.time
+        )
         kept.start()
         self.serve = application(App(chosen, secret, keyring, audit, kept))
         self.config = config.Config()

@@ -124,8 +124,8 @@ def _state(settings: Settings, secret: DeploymentSecret) -> StateAtWork:
     state = StateAtWork.of(
         open_state(settings.state, settings.redis, settings.var, time.time),
         settings.state,
-        audit_secret=secret.key(LABEL),
-        derive=secret.key,
+        audit_secrets=secret.keys(LABEL),
+        derive=secret.keys,
         clock=time.time,
         on_fault=lambda fault: log.error("state", fault=fault),
         unmarked=_waved_through,

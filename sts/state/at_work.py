@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sts.state import api_keys, once
@@ -31,8 +31,8 @@ class StateAtWork:
         store: State,
         settings: StateSettings,
         *,
-        audit_secret: bytes,
-        derive: Callable[[str], bytes],
+        audit_secrets: Sequence[bytes],
+        derive: Callable[[str], Sequence[bytes]],
         clock: Callable[[], float],
         on_fault: Callable[[str], None] = lambda _: None,
         unmarked: Callable[[str], None] = lambda _: None,
@@ -40,15 +40,15 @@ class StateAtWork:
     ) -> StateAtWork:
         """Put a store to work; `start` begins to follow it.
 
-        `audit_secret` is the deployment's key for the audit's label, `derive` gives those for others; `on_fault` hears
-        when the store begins to be out of reach, or holds a record that is not authentic, `unmarked` each time that a
-        credential passes without a mark.
+        `audit_secrets` are the deployment's keys for the audit's label, the present one and the previous secret's;
+        `derive` gives those for other labels; `on_fault` hears when the store begins to be out of reach, or holds a
+        record that is not authentic, `unmarked` each time that a credential passes without a mark.
         """
-        keys = ApiKeys(KeyRecords(store, derive(api_keys.LABEL)), clock, settings, on_fault, monotonic)
+        keys = ApiKeys(KeyRecords(store, derive(api_keys.LABEL)[0]), clock, settings, on_fault, monotonic)
         return cls(
             store,
             OnceOnly(store, derive(once.LABEL), settings.on_outage.replay, unmarked),
-            Revocations(store, audit_secret, settings, on_fault, monotonic),
+            Revocations(store, audit_secrets, settings, on_fault, monotonic),
             keys,
             LastUsed(store, keys.used),
         )

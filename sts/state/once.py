@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from sts.errors import REPLAYED, STATE_UNAVAILABLE, Refusal
@@ -15,16 +15,22 @@ LABEL: Final = "once-only marks"
 
 
 class OnceOnly:
-    """Marks proofs in the store. `secret` is the deployment's key for `LABEL`; `on_outage` as `state.on_outage.replay`.
+    """Marks proofs in the store. `on_outage` is `state.on_outage.replay`, and may be replaced by a reload.
 
-    `waved_through` hears why, each time that a proof passes unmarked.
+    `secrets` are the deployment's keys for `LABEL`: as long as there is a previous secret each proof is marked under
+    both, so that replacing it lets nothing pass a second time. `waved_through` hears why, each time that a proof
+    passes unmarked.
     """
 
     def __init__(
-        self, state: State, secret: bytes, on_outage: Outage, waved_through: Callable[[str], None] = lambda _: None
+        self,
+        state: State,
+        secrets: Sequence[bytes],
+        on_outage: Outage,
+        waved_through: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._state = state
-        self._secret = secret
+        self._secrets = tuple(secrets)
         self.on_outage = on_outage
         self._waved_through = waved_through
 
@@ -35,9 +41,9 @@ class OnceOnly:
         Raises Refusal: REPLAYED, or STATE_UNAVAILABLE where it cannot be told and `on_outage` says deny.
         """
         text = "".join(f"{len(part)}:{part}" for part in (kind, *parts))
-        key = hmac.digest(self._secret, text.encode("utf-8", "surrogatepass"), "sha256")
         try:
-            self._state.mark(key, until)
+            for secret in self._secrets:
+                self._state.mark(hmac.digest(secret, text.encode("utf-8", "surrogatepass"), "sha256"), until)
         except AlreadyMarkedError:
             raise Refusal(REPLAYED, why="it was used before", what=kind) from None
         except StateUnavailableError as error:

@@ -132,20 +132,20 @@ def listed(state: State) -> list[Revocation]:
 class Revocations:
     """A worker's list. A look at it takes no lock and asks nobody; a thread follows the store (`start`).
 
-    `secret` is the deployment's key for the audit's label; `settings` may be replaced by a reload; `on_fault` hears
-    when the store begins to be out of reach.
+    `secrets` are the deployment's keys for the audit's label, the previous secret's too, as long as there is one;
+    `settings` may be replaced by a reload; `on_fault` hears when the store begins to be out of reach.
     """
 
     def __init__(
         self,
         state: State,
-        secret: bytes,
+        secrets: Sequence[bytes],
         settings: StateSettings,
         on_fault: Callable[[str], None] = lambda _: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
-        self._secret = secret
+        self._secrets = tuple(secrets)
         self._ends: Mapping[str, tuple[float, float]] = {}
         self._follower = Follower(state, NAMESPACE, self._take, on_fault, monotonic=monotonic)
         self.start, self.stop, self.refresh = self._follower.start, self._follower.stop, self._follower.refresh
@@ -194,39 +194,39 @@ class Revocations:
         credentials = [one for one in (ask.credential, ask.actor) if one is not None]
         for credential, principal, identity in zip(credentials, proven, mapped, strict=True):
             names = [
-                self._name("credential", credential.value),
-                self._name("credential", essence(credential.value)),
-                self._name("source", principal.source),
-                self._name("subject", identity.subject),
+                *self._names("credential", credential.value),
+                *self._names("credential", essence(credential.value)),
+                *self._names("source", principal.source),
+                *self._names("subject", identity.subject),
             ]
             if principal.kind == _OWN:  # one of our own tokens, whose subject is the minted one already
-                names.append(self._name("client", str(principal.attributes.get("client_id"))))
+                names += self._names("client", str(principal.attributes.get("client_id")))
             elif principal.subject is not None:
-                names.append(self._name("source_subject", principal.subject, principal.source))
+                names += self._names("source_subject", principal.subject, principal.source)
             sid = principal.attributes.get("sid")
             if isinstance(sid, str):
-                names += [self._name("sid", sid), self._name("source_sid", sid, principal.source)]
+                names += [*self._names("sid", sid), *self._names("source_sid", sid, principal.source)]
             if isinstance(principal.jti, str):
-                names.append(self._name("jti", principal.jti))
+                names += self._names("jti", principal.jti)
             groups.append((_since(principal, now), tuple(names)))
-        return Revocable((*groups, (now, (self._name("client", client.id),))))
+        return Revocable((*groups, (now, self._names("client", client.id))))
 
     def minted(self, revocable: Revocable, issued: Issued) -> Revocable:
         """The same, and the token that was minted."""
         (since, names), *others = revocable.groups
-        return Revocable(((since, (*names, self._name("jti", issued.jti))), *others))
+        return Revocable(((since, (*names, *self._names("jti", issued.jti))), *others))
 
     def own(self, token: str, claims: Mapping[str, Any]) -> Revocable:
         """Everything by which a token of ours, proven and with these claims, can be revoked."""
         names = [
-            self._name("credential", token),
-            self._name("credential", essence(token)),
-            self._name("jti", claims["jti"]),
-            self._name("subject", claims["sub"]),
-            self._name("client", claims["client_id"]),
+            *self._names("credential", token),
+            *self._names("credential", essence(token)),
+            *self._names("jti", claims["jti"]),
+            *self._names("subject", claims["sub"]),
+            *self._names("client", claims["client_id"]),
         ]
         if isinstance(claims.get("src"), str):
-            names.append(self._name("source", claims["src"]))
+            names += self._names("source", claims["src"])
         return Revocable(((float(claims["iat"]), tuple(names)),))
 
     def current(self, revocable: Revocable, now: float) -> bool:
@@ -250,8 +250,11 @@ class Revocations:
                     return name.partition(":")[0]
         return None
 
-    def _name(self, kind: Kind, value: str, source: str = "") -> str:
-        return name_of(self._secret, kind, value, source)
+    def _names(self, kind: Kind, value: str, source: str = "") -> tuple[str, ...]:
+        """The name of one thing, and what it was called under the previous secret."""
+        if kind in _PLAIN:
+            return (name_of(b"", kind, value),)
+        return tuple([name_of(secret, kind, value, source) for secret in self._secrets])
 
     def _take(self, known: Mapping[str, Record]) -> None:
         """Take the store's records over. Raises StateUnavailableError for one that cannot be read."""

@@ -6,16 +6,15 @@ import time
 import pytest
 
 from sts.audit import LABEL
-from sts.mint.keystore import open_secret, prepare
+from sts.mint.keystore import open_secret
 from sts.settings import load
 from sts.state.revocations import KINDS, name_of
 
 
 @pytest.fixture
-def config(offline):
+def config(sts, offline):
     """A configuration whose secret and ring were made."""
-    settings = load(offline)
-    prepare(settings.keys, settings.var, settings.secret, time.time, settings.longest_ttl())
+    assert sts("keys", "init", "-c", offline).exit_code == 0
     return offline
 
 

@@ -353,7 +353,7 @@ def test_a_lost_reply_is_neither_a_replay_nor_a_conflict(store, state):
 
 
 def test_what_is_used_once_is_refused_the_second_time_with_nothing_of_it_in_the_store(store, state, refused):
-    once = OnceOnly(state, b"k" * 32, "deny")
+    once = OnceOnly(state, [b"k" * 32], "deny")
     once.mark("dpop", "thumbprint", "a-jti", until=soon())
     once.mark("dpop", "thumbprinta", "-jti", until=soon())
     once.mark("assertion", "thumbprint", "a-jti", until=soon())
@@ -365,12 +365,23 @@ def test_what_is_used_once_is_refused_the_second_time_with_nothing_of_it_in_the_
         assert store.server.client().keys("*jti*") == []
 
 
+def test_what_was_used_under_the_previous_secret_is_refused_under_the_new_one_and_the_other_way_round(state, refused):
+    old, both = OnceOnly(state, [b"k" * 32], "deny"), OnceOnly(state, [b"n" * 32, b"k" * 32], "deny")
+    old.mark("dpop", "first", until=soon())
+    with refused(REPLAYED):
+        both.mark("dpop", "first", until=soon())
+    both.mark("dpop", "second", until=soon())
+    for other in (old, OnceOnly(state, [b"n" * 32], "deny")):
+        with refused(REPLAYED):
+            other.mark("dpop", "second", until=soon())
+
+
 @pytest.mark.parametrize("trouble", ["down", "slow"])
 def test_on_an_outage_a_proof_is_refused_or_waved_through_as_configured(store, state, refused, trouble):
     told = []
     getattr(store, trouble)()
     with refused(STATE_UNAVAILABLE) as caught:
-        OnceOnly(state, b"k" * 32, "deny").mark("dpop", "a-jti", until=soon())
+        OnceOnly(state, [b"k" * 32], "deny").mark("dpop", "a-jti", until=soon())
     assert "a-jti" not in str(caught.value.facts)
-    OnceOnly(state, b"k" * 32, "allow", told.append).mark("dpop", "a-jti", until=soon())
+    OnceOnly(state, [b"k" * 32], "allow", told.append).mark("dpop", "a-jti", until=soon())
     assert told

@@ -45,7 +45,7 @@ def state_at_work(settings, secret):
     """What a worker holds of the state, followed by nobody but the test."""
     store = open_state(settings.state, settings.redis, settings.var, time.time)
     store.check()
-    work = StateAtWork.of(store, settings.state, audit_secret=secret.key(LABEL), derive=secret.key, clock=time.time)
+    work = StateAtWork.of(store, settings.state, audit_secrets=secret.keys(LABEL), derive=secret.keys, clock=time.time)
     work.revocations.refresh()
     return work
 

@@ -58,7 +58,7 @@ def steady():
 
 @pytest.fixture
 def revocations(state, steady):
-    made = Revocations(state, KEY, StateSettings(), monotonic=steady)
+    made = Revocations(state, [KEY], StateSettings(), monotonic=steady)
     made.refresh()
     return made
 
@@ -168,6 +168,18 @@ def test_an_actor_is_a_subject_like_any_other(state, revocations, gathered, refu
         revocations.check(gathered(actor="helper"), NOW)
 
 
+def test_what_was_revoked_under_the_previous_secret_stays_so(state, steady):
+    replaced = Revocations(state, [b"n" * 32, KEY], StateSettings(), monotonic=steady)
+    for kind, value, source in NAMED:
+        revoke(state, name_of(KEY, kind, value, source), NOW)
+        replaced.refresh()
+        ask = Ask("token", Credential(TYPE_ACCESS_TOKEN, TOKEN))
+        assert not replaced.current(
+            replaced.gather(CLIENT, ask, [principal()], [Identity("alice", (), {})], NOW), NOW
+        ), kind
+        state.delete(NAMESPACE, name_of(KEY, kind, value, source))
+
+
 def test_a_minted_token_can_be_named_too(state, revocations, gathered):
     issued = Issued("alice", "token", "Bearer", int(NOW + 300), "minted-jti", "kid", None, {})
     made = revocations.minted(gathered(), issued)
@@ -229,7 +241,7 @@ def test_a_signature_that_its_holder_has_altered_is_the_same_credential():
 
 
 def test_a_list_that_was_never_seen_is_an_outage(state, gathered, steady, refused):
-    fresh = Revocations(state, KEY, StateSettings(), monotonic=steady)
+    fresh = Revocations(state, [KEY], StateSettings(), monotonic=steady)
     assert (fresh.usable, fresh.age, fresh.status()["age_s"]) == (False, math.inf, None)
     with refused(STATE_UNAVAILABLE):
         fresh.current(gathered(), NOW)
@@ -262,7 +274,7 @@ def test_where_the_configuration_says_so_an_old_list_goes_on_and_still_refuses(
 @pytest.mark.parametrize("value", [b"9 {}", b"1 {}", b"1 []", b"", b'1 {"before":"x","at":1,"reason":""}'])
 def test_a_record_that_cannot_be_read_is_an_outage_and_not_nothing(state, steady, value):
     state.put(NAMESPACE, "subject:x", value, expected=0)
-    broken = Revocations(state, KEY, StateSettings(), monotonic=steady)
+    broken = Revocations(state, [KEY], StateSettings(), monotonic=steady)
     with pytest.raises(StateUnavailableError):
         broken.refresh()
     assert not broken.usable
