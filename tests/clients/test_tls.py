@@ -9,6 +9,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from pydantic import ValidationError
 
+from sts.clients.directory import Clients, World
+from sts.clients.failures import Failures
+from sts.clients.secret import SecretClient, digest
 from sts.clients.tls import TlsClient, TlsProof
 from sts.errors import Refusal
 from sts.model import Client, Peer
@@ -206,3 +209,14 @@ def test_exactly_one_way_to_know_the_client_must_be_written(ca, written):
         written = written | {"ca_file": kept(ca.pem)}
     with pytest.raises(ValidationError):
         client(**written)
+
+
+def test_a_good_certificate_is_no_proof_of_a_client_that_proves_itself_otherwise(ca, by_uri):
+    """A stranger costs what the first client with a certificate costs, and what comes of that is not listened to."""
+    secret = SecretClient.model_validate({"auth": "secret", "secrets": [digest("x")], "audiences": ["orders"]})
+    clients = Clients({"gateway": by_uri, "edge": secret}, Failures(lambda: 0.0), World(clock=lambda: NOW))
+    assert clients.prove(caller(ca.issue(uris=[ID]))).id == "gateway"
+    for client_id in ("edge", "nobody"):
+        with pytest.raises(Refusal) as caught:
+            clients.prove(caller(ca.issue(uris=[ID]), client_id=client_id))
+        assert caught.value.reason.name == "client_refused"
