@@ -109,12 +109,12 @@ class Exchange:
             self.policy.admit(found, self.sources.limits(one), target, now, ask.certificate) for one, found in proven
         ]
         rows = Rows(self.tables, self.clock)
-        for one in actor:
-            admitted = rows.given(partial(self.policy.delegate, admitted, one, rows))
-        identity = rows.given(lambda: self.policy.identify(admitted, rows))
+        identities = [rows.given(partial(self.policy.identify, one, rows)) for one in (admitted, *actor)]
+        identity = identities[0]
         trail.identified(identity.subject)
-        subjects = [identity, *[rows.given(partial(self.policy.identify, one, rows)) for one in actor]]
-        revocable = self.revocations.gather(client, ask, [found for _, found in proven], subjects, now)
+        if actor:
+            admitted = self.policy.delegate(admitted, actor[0], identities[1])
+        revocable = self.revocations.gather(client, ask, [found for _, found in proven], identities, now)
         self.revocations.check(revocable, self.clock())
         grant = rows.given(lambda: self.policy.decide(client, identity, admitted, target, ask, self.clock(), rows))
         grant = self.policy.narrow(grant, client, identity, admitted, target, ask, self.clock())

@@ -92,9 +92,8 @@ class Policy:
             return identity_again(admitted, self.consents.by_aud)
         return identify(admitted, self.sources[admitted.principal.source], rows)
 
-    def delegate(self, subject: Admitted, actor: Admitted, rows: Rows) -> Admitted:
-        """Let a proven actor act for the subject: its source's rules count as the subject's do. Raises Refusal."""
-        identity = self.identify(actor, rows)
+    def delegate(self, subject: Admitted, actor: Admitted, identity: Identity) -> Admitted:
+        """Let a proven actor, whose mapped identity is known, act for the subject: see `act.delegate`."""
         if identity.subject in self.client_ids:
             raise Refusal(SUBJECT_COLLISION, why="the actor is named as a configured client")
         return delegate(subject, actor, identity, self.issuer)
