@@ -13,6 +13,7 @@ from scripts.demo import steps
 from scripts.demo.backend import Backend, Verifier
 from scripts.demo.certificates import mutual_tls
 from scripts.demo.encryption import CONFIGURATION_WITH_LEDGER, Ledger, encrypted
+from scripts.demo.opaque import opaque
 from scripts.demo.provider import Provider
 from scripts.demo.rotation import rotation
 from scripts.demo.service import ISSUER, SECRET, Service
@@ -50,6 +51,7 @@ def main() -> int:
             steps.forward_auth(stage, provider, service, verifier, nginx)
             encrypted(stage, provider, service, ledger)
             mutual_tls(stage, directory)
+            opaque(stage, directory)
             rotation(stage, provider, service, verifier)
         except Exception as fault:  # noqa: BLE001 - whatever broke, the reader learns what and where to look
             stage.fault(f"the demo broke off: {type(fault).__name__}: {fault}")

@@ -58,6 +58,19 @@ def test_the_demo_shows_a_partners_certificate_that_becomes_an_internal_token(de
         assert told in demo.stdout
 
 
+def test_the_demo_shows_an_opaque_token_and_a_backend_that_asks(demo):
+    """IN-09."""
+    for told in (
+        "an opaque token is exchanged",
+        "the server was asked once",
+        "the backend is told what its token says",
+        "not active, and no more",
+        "a bad opaque token: audience_mismatch",
+        "refused here within `cache_ttl`",
+    ):
+        assert told in demo.stdout
+
+
 def test_the_demo_uses_no_colours_on_a_pipe_and_keeps_its_lines_short(demo):
     assert "\x1b" not in demo.stdout
     tables = [line for line in demo.stdout.splitlines() if line.startswith(" ") and not line.startswith("   ")]
