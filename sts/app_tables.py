@@ -6,16 +6,40 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from sts.errors import Refusal
+from sts.model import Row
 from sts.policy.table_files import FileTable
 from sts.policy.table_settings import KEY, TableSettings
 from sts.redis_link import RedisLink, RedisSettings
-from sts.telemetry import log
+from sts.telemetry import log, metrics
 from sts.trust.fetch import Fetcher, read_ca
 from sts.trust.http_table import BOUNDS, Endpoint, HttpTable
 from sts.trust.redis_table import RedisTable
 from sts.trust.upstream import Upstream
 
 AnyTable = FileTable | HttpTable | RedisTable
+
+
+class Counted:
+    """A `Table` whose answers are counted."""
+
+    def __init__(self, name: str, table: AnyTable) -> None:
+        self._name, self.table = name, table
+
+    @property
+    def trouble(self) -> str:
+        """As Table says."""
+        return self.table.trouble
+
+    def row(self, key: str, now: float) -> Row | None:
+        """As Table says."""
+        try:
+            found = self.table.row(key, now)
+        except Refusal:
+            metrics.row_looked_up(self._name, "failed")
+            raise
+        metrics.row_looked_up(self._name, "missing" if found is None else "found")
+        return found
 
 
 class Tables:
@@ -32,7 +56,7 @@ class Tables:
         self._all_waiters = threading.BoundedSemaphore(2 * waiters)
         self._known: dict[str, tuple[TableSettings, AnyTable]] = {}
 
-    def put(self, settings: Mapping[str, TableSettings]) -> dict[str, AnyTable]:
+    def put(self, settings: Mapping[str, TableSettings]) -> dict[str, Counted]:
         """The tables by name. Raises StartError if a file cannot be used."""
         known = self._known
         self._known = {
@@ -43,7 +67,7 @@ class Tables:
         for _, table in known.values():
             if isinstance(table, HttpTable) and table not in going_on:
                 table.close()
-        return {name: table for name, (_, table) in self._known.items()}
+        return {name: Counted(name, table) for name, (_, table) in self._known.items()}
 
     def _table(self, name: str, settings: TableSettings) -> AnyTable:
         file = settings.at_file()

@@ -99,6 +99,7 @@ class Metrics:
         self._introspections = Counter(
             "sts_introspections", "Questions about opaque tokens.", ["source", "outcome"], registry=own
         )
+        self._rows = Counter("sts_table_rows", "Rows that were looked up.", ["table", "outcome"], registry=own)
         self._answered = Counter("sts_introspection_answers", "Answers at /introspect.", ["outcome"], registry=own)
         self._reloads = Counter("sts_reloads", "Reloads of the configuration.", ["outcome"], registry=own)
         self._audit_failures = Counter("sts_audit_failures", "Audit events that were not written.", registry=own)
@@ -151,6 +152,10 @@ class Metrics:
     def introspected(self, source: str, outcome: str) -> None:
         """Count what came of asking about a source's opaque token; `outcome` is one of a few fixed words."""
         self._introspections.labels(source, outcome).inc()
+
+    def row_looked_up(self, table: str, outcome: str) -> None:
+        """Count a row that was looked up: "found", "missing" or "failed"."""
+        self._rows.labels(table, outcome).inc()
 
     def introspection_answered(self, outcome: str) -> None:
         """Count an answer at `/introspect`: "active", "inactive" or "refused"."""

@@ -25,7 +25,7 @@ from sts.trust.upstream import PATIENCE, Upstream
 
 BOUNDS: Final = Bounds(connect=1.0, read=2.0, total=3.0, body=16_384)
 MAX_KEPT: Final = 4096
-"""Rows that are kept, the missing ones too; the one that was not used for longest goes first."""
+"""Rows that are kept, and as many keys without one; the one that was not used for longest goes first."""
 MISSING_FOR: Final = 5.0
 """Seconds at most for which "no such row" is believed: somebody may just have been added."""
 _KEY: Final = "{key}"
@@ -60,6 +60,7 @@ class HttpTable:
     ) -> None:
         self._endpoint, self._fetcher, self._upstream, self._clock = endpoint, fetcher, upstream, clock
         self._kept: OrderedDict[str, tuple[Row | None, float]] = OrderedDict()
+        self._missing: OrderedDict[str, tuple[Row | None, float]] = OrderedDict()  # which push out no rows
         self._flights: dict[str, Future[Row | None]] = {}
         self._lock = threading.Lock()
         self._waiters = threading.BoundedSemaphore(max_waiters)
@@ -74,11 +75,12 @@ class HttpTable:
         if key in {"", ".", ".."}:  # percent-encoding leaves dots, and a path with them is another path
             return None
         with self._lock:
-            kept = self._kept.get(key)
-            # An end that is further away than any row's is none: the clock was set back.
-            if kept is not None and now < kept[1] <= now + max(self._endpoint.ttl, MISSING_FOR):
-                self._kept.move_to_end(key)
-                return kept[0]
+            for store in (self._kept, self._missing):
+                kept = store.get(key)
+                # An end that is further away than any row's is none: the clock was set back.
+                if kept is not None and now < kept[1] <= now + max(self._endpoint.ttl, MISSING_FOR):
+                    store.move_to_end(key)
+                    return kept[0]
             flight = self._flights.get(key)
             own: Future[Row | None] | None = None
             if flight is None:
@@ -105,10 +107,12 @@ class HttpTable:
             raise
         with self._lock:
             del self._flights[key]
-            self._kept[key] = (row, until)
-            self._kept.move_to_end(key)
-            while len(self._kept) > MAX_KEPT:
-                self._kept.popitem(last=False)
+            self._kept.pop(key, None)
+            store = self._missing if row is None else self._kept
+            store[key] = (row, until)
+            store.move_to_end(key)
+            while len(store) > MAX_KEPT:
+                store.popitem(last=False)
         own.set_result(row)
         return row
 
@@ -135,9 +139,9 @@ class HttpTable:
         if endpoint.method == "POST":
             headers["Content-Type"] = "application/json"
             body = json.dumps({"key": key}).encode()
+        now = self._clock()  # before the question: what changes there meanwhile is not missed for longer
         answer = self._fetcher.ask(endpoint.method, url, headers, body)
         life = endpoint.ttl if answer.max_age is None else min(endpoint.ttl, answer.max_age)
-        now = self._clock()
         if answer.status == _NOT_FOUND:
             return None, now + min(life, MISSING_FOR)
         if answer.status != _OK:

@@ -127,7 +127,7 @@ def decide(settings, row):
         grant = rows.given(lambda: policy.decide(client, identity, admitted, target, ask, now, rows))
     finally:
         for table in tables.values():
-            getattr(table, "close", lambda: None)()
+            getattr(table.table, "close", lambda: None)()
     scope = {"scope": " ".join(grant.scopes)} if grant.scopes is not None else {}
     return {"sub": grant.subject, **scope, **grant.claims, **grant.headers}
 

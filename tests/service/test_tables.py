@@ -122,3 +122,29 @@ def test_a_third_party_that_fails_is_503_and_never_a_missing_row(service, provid
     assert service.exchange(token, "billing").status == 200
     people.rows.clear()
     wait_for(lambda: service.exchange(token, "billing").reason == "no_mapping", 5)
+
+
+def test_accounts_of_partners_lie_in_redis(provider, configured, redis_server, tmp_path):
+    redis_server.client().hset("partners:alice", mapping={"account": "A-1"})
+    changes = {
+        "workers": 1,
+        "secret": {"env": "STS_SECRET"},
+        "redis": redis_server.settings,
+        "tables/partners": {"redis": "partners:{key}", "cache_ttl": "1s"},
+        "sources/corporate-idp/identity/subject": "lookup('partners', claims.sub).account",
+    }
+    service = Service(tmp_path, configured(minimal(provider), changes), environment={"STS_SECRET": "0a" * 32})
+    token = provider.token(sub="alice")
+    assert decoded(service.exchange(token).token)[1]["sub"] == "A-1"
+    redis_server.client().hset("partners:alice", mapping={"account": "A-2"})
+    wait_for(lambda: decoded(service.exchange(token).token)[1]["sub"] == "A-2", 5)
+    assert service.exchange(provider.token(sub="mallory")).reason == "no_mapping"
+    redis_server.stop()
+    assert service.exchange(provider.token(sub="bob")).reason == "source_unreachable"
+    assert "table partners" in service.get("/readyz").json["degraded"]
+    rows = [line for line in service.get("/metrics").body.decode().splitlines() if "sts_table_rows_total{" in line]
+    assert {'outcome="found"', 'outcome="missing"', 'outcome="failed"'} <= {
+        part for line in rows for part in line.partition("{")[2].partition("}")[0].split(",")
+    }
+    redis_server.start()
+    assert service.stop() == 0, service.log()

@@ -15,7 +15,7 @@ class Peer:
     """A real server on loopback whose behaviour is a function of the open socket; it counts who called."""
 
     def __init__(self, tls=None):
-        self.requests = []
+        self.requests, self.bodies = [], []
         self.behave = lambda _: None
         self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -52,6 +52,7 @@ class Peer:
         )
         while len(body) < length:  # else closing would reset the connection before the answer is read
             body += connection.recv(65536) or bytes(length)
+        self.bodies.append(body)
         self.requests.append(head.decode() + "\r\n\r\n")
         self.behave(connection)
 

@@ -20,10 +20,10 @@ def make(peer, clock):
     """Makes tables at a real server; their connections are closed in the end."""
     made = []
 
-    def make(path="/people/{key}", ca=None, max_waiters=4, url=None, **endpoint):
+    def make(path="/people/{key}", ca=None, max_waiters=4, url=None, total=20.0, **endpoint):
         fields = {"method": "GET", "client_id": None, "client_secret": None, "ttl": 60.0, **endpoint}
-        upstream = Upstream(clock, max_waiters=max_waiters, patience=3.0)
-        fetcher = Fetcher(ca, Bounds(total=1.0))
+        upstream = Upstream(clock, max_waiters=max_waiters, patience=30.0)
+        fetcher = Fetcher(ca, Bounds(connect=20.0, read=20.0, total=total))
         at = Endpoint(url=(url or peer.url) + path, **fields)
         made.append(HttpTable(at, fetcher, upstream, clock, max_waiters=max_waiters))
         return made[-1]
@@ -167,20 +167,10 @@ def test_this_service_says_who_it_is(make, peer):
 
 
 def test_post_sends_the_key_as_json(make, peer):
-    received = []
-
-    def answer(connection):
-        head = peer.requests[-1]
-        body = head.partition("\r\n\r\n")[2].encode("latin-1")
-        while len(body) < int(head.lower().partition("content-length: ")[2].split("\r\n")[0]):
-            body += connection.recv(65536)
-        received.append(body)
-        connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{"a": 1}')
-
-    peer.behave = answer
+    peer.answers({"a": 1})
     make("/people", method="POST").row('alice "é" {key}', 1_000_000.0)
     assert peer.requests[0].startswith("POST /people ")
-    assert json.loads(received[0]) == {"key": 'alice "é" {key}'}
+    assert json.loads(peer.bodies[0]) == {"key": 'alice "é" {key}'}
 
 
 def test_https_is_checked_against_the_ca_of_the_table(peers, authority, make):
@@ -244,7 +234,7 @@ def test_who_waits_for_a_row_shares_its_failure(make, peer, until):
 
 def test_a_slow_server_is_given_up(make, peer):
     peer.behave = lambda connection: connection.recv(1)
-    assert unreachable(make())
+    assert unreachable(make(total=0.5))
 
 
 def test_only_so_many_rows_are_kept(clock):
@@ -269,6 +259,38 @@ def test_only_so_many_rows_are_kept(clock):
     assert server.asked == MAX_KEPT + 1
     table.row("0", clock())
     assert server.asked == MAX_KEPT + 2
+
+
+def test_keys_without_a_row_push_out_no_row(clock):
+    class Straight:
+        trouble = ""
+
+        def call(self, ask):
+            return ask()
+
+    class Peer:
+        asked = 0
+
+        def ask(self, _method, url, *_):
+            self.asked += 1
+            return type("Answer", (), {"status": 200 if url.endswith("alice") else 404, "max_age": None, "body": b"{}"})
+
+    server = Peer()
+    table = HttpTable(Endpoint("https://x/{key}", "GET", None, None, 60.0), server, Straight(), clock, max_waiters=1)
+    table.row("alice", clock())
+    for number in range(MAX_KEPT + 10):
+        assert table.row(str(number), clock()) is None
+    asked = server.asked
+    assert table.row("alice", clock()) is not None
+    assert server.asked == asked
+
+
+def test_a_row_that_comes_and_goes_is_followed(make, peer, clock):
+    table = make(ttl=10.0)
+    for status in (200, 404, 200, 404):
+        peer.answers({"a": status}, status)
+        assert (table.row("alice", clock()) is None) is (status == 404)
+        clock.now += 11
 
 
 def test_a_clock_that_was_set_back_keeps_no_row_alive(make, peer, clock):
