@@ -138,7 +138,9 @@ SHOWN: Final[Mapping[str, Show]] = {
     "ask": lambda _p, _a, ask: _facts(ask, "audiences", "resources", "scopes", "route", "request"),
     "target": lambda _p, _a, target: {one.name: f"aud {one.aud}" for one in target.audiences},
     "present": lambda _p, _a, presented: _facts(presented, "kind", "source", "token_type"),
-    "consent": lambda _p, arguments, _: {"client, source and audience": f"agree ({arguments[1]})"},
+    "consent": lambda _p, arguments, _: {
+        "client, source and audience": f"agree ({', '.join(one.source for one in arguments[1])})"
+    },
     "prove": lambda _p, _a, proven: {
         **_facts(proven, "issuer", "subject", "audience", "proof_key"),
         **{name: _time(value) for name, value in _facts(proven, "issued_at", "auth_time", "expires_at").items()},

@@ -50,7 +50,10 @@ class Roots:
 
     def __init__(self, file: KeptFile) -> None:
         try:
-            anchors = x509.load_pem_x509_certificates(file.read())
+            content = file.read()
+            if not content.isascii():  # the handshake's reader takes nothing else (RFC 7468 §2)
+                raise ValueError("it holds more than ASCII text")  # noqa: TRY301 - told as the others
+            anchors = x509.load_pem_x509_certificates(content)
             if len(anchors) > MAX_ANCHORS:
                 raise ValueError(f"it holds more than {MAX_ANCHORS} certificates")  # noqa: TRY301 - told as the others
             for anchor in anchors:

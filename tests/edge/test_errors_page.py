@@ -8,7 +8,7 @@ from sts.cli import arrival, server, worker
 from sts.clients import failures
 from sts.edge import form, token
 from sts.errors import REASONS, Reason
-from sts.trust import issuers, opa, remote_jwks, upstream
+from sts.trust import chain, crl, issuers, names, opa, remote_jwks, responders, upstream
 from sts.trust.fetch import Bounds
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
@@ -68,6 +68,8 @@ FIGURES = {
     ),
     "lanes of client ids per peer": f"{failures.LANES}",
     "requests that wait for one issuer's keys": "an eighth of `threads`",
+    "requests that wait for one table with `url`": "an eighth of `threads`, twice as many for all",
+    "wait for a row of a table with `url`": f"{upstream.PATIENCE:g} s, each of at most four rows",
     "requests that wait for any issuer's keys": {3: "three eighths of `threads`"}[issuers.MANY],
     "requests that wait for the same request of somebody else": "an eighth of `threads`",
     "wait for an issuer's keys": f"{remote_jwks.PATIENCE:g} s",
@@ -79,6 +81,13 @@ FIGURES = {
     "pause after three failures of OPA in a row": {
         3: f"{upstream.FIRST_PAUSE:g} s, doubled each time, up to {upstream.LONGEST_PAUSE:g} s"
     }[upstream.FAILURES],
+    "certificates of one credential or header": (
+        f"{chain.MAX_CERTIFICATES}, of {chain.MAX_CERTIFICATE_BYTES // 1024} KB each"
+    ),
+    "alternative names of a certificate": f"{names.MAX_NAMES}",
+    "a file of CRLs": f"{crl.MAX_FILE_BYTES // 1_000_000} MB, {crl.MAX_LISTS} lists",
+    "questions to OCSP responders at once": f"{responders.MAX_FETCHES} for each source",
+    "pause after a failed question to an OCSP responder": f"{responders.COOL_DOWN:g} s for each certificate",
     "fetch of an issuer's document": (
         f"{Bounds().connect:g} s to connect, {Bounds().read:g} s for the next bytes, {Bounds().total:g} s in all"
     ),
