@@ -37,3 +37,6 @@ class Store(Protocol):
 
     def sightings(self) -> Iterable[Sighting]:
         """What all replicas said last; what is not authentic is left out. Raises StoreUnavailable."""
+
+    def close(self) -> None:
+        """Let go of connections, such as before a fork; the next use opens new ones."""

@@ -100,6 +100,9 @@ class FileStore:
             raise self._unavailable(self._said, error) from None
         return found
 
+    def close(self) -> None:
+        """Nothing is held open (see `Store`)."""
+
     def _check_version(self, expected: int | None) -> None:
         try:
             found = self.load().version

@@ -81,6 +81,10 @@ class Witness:
         """What all replicas said last (see `Store`)."""
         return self._store.sightings()
 
+    def close(self) -> None:
+        """Let go of connections (see `Store`)."""
+        self._store.close()
+
     def _seen(self) -> tuple[int, str] | None:
         """The newest version that was seen from here, and what it was; (0, "") if none was, None if who knows."""
         try:

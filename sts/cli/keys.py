@@ -56,7 +56,7 @@ def init(*, config: Path, dry_run: bool, as_json: bool) -> None:
         return
     with spoken():
         _, store, ring, made = keystore.prepare(
-            settings.keys, settings.var, settings.given_secret(), time.time, settings.wanted()
+            settings.keys, settings.var, settings.given_secret(), time.time, settings.wanted(), settings.redis
         )
     if as_json:
         click.echo(json.dumps({"made": made, "place": store.place, "version": ring.version}))

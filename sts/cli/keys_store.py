@@ -33,7 +33,7 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 def open_ring(settings: Settings) -> Store:
     """The key store of this configuration, with what is there; nothing is made. Raises StartError."""
     secret = keystore.open_secret(settings.given_secret(), settings.var)
-    return keystore.open_store(settings.keys, settings.var, secret)
+    return keystore.open_store(settings.keys, settings.var, secret, settings.redis)
 
 
 @contextlib.contextmanager

@@ -93,11 +93,12 @@ def _prepare(settings: Settings) -> tuple[DeploymentSecret, Store, Floor]:
     AuditFile(settings.audit.file).close()
     try:
         secret, store, ring, made = prepare(
-            settings.keys, settings.var, settings.given_secret(), time.time, settings.wanted()
+            settings.keys, settings.var, settings.given_secret(), time.time, settings.wanted(), settings.redis
         )
     except KeysError as error:
         raise StartError(str(error)) from None
     _try_state(settings)
+    store.close()  # no connection is handed on to the workers
     if made:
         log.info("key ring made", var=str(settings.var), version=ring.version)
     floor = Floor()
@@ -154,6 +155,8 @@ def _before_swap(store: Store, floor: Floor, settings: Settings) -> None:
         ring, _ = rotation.prepare(store, time.time, settings.wanted())
     except KeysError as error:
         raise StartError(str(error)) from None
+    finally:
+        store.close()  # no connection is handed on to the next worker
     floor.raise_to(ring.version)
 
 

@@ -7,19 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from keys import rotation
 from keys.changes import Wanted
+from keys.errors import StoreUnavailable
 from keys.record import Ring
 from keys.seal import Sealer
 from keys.store import Store
 from keys.store_file import FileStore
+from keys.store_redis import RedisStore
 from keys.witness import Witness
 from sts import labels
 from sts.errors import StartError
 from sts.labels import DeploymentSecret
 from sts.mint.settings import KeysSettings
+from sts.redis_link import PATIENT, RedisLink, RedisSettings, RedisUnavailableError
+
+Result = TypeVar("Result")
 
 RING_FILE: Final = "keyring.json"
 SEEN_FILE: Final = "keyring.seen"
@@ -32,21 +37,27 @@ def open_secret(given: DeploymentSecret | None, var: Path) -> DeploymentSecret:
     return labels.read(var / SECRET_FILE) if given is None else given
 
 
-def open_store(settings: KeysSettings, var: Path, secret: DeploymentSecret) -> Store:
+def open_store(
+    settings: KeysSettings, var: Path, secret: DeploymentSecret, redis: RedisSettings | None = None
+) -> Store:
     """The key store, sealed with the seal keys, else with its own key of the deployment secret.
 
     What the secret sealed still opens where there are seal keys, so that a ring can move. Nothing is read or made yet.
     What this machine has seen of the ring is kept in `var`, so that an older one is refused by whoever looks.
     """
-    if settings.store != "file":
-        raise StartError(f"keys.store {settings.store} is not supported yet")
     given = [DeploymentSecret.parse(key.get_secret_value()).key(SEAL_LABEL) for key in settings.seal_keys or ()]
     sealer = Sealer([*given, *secret.keys(SEAL_LABEL)])
-    return Witness(FileStore(var / RING_FILE, sealer), var / SEEN_FILE, sealer)
+    store = FileStore(var / RING_FILE, sealer) if settings.store == "file" else _in_redis(redis, sealer)
+    return Witness(store, var / SEEN_FILE, sealer)
 
 
 def prepare(
-    settings: KeysSettings, var: Path, given: DeploymentSecret | None, clock: Callable[[], float], wanted: Wanted
+    settings: KeysSettings,
+    var: Path,
+    given: DeploymentSecret | None,
+    clock: Callable[[], float],
+    wanted: Wanted,
+    redis: RedisSettings | None = None,
 ) -> tuple[DeploymentSecret, Store, Ring, bool]:
     """Open secret, store and ring; make secret and ring where neither is there. The last says whether a ring was made.
 
@@ -54,11 +65,35 @@ def prepare(
     learns what this configuration wants, before the first token is minted by it. Raises StartError and KeysError.
     """
     secret = _make_secret(var) if given is None else given
-    store = open_store(settings, var, secret)
+    store = open_store(settings, var, secret, redis)
     ring, made = rotation.create(store, clock, wanted)
     if not made:
         ring, _ = rotation.prepare(store, clock, wanted)
     return secret, store, ring, made
+
+
+class _RedisStore(RedisStore):
+    """Over the one link to Redis, whose every command is bounded in time."""
+
+    def __init__(self, settings: RedisSettings, sealer: Sealer) -> None:
+        self._link = RedisLink(settings, PATIENT)
+        super().__init__(self._through, sealer, settings.url or ", ".join(settings.nodes))
+
+    def close(self) -> None:
+        """Close the connections; the next use opens new ones."""
+        self._link.close()
+
+    def _through(self, use: Callable[[Any], Result], *, again: bool) -> Result:
+        try:
+            return self._link.run(use, again=again)
+        except RedisUnavailableError as error:
+            raise StoreUnavailable(f"{self.place} cannot be used: {error}") from None
+
+
+def _in_redis(redis: RedisSettings | None, sealer: Sealer) -> RedisStore:
+    if redis is None:
+        raise StartError("keys.store: redis needs the section `redis`")
+    return _RedisStore(redis, sealer)
 
 
 def _make_secret(var: Path) -> DeploymentSecret:

@@ -28,8 +28,9 @@ Positive = Annotated[Duration, Field(gt=0)]
 class KeysSettings(Section):
     """The life of the signing keys (docs/rotation.md)."""
 
-    store: Literal["file"] = "file"
-    """Where the key ring lives: `file` is `keyring.json` in `var`, for the workers of one machine."""
+    store: Literal["file", "redis"] = "file"
+    """Where the key ring lives: `file` is `keyring.json` in `var`, for the workers of one machine; `redis` is for
+    several."""
     algorithm: SigningAlgorithm = "ES256"
     """The algorithm that tokens are signed with. A new one begins to sign with the next rotation."""
     rotate_every: Positive = 30 * 86400.0
