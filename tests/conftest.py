@@ -8,7 +8,16 @@ import pytest
 
 from sts.errors import Refusal
 
-pytest_plugins = ["harness", "opa_server", "opaque", "pki", "redis_servers", "key_stores", "skips", "state_stores"]  # in tests/lib
+pytest_plugins = [
+    "harness",
+    "opa_server",
+    "opaque",
+    "pki",
+    "redis_servers",
+    "key_stores",
+    "skips",
+    "state_stores",
+]  # in tests/lib
 
 # A busy machine is no failure, hence no deadline; under CI the same change must give the same result twice.
 hypothesis.settings.register_profile("local", deadline=None)

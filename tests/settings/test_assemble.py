@@ -89,7 +89,7 @@ def test_what_is_wrong_in_an_entry_is_told_with_what_would_be_right(  # noqa: PL
         ("cache", {"memory": 64}, "cache.memory", "a size is a whole number and a unit"),
         ("cache", {"shared": "redis"}, "cache.shared", "`shared` is not supported yet"),
         ("cache", [], "cache", "must be a mapping of settings"),
-        ("keys", {"store": "redis"}, "keys.store", "`redis` is not supported yet"),
+        ("keys", {"store": "sqlite"}, "keys.store", '"sqlite" is not one of'),
         ("keys", {"store": "vault"}, "keys.store", '"vault" is not one of'),
         ("keys", {"algorithm": "EdDSA"}, "keys.algorithm", '"EdDSA" is not one of'),
         ("keys", {"rotate_evry": "30d"}, "keys.rotate_evry", "unknown key"),
