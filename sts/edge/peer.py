@@ -9,11 +9,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from sts.clients.client import Network, within
+from sts.edge.certificate_headers import ALL_HEADERS
 from sts.model import Peer
 
 _CREDENTIALS: Final = struct.Struct("iII")  # Linux's struct ucred: process, user, group
 _CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_FORWARDED: Final = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip"})
+# The last ones are those of configured gateways and proxies, which may add none of the others.
+_FORWARDED: Final = (
+    frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "x-gateway-secret"}) | ALL_HEADERS
+)
 _FORWARDED_PREFIXES: Final = ("x-forwarded", "x-original-", "x-envoy-", "cf-")
 
 

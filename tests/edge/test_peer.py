@@ -70,6 +70,9 @@ def test_operators_are_told_by_their_network(connections):
         "X_FORWARDED_HOST",
         "X_ORIGINAL_ADDR",
         "X_ENVOY_EXTERNAL_ADDRESS",
+        "X_GATEWAY_SECRET",
+        "CLIENT_CERT",
+        "X_SSL_CLIENT_VERIFY",
     ],
 )
 @pytest.mark.parametrize("value", ["127.0.0.1", ""])

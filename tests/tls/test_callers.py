@@ -14,6 +14,7 @@ from harness import ACCESS_TOKEN, CLIENT, GRANT, ISSUER, SECRET, Idp, Key, Servi
 
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 ID = "spiffe://example.internal/gateway"
+PROXY_SECRET = "proxy-secret-for-tests"
 OPEN = {"audiences": ["orders"], "sources": ["corporate-idp"]}
 
 
@@ -60,6 +61,10 @@ def service(tmp_path_factory, pki, gateways, pinned, key, provider):
     document = yaml.safe_load(minimal(provider))
     document["listen"] = {"address": "127.0.0.1:0", "tls": pki.listen | {"ca_file": "others.pem"}}
     document["workers"] = 2
+    of_proxy = "sha256:" + hashlib.sha256(PROXY_SECRET.encode()).hexdigest()
+    document["proxies"] = [
+        {"networks": ["127.0.0.0/8"], "secrets": [of_proxy], "certificate_header": "nginx"},
+    ]
     document["clients"] |= {
         "by-name": {"auth": "tls", "ca_file": "gateways.pem", "san_dns": "gateway.example.com", "profile": "nginx"}
         | OPEN,
@@ -293,6 +298,12 @@ def test_this_host_is_the_client_until_a_forwarding_header_says_otherwise(call):
     assert outcome(call("elsewhere")) == REFUSED
     for name in ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP", "X-Forwarded-Proto", "X-Envoy-External-Address"):
         assert outcome(call("here", headers={name: "1"})) == REFUSED
+
+
+@pytest.mark.parametrize("verdict", [{"X-SSL-Client-Verify": "NONE"}, {}], ids=["no certificate", "says nothing"])
+def test_who_comes_through_a_configured_proxy_is_never_this_host(call, verdict):
+    """The proxy's place is not its callers', though it adds no header that proxies add everywhere."""
+    assert outcome(call("here", headers={"X-Gateway-Secret": PROXY_SECRET, **verdict})) == REFUSED
 
 
 def test_the_metadata_names_mutual_tls_where_there_is_tls(service):
