@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,14 +11,11 @@ from typing import Any, BinaryIO
 import click
 
 from sts.cli import common
+from sts.cli.api_key_records import check_audiences, existing, opened, source_of
 from sts.cli.key_files import checked_text, imported, rows
 from sts.cli.key_show import as_object, show_new, show_table
-from sts.credentials.api_key import ApiKeySource
-from sts.mint.keystore import open_secret
 from sts.options import parse_duration
-from sts.settings import Settings
-from sts.state import ConflictError, StateUnavailableError, open_state
-from sts.state.api_keys import LABEL, ApiKey, KeyRecords, is_over
+from sts.state.api_keys import ApiKey, is_over
 from sts.state.key_text import digest, make
 from sts.state.last_used import read_last_used
 
@@ -87,8 +82,8 @@ def create(  # noqa: PLR0913 - the options of the command line
     Exit status: 0 made, 1 refused, 2 usage, 3 the state store cannot be used.
     """
     settings = common.load(config)
-    name, prefix = _source(settings, source)
-    _check_audiences(settings, name, audiences)
+    name, prefix = source_of(settings, source)
+    check_audiences(settings, name, audiences)
     now = int(time.time())
     key_id, text = make(prefix)
     key = ApiKey(
@@ -103,7 +98,7 @@ def create(  # noqa: PLR0913 - the options of the command line
         tier=_optional("tier", tier),
         expires_at=None if life is None else now + int(life),
     )
-    with _records(settings) as records:
+    with opened(settings) as records:
         records.put(key)
     show_new(key, text, as_json=as_json)
 
@@ -127,7 +122,7 @@ def list_keys(*, config: Path, source: str | None, owner: str | None, everything
     """
     settings = common.load(config)
     now = time.time()
-    with _records(settings) as records:
+    with opened(settings) as records:
         used = read_last_used(records.state)
         found = [
             key
@@ -154,8 +149,8 @@ def revoke(*, config: Path, key_id: str, as_json: bool) -> None:
     Exit status: 0 revoked, now or before, 1 there is no such key, 2 usage, 3 the state store cannot be used.
     """
     settings = common.load(config)
-    with _records(settings) as records:
-        key = _existing(records, key_id)
+    with opened(settings) as records:
+        key = existing(records, key_id)
         if key.revoked_at is None:
             key = replace(key, revoked_at=int(time.time()))
             records.put(key)
@@ -185,12 +180,12 @@ def rotate(*, config: Path, key_id: str, grace: float, as_json: bool) -> None:
     """
     settings = common.load(config)
     now = int(time.time())
-    with _records(settings) as records:
-        old = _existing(records, key_id)
+    with opened(settings) as records:
+        old = existing(records, key_id)
         over = is_over(old, now)
         if over:
             common.fail(f"{key_id} is {over}: make a new key with `sts api-keys create`")
-        _, prefix = _source(settings, old.source)
+        _, prefix = source_of(settings, old.source)
         new_id, text = make(prefix)
         life = None if old.expires_at is None else old.expires_at - old.created_at
         new = replace(
@@ -206,6 +201,28 @@ def rotate(*, config: Path, key_id: str, grace: float, as_json: bool) -> None:
         records.put(new)
         records.put(replace(old, expires_at=ends if old.expires_at is None else min(ends, old.expires_at)))
     show_new(new, text, as_json=as_json, replaces=old.id)
+
+
+@api_keys.command()
+@common.config_option
+@json_option
+def reseal(*, config: Path, as_json: bool) -> None:
+    r"""Write every record anew that was written with the previous deployment secret.
+
+    To be done while `secret.previous` is still given, beside `sts keys reseal`; without it the keys that were made
+    before are worth nothing once the previous secret is gone. The keys themselves stay as they are.
+
+    \b
+    Example:  sts api-keys reseal
+
+    \b
+    Exit status: 0 done, 1 refused, 2 usage, 3 the state store cannot be used.
+    """
+    with opened(common.load(config)) as records:
+        count = records.reseal()
+    click.echo(
+        json.dumps({"resealed": count}) if as_json else f"{count} record{'' if count == 1 else 's'} written anew"
+    )
 
 
 @api_keys.command("import")
@@ -231,7 +248,7 @@ def import_keys(*, config: Path, source: str | None, dry_run: bool, as_json: boo
     Exit status: 0 done, 1 a line is faulty, 2 usage, 3 the state store cannot be used.
     """
     settings = common.load(config)
-    name, prefix = _source(settings, source)
+    name, prefix = source_of(settings, source)
     found: dict[str, ApiKey] = {}
     faults = []
     for line, row in rows(common.read_text(file, "the file")):
@@ -246,7 +263,7 @@ def import_keys(*, config: Path, source: str | None, dry_run: bool, as_json: boo
     if faults:
         common.fail("\n".join([*faults[:20], f"{len(faults)} faulty; nothing was imported"]))
     made = []
-    with _records(settings) as records:
+    with opened(settings) as records:
         there = {key.id for key in records.all()}
         for key in found.values():
             if key.id not in there:
@@ -269,48 +286,3 @@ def _checked(name: str, value: str) -> str:
 
 def _optional(name: str, value: str | None) -> str | None:
     return None if value is None else _checked(name, value)
-
-
-def _source(settings: Settings, name: str | None) -> tuple[str, str]:
-    """The name and prefix of a source of keys; ends the command where it cannot be told which."""
-    sources = {one: source for one, source in settings.sources.items() if isinstance(source, ApiKeySource)}
-    if name is None and len(sources) == 1:
-        name = next(iter(sources))
-    if name is None:
-        many = f"several sources of type api_key: say which with --source ({', '.join(sources)})"
-        common.fail(many if sources else "no source of type api_key is configured")
-    if name not in sources:
-        common.fail(f"{name} is no source of type api_key")
-    return name, sources[name].prefix
-
-
-def _check_audiences(settings: Settings, source: str, audiences: tuple[str, ...]) -> None:
-    listed = settings.sources[source].audiences or ("*",)
-    for name in audiences:
-        if name not in settings.audiences:
-            common.fail(f"there is no audience {name}")
-        if "*" not in listed and name not in listed:
-            common.fail(f"the source {source} does not list the audience {name}")
-
-
-def _existing(records: KeyRecords, key_id: str) -> ApiKey:
-    key = records.get(key_id)
-    if key is None:
-        common.fail(f"there is no API key {key_id}: `sts api-keys list --all` shows all")
-    return key
-
-
-@contextmanager
-def _records(settings: Settings) -> Iterator[KeyRecords]:
-    """The records in the state store; faults of the store end the command."""
-    secret = open_secret(settings.given_secret(), settings.var)
-    state = open_state(settings.state, settings.redis, settings.var, time.time)
-    try:
-        state.check()
-        yield KeyRecords(state, secret.key(LABEL))
-    except StateUnavailableError as error:
-        common.fail(f"the state store cannot be used: {error}", common.EXIT_UNREACHABLE)
-    except ConflictError:
-        common.fail("somebody else changed this key just now: look again")
-    finally:
-        state.close()

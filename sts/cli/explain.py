@@ -242,7 +242,7 @@ def _keys(settings: Settings) -> ApiKeys | None:
         return None
     secret = open_secret(settings.given_secret(), settings.var)
     store = open_state(settings.state, settings.redis, settings.var, time.time)
-    keys = ApiKeys(KeyRecords(store, secret.key(LABEL)), time.time, settings.state)
+    keys = ApiKeys(KeyRecords(store, secret.keys(LABEL)), time.time, settings.state)
     keys.follower.look()
     store.close()
     return keys

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hmac
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
@@ -71,11 +71,15 @@ _KEPT: Final = tuple(one.name for one in fields(ApiKey) if one.name not in ("id"
 
 
 class KeyRecords:
-    """Reads and writes the records. `secret` is the deployment's key for `LABEL`."""
+    """Reads and writes the records.
 
-    def __init__(self, state: State, secret: bytes) -> None:
+    `secrets` are the deployment's keys for `LABEL`: the present secret's, which records are written with, and the
+    previous one's.
+    """
+
+    def __init__(self, state: State, secrets: Sequence[bytes]) -> None:
         self.state = state
-        self._secret = secret
+        self._secrets = tuple(secrets)
 
     def all(self) -> list[ApiKey]:
         """Every authentic record, oldest first. Raises StateUnavailableError."""
@@ -90,7 +94,7 @@ class KeyRecords:
     def put(self, key: ApiKey) -> None:
         """Write a record over the version that was read. Raises ConflictError, StateUnavailableError."""
         content = {name: getattr(key, name) for name in _KEPT}
-        content["mac"] = self._mac(key.id, content)
+        content["mac"] = _mac(self._secrets[0], key.id, content)
         ends = [at for at in (key.expires_at, key.revoked_at) if at is not None]
         until = min(ends) + KEEP_ENDED_S if ends else FOREVER
         self.state.put(NAMESPACE, key.id, encode(FORM, content), expected=key.version, until=until)
@@ -98,15 +102,40 @@ class KeyRecords:
     def read(self, record: Record) -> ApiKey | None:
         """The key of a record, None where the record is not authentic. Raises StateUnavailableError."""
         _, content = decode(record.value or b"", FORM)
-        mac = content.pop("mac", "")
-        if not isinstance(mac, str) or not hmac.compare_digest(mac, self._mac(record.key, content)):
+        if self._written_with(record.key, content) is None:
             return None
+        del content["mac"]
         given = {**content, "scopes": tuple(content["scopes"]), "audiences": tuple(content["audiences"])}
         return ApiKey(id=record.key, version=record.version, **given)
 
-    def _mac(self, key_id: str, content: Mapping[str, Any]) -> str:
-        text = json.dumps([FORM, key_id, content], separators=(",", ":"), sort_keys=True)
-        return hmac.digest(self._secret, text.encode(), "sha256").hex()
+    def reseal(self) -> int:
+        """Write anew what was written with the previous secret, which may go then; returns how many records that were.
+
+        Raises ConflictError where somebody else changes one meanwhile, StateUnavailableError.
+        """
+        old = []
+        for record in self.state.list(NAMESPACE):
+            _, content = decode(record.value or b"", FORM)
+            if self._written_with(record.key, content) not in (None, self._secrets[0]):
+                old.append(self.read(record))
+        for key in old:
+            if key is not None:
+                self.put(key)
+        return len(old)
+
+    def _written_with(self, key_id: str, content: Mapping[str, Any]) -> bytes | None:
+        """Which of the secrets a record was written with, None where it is not authentic."""
+        given = str(content.get("mac", "")).encode("utf-8", "surrogatepass")
+        signed = {name: value for name, value in content.items() if name != "mac"}
+        for secret in self._secrets:
+            if hmac.compare_digest(given, _mac(secret, key_id, signed).encode()):
+                return secret
+        return None
+
+
+def _mac(secret: bytes, key_id: str, content: Mapping[str, Any]) -> str:
+    text = json.dumps([FORM, key_id, content], separators=(",", ":"), sort_keys=True)
+    return hmac.digest(secret, text.encode(), "sha256").hex()
 
 
 class ApiKeys:

@@ -44,7 +44,7 @@ class StateAtWork:
         `derive` gives those for other labels; `on_fault` hears when the store begins to be out of reach, or holds a
         record that is not authentic, `unmarked` each time that a credential passes without a mark.
         """
-        keys = ApiKeys(KeyRecords(store, derive(api_keys.LABEL)[0]), clock, settings, on_fault, monotonic)
+        keys = ApiKeys(KeyRecords(store, derive(api_keys.LABEL)), clock, settings, on_fault, monotonic)
         return cls(
             store,
             OnceOnly(store, derive(once.LABEL), settings.on_outage.replay, unmarked),

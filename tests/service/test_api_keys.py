@@ -57,7 +57,7 @@ def make(with_keys):
     """Put a key into the store as the command does, without the time that a process takes to start."""
     var = with_keys.directory / "var"
     state = SqliteState(var / "state.db", time.time)
-    records = KeyRecords(state, labels.read(var / "secret").key(LABEL))
+    records = KeyRecords(state, labels.read(var / "secret").keys(LABEL))
 
     def make_key(**facts):
         key_id, text = key_text.make("sk_live_")

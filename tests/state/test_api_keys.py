@@ -39,7 +39,7 @@ def state(tmp_path):
 
 @pytest.fixture
 def records(state):
-    return KeyRecords(state, SECRET)
+    return KeyRecords(state, [SECRET])
 
 
 @pytest.fixture
@@ -257,3 +257,16 @@ def test_a_store_that_is_away_loses_no_last_use(state, worker, added):
     state.away = False
     assert writer.flush() == 1
     assert key.id in read_last_used(state)
+
+
+def test_keys_of_the_previous_secret_count_until_it_is_gone_and_resealed_ones_for_good(state, added):
+    """design §6: a previous secret is accepted while it is replaced."""
+    key, _ = added(scopes=("a",))
+    fresh = b"f" * 32
+    assert KeyRecords(state, [fresh]).all() == []
+    both = KeyRecords(state, [fresh, SECRET])
+    assert [one.id for one in both.all()] == [key.id]
+    assert (both.reseal(), both.reseal()) == (1, 0)
+    (kept,) = KeyRecords(state, [fresh]).all()
+    assert (kept.digest, kept.scopes) == (key.digest, ("a",))
+    assert KeyRecords(state, [SECRET]).all() == []
