@@ -60,6 +60,7 @@ FIGURES = {
     "framing and content of a chunked body": f"{arrival.MAX_CHUNKED_BYTES // 1024} KiB",
     "parameters of a form": f"{form.MAX_PARAMETERS}",
     "arrival of a request, head and body": f"{worker.ARRIVAL_S:g} s",
+    "TLS handshake": f"{worker.ARRIVAL_S:g} s",
     "one write of an answer": f"{worker.WRITE_S} s",
     "idle kept-alive connection": f"{server._KEEPALIVE_S} s",
     "connections of a worker": "1000, or four times `threads` if more",

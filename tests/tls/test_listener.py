@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import socket
 import ssl
 import threading
@@ -234,6 +235,34 @@ def test_a_reload_takes_the_renewed_certificate_for_new_connections(own_pki, wit
             assert now.getpeercert(binary_form=True) != before
     healthy(old)
     old.close()
+
+
+def test_a_reload_takes_and_drops_the_cas_of_clients(own_pki, with_tls, idp, make_service):
+    """XC-08: a CA is asked for as long as some client's certificates are of it."""
+    text = with_tls(minimal(idp), own_pki.listen, workers=1)
+    service = make_service(text, tls=own_pki.context())
+    (own_pki.folder / "other.pem").write_bytes(own_pki.other.cert_pem.bytes())
+    mesh = {"auth": "tls", "ca_file": str(own_pki.folder / "other.pem"), "san_dns": "gw.example.com"}
+    mesh |= {"audiences": ["orders"], "sources": ["corporate-idp"], "profile": "nginx"}
+    document = json.loads(text)
+    certified = own_pki.context(own_pki.other.issue_cert("gw.example.com"))
+
+    def asked():
+        service.tls = certified
+        try:
+            return service.forward(idp.token(), client="mesh", X_Gateway_Secret=None).status
+        finally:
+            service.tls = own_pki.context()
+
+    assert asked() == 403  # nobody asks for a certificate, so that none is sent
+    document["clients"]["mesh"] = mesh
+    service.write(json.dumps(document))
+    assert service.reload()["event"] == "reloaded"
+    assert asked() == 200
+    del document["clients"]["mesh"]
+    service.write(json.dumps(document))
+    assert service.reload()["event"] == "reloaded"
+    assert asked() == 403
 
 
 def test_faulty_files_refuse_the_reload(own_pki, with_tls, idp, make_service):
