@@ -304,6 +304,7 @@ def policy(settings: Settings, fingerprints: Mapping[str, str]) -> Policy:
         sources=sources,
         routes={name: RouteRules.of(route) for name, route in settings.routes.items()},
         client_ids=frozenset(settings.clients),
+        own_subjects=settings.own_subjects(),
         fingerprints=fingerprints,
         min_remaining=settings.cache.min_remaining,
     )

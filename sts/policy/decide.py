@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sts.errors import (
@@ -35,7 +35,8 @@ class Policy:
     """All rules of one revision.
 
     `fingerprints` are keyed `client/<id>`, `source/<name>`, `audience/<name>`, `route/<name>`, `table/<name>`;
-    `client_ids` are all configured ids, which no minted `sub` may equal; `min_remaining` None means a third of the
+    `client_ids` are all configured ids, which no minted `sub` may equal but for a credential of that client's own:
+    `own_subjects` has its source and its raw subject there; `min_remaining` None means a third of the
     ttl, at most 30 s; `opa` is asked for audiences that say `opa: true`.
     """
 
@@ -46,6 +47,7 @@ class Policy:
     client_ids: frozenset[str]
     fingerprints: Mapping[str, str]
     min_remaining: float | None
+    own_subjects: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     opa: Opa | None = None
 
     def target(self, client: Client, ask: Ask) -> Target:
@@ -102,7 +104,7 @@ class Policy:
         self, client: Client, identity: Identity, admitted: Admitted, target: Target, ask: Ask, now: float, rows: Rows
     ) -> Grant:
         """Decide, or raise the Refusal that says why not. Every step only narrows. `rows` as for `identify`."""
-        if identity.subject in self.client_ids:
+        if identity.subject in self.client_ids and not self._is_clients_own(identity.subject, admitted.principal):
             raise Refusal(SUBJECT_COLLISION, why="the subject is the id of a configured client")
         act = actor_chain(admitted, client, self.issuer)
         first = target.audiences[0]
@@ -151,6 +153,11 @@ class Policy:
         question.update(door=ask.door, source=principal.source, kind=principal.kind, act=grant.act, scopes=grant.scopes)
         ends = [fresh_until(self.opa, {**question, "audience": name}, now) for name in asked]
         return replace(grant, fresh_until=min(grant.fresh_until, *ends))
+
+    def _is_clients_own(self, client_id: str, principal: Principal) -> bool:
+        """Whether a credential is the client's own token (client credentials grant), no user's of the same name."""
+        said = principal.attributes.get("client_id")
+        return self.own_subjects.get(client_id) == (principal.source, principal.subject) and said == principal.subject
 
     def _route(self, ask: Ask) -> RouteRules:
         return _NO_ROUTE if ask.route is None else self.routes[ask.route]

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validato
 from keys.changes import Wanted
 from sts.audit import AuditSettings
 from sts.cache.tokens import CacheSettings
+from sts.clients.access_token import AccessTokenClient
 from sts.clients.client import UNIX, PeerNetwork
 from sts.credentials.certificate import CertificateSource
 from sts.edge.forward_auth import ForwardAuthSettings
@@ -163,6 +164,14 @@ class Settings(Section):
         """The audiences of which some client is the backend; disabled clients count."""
         return frozenset(name for client in self.clients.values() for name in client.backend_of)
 
+    def own_subjects(self) -> dict[str, tuple[str, str]]:
+        """As whom clients with tokens of their own are known, (source, raw subject) by the client's id."""
+        return {
+            name: (client.source, client.client_id)
+            for name, client in self.clients.items()
+            if isinstance(client, AccessTokenClient) and client.enabled
+        }
+
     def handshake_cas(self) -> tuple[KeptFile, ...]:
         """Whose certificates a caller may present in a handshake: those of every purpose together.
 
@@ -198,7 +207,7 @@ class Settings(Section):
         """
         beside: dict[str, tuple[Mapping[str, Section], object]] = {
             "client": (self.clients, self.issuer),
-            "source": (self.sources, [sorted(self.clients), len(self.sources) == 1]),
+            "source": (self.sources, [sorted(self.clients), self.own_subjects(), len(self.sources) == 1]),
             "audience": (self.audiences, [self.issuer, self.keys.algorithm, sorted(self.with_backends())]),
             "table": (self.tables, None),
             "route": (self.routes, None),

@@ -117,6 +117,31 @@ def test_a_subject_named_like_a_client_is_refused(world, sub):
     assert refused(world, principal=world.with_claims(sub=sub)) == "subject_collision"
 
 
+OWN = {"sub": "gateway", "client_id": "gateway"}
+
+
+@pytest.mark.parametrize(
+    ("claims", "subject", "own", "granted"),
+    [
+        (OWN, "gateway", ("idp", "gateway"), True),
+        (OWN, "gateway", ("other", "gateway"), False),
+        (OWN, "gateway", ("idp", "batch"), False),
+        (OWN, "gateway", None, False),
+        ({"sub": "gateway", "client_id": "portal"}, "gateway", ("idp", "gateway"), False),  # a user of that name
+        ({"sub": "gateway"}, "gateway", ("idp", "gateway"), False),
+        ({"sub": "gateway", "client_id": "gateway", "as": "batch"}, "gateway", ("idp", "gateway"), False),
+    ],
+)
+def test_only_a_clients_own_token_is_about_the_client(world, claims, subject, own, granted):
+    source = {"identity": {"subject": "claims.?as.orValue(claims.sub)", "scopes": "claims.scope"}}
+    policy = replace(world.policy(source=source), own_subjects={"gateway": own} if own else {})
+    principal = replace(world.with_claims(**claims), subject=subject)
+    if granted:
+        assert world.decide(policy, principal=principal).subject == "gateway"
+    else:
+        assert refused(world, policy=policy, principal=principal) == "subject_collision"
+
+
 def test_a_grant_ends_with_its_causes_and_is_reused_no_longer_than_they_are_fresh(world):
     """TE-30."""
     grant = world.decide(not_after=1_000_100.0, fresh_until=1_000_050.0)

@@ -81,6 +81,19 @@ def test_a_new_client_touches_every_source_since_no_subject_may_have_its_name(co
     assert {name for name in before if before[name] != after[name]} == {"source/idp", "source/other"}
 
 
+def test_who_a_client_is_at_a_source_touches_every_source_since_only_it_may_have_that_name(config, loaded):
+    config["clients"]["batch"] = {"auth": "access_token", "source": "idp", "client_id": "batch", "audiences": []}
+    config["clients"]["batch"]["sources"] = ["idp"]
+    before = loaded(config)
+    assert before.own_subjects() == {"batch": ("idp", "batch")}
+    config["clients"]["batch"]["client_id"] = "another"
+    after = loaded(config).fingerprints()
+    changed = {name for name, found in before.fingerprints().items() if after[name] != found}
+    assert changed == {"client/batch", "source/idp", "source/other"}
+    config["clients"]["batch"]["enabled"] = False
+    assert loaded(config).own_subjects() == {}
+
+
 def test_a_second_source_touches_the_first_since_it_was_alone(config, loaded):
     del config["sources"]["other"]
     alone = loaded(config).fingerprints()["source/idp"]
