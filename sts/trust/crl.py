@@ -7,12 +7,11 @@ certificates only and lists of differences are not read: taking one for the whol
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -80,15 +79,21 @@ def read_crls(content: bytes) -> tuple[Crl, ...]:
     """
     if len(content) > MAX_FILE_BYTES:
         raise UnfitCrlError(f"more than {MAX_FILE_BYTES} bytes")
+    if _BEGIN not in content:
+        return (_read(x509.load_der_x509_crl, content),)
+    blocks = [block.partition(_END)[0] for block in content.split(_BEGIN)[1:]]
+    if len(blocks) > MAX_LISTS:
+        raise UnfitCrlError(f"more than {MAX_LISTS} lists")
+    return tuple(_read(x509.load_pem_x509_crl, _BEGIN + block + _END) for block in blocks)
+
+
+def _read(load: Callable[[bytes], x509.CertificateRevocationList], content: bytes) -> Crl:
     try:
-        if _BEGIN not in content:
-            return (Crl(x509.load_der_x509_crl(content)),)
-        blocks = [block.partition(_END)[0] for block in content.split(_BEGIN)[1:]]
-        if len(blocks) > MAX_LISTS:
-            raise UnfitCrlError(f"more than {MAX_LISTS} lists")
-        return tuple(Crl(x509.load_pem_x509_crl(_BEGIN + block + _END)) for block in blocks)
-    except (ValueError, UnsupportedAlgorithm):
-        raise UnfitCrlError("it is no CRL in PEM or DER") from None
+        return Crl(load(content))
+    except UnfitCrlError:
+        raise
+    except Exception as error:  # noqa: BLE001 - ValueError, InvalidVersion, DuplicateExtension, UnsupportedAlgorithm, …
+        raise UnfitCrlError(f"it is no CRL in PEM or DER: {type(error).__name__}") from None
 
 
 class CrlFile:

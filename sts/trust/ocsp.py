@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -61,16 +61,22 @@ def judge(answer: bytes, certificate: x509.Certificate, issuer: x509.Certificate
     answers, and in its time. Raises UnfitAnswerError; the status "unknown" is not good.
     """
     try:
-        response = ocsp.load_der_ocsp_response(answer)
-        if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
-            raise UnfitAnswerError(f"the responder says {response.response_status.name.lower()}")
-        _check_signature(response, _signer(response, issuer, now))
-        if any(extension.critical for extension in response.extensions):
-            raise UnfitAnswerError("a critical extension")
-        single = _about(response, certificate, issuer)
-        return _status(single, now)
-    except (ValueError, UnsupportedAlgorithm, InvalidSignature, TypeError) as error:
+        return _judge(ocsp.load_der_ocsp_response(answer), certificate, issuer, now)
+    except UnfitAnswerError:
+        raise
+    except Exception as error:  # noqa: BLE001 - ValueError, InvalidSignature, DuplicateExtension, UnsupportedAlgorithm, …
         raise UnfitAnswerError(f"it cannot be read: {type(error).__name__}") from None
+
+
+def _judge(
+    response: ocsp.OCSPResponse, certificate: x509.Certificate, issuer: x509.Certificate, now: float
+) -> Good | Revoked:
+    if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
+        raise UnfitAnswerError(f"the responder says {response.response_status.name.lower()}")
+    _check_signature(response, _signer(response, issuer, now))
+    if any(extension.critical for extension in response.extensions):
+        raise UnfitAnswerError("a critical extension")
+    return _status(_about(response, certificate, issuer), now)
 
 
 def _about(

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.verification import (
     Criticality,
@@ -59,7 +60,7 @@ class Roots:
             for anchor in anchors:
                 _check_anchor(anchor)
             self._store = Store(anchors)
-        except ValueError as error:
+        except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension) as error:
             raise StartError(f"the CA file {file} cannot be used: {error}") from None
         self.names = frozenset(anchor.subject.public_bytes() for anchor in anchors)
         """The anchors' names in DER."""

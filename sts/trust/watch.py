@@ -6,6 +6,8 @@ import threading
 import weakref
 from typing import Final, Protocol
 
+from sts.telemetry import log
+
 INTERVAL: Final = 5.0
 """Seconds between two looks."""
 
@@ -51,4 +53,7 @@ class Watch:
             with self._lock:
                 watched = list(self._watched)
             for one in watched:
-                one.look()
+                try:
+                    one.look()
+                except Exception as fault:  # noqa: BLE001 - one that breaks its word must not blind us to the others
+                    log.error("watch", fault=type(fault).__name__)

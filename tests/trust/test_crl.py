@@ -1,9 +1,13 @@
 """CRLs: the checks that the library leaves out (XC-09, LIB-C06), and a file that changes while we run."""
 
+import contextlib
+
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given
+from hypothesis import strategies as st
 from pki import Authority, at, key_usage
 
 from sts.trust.crl import CrlFile, UnfitCrlError, read_crls
@@ -171,3 +175,23 @@ def test_a_list_signed_over_sha1_is_refused(partner_ca, monkeypatch):
     monkeypatch.setattr(x509, "load_pem_x509_crl", lambda _: Weak())
     with pytest.raises(UnfitCrlError, match="algorithm"):
         read_crls(partner_ca.crl())
+
+
+CA = Authority()
+DER = x509.load_pem_x509_crl(CA.crl(CA.issue())).public_bytes(Encoding.DER)
+
+
+@given(st.integers(0, len(DER) - 1), st.integers(0, 255))
+def test_a_damaged_list_is_read_or_refused_and_nothing_else(position, byte):
+    damaged = DER[:position] + bytes([byte]) + DER[position + 1 :]
+    with contextlib.suppress(UnfitCrlError):
+        for crl in read_crls(damaged):
+            assert crl.speaks_for(CA.certificate) is (damaged == DER)
+
+
+def test_a_list_of_another_version_is_refused(partner_ca):
+    """What the library raises for it is no ValueError."""
+    der = x509.load_pem_x509_crl(partner_ca.crl()).public_bytes(Encoding.DER)
+    version = der.index(b"\x02\x01\x01")
+    with pytest.raises(UnfitCrlError, match="InvalidVersion"):
+        read_crls(der[: version + 2] + b"\x38" + der[version + 3 :])

@@ -7,6 +7,8 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from hypothesis import given
+from hypothesis import strategies as st
 from pki import DAY, Authority, at
 
 from sts.trust.ocsp import LIFE, MAX_LIFE, UnfitAnswerError, judge, question, responder
@@ -139,3 +141,20 @@ def test_the_responder_is_the_one_that_the_certificate_names(partner_ca, leaf):
     assert responder(leaf.certificate) is None
     named = partner_ca.issue(responder="http://127.0.0.1:9/ocsp")
     assert responder(named.certificate) == "http://127.0.0.1:9/ocsp"
+
+
+CA = Authority()
+LEAF = CA.issue()
+ANSWER = CA.ocsp(LEAF)
+TBS = ocsp.load_der_ocsp_response(ANSWER).tbs_response_bytes
+
+
+@given(st.integers(0, len(ANSWER) - 1), st.integers(0, 255))
+def test_a_damaged_answer_proves_nothing(position, byte):
+    damaged = ANSWER[:position] + bytes([byte]) + ANSWER[position + 1 :]
+    try:
+        says(damaged, LEAF, CA)
+    except UnfitAnswerError:
+        return
+    # Beside the bytes of the answer itself only what the signature does not cover may differ.
+    assert ocsp.load_der_ocsp_response(damaged).tbs_response_bytes == TBS
