@@ -29,7 +29,11 @@ MAX_KEPT: Final = 4096
 MISSING_FOR: Final = 5.0
 """Seconds at most for which "no such row" is believed: somebody may just have been added."""
 _KEY: Final = "{key}"
+MAX_URL: Final = 2048
+"""Characters of a URL that is asked for: a longer one would be the fault of its key, and not of the server."""
 _OK, _NOT_FOUND = 200, 404
+_NO_WORD_ON_THE_KEY: Final = frozenset({401, 403, 407, 408, 429})
+"""Of the statuses 4xx, those with which a server refuses whoever asks, and not what is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ class HttpTable:
         """As Table says: kept, or asked for."""
         if key in {"", ".", ".."}:  # percent-encoding leaves dots, and a path with them is another path
             return None
+        if len(self._url(key)) > MAX_URL:
+            return None
         with self._lock:
             for store in (self._kept, self._missing):
                 kept = store.get(key)
@@ -95,7 +101,10 @@ class HttpTable:
 
     def _fly(self, key: str, own: Future[Row | None]) -> Row | None:
         try:
-            row, until = self._upstream.call(lambda: self._ask(key))
+            found = self._upstream.call(lambda: self._ask(key))
+            if isinstance(found, int):
+                raise UnreachableError(f"it answered {found}")  # noqa: TRY301 - told as any other failure
+            row, until = found
         except Exception as error:
             with self._lock:
                 del self._flights[key]
@@ -128,9 +137,15 @@ class HttpTable:
         finally:
             self._waiters.release()
 
-    def _ask(self, key: str) -> tuple[Row | None, float]:
+    def _url(self, key: str) -> str:
+        return self._endpoint.url.replace(_KEY, quote(key, safe=""))
+
+    def _ask(self, key: str) -> tuple[Row | None, float] | int:
+        """Ask for one row; the row and until when it is believed, or the status of an answer to this one key alone.
+
+        Such an answer does not count against the server: a key that it chokes on must not keep the others from it.
+        """
         endpoint = self._endpoint
-        url = endpoint.url.replace(_KEY, quote(key, safe=""))
         headers = {"Accept": "application/json"}
         if endpoint.client_id is not None:
             login = f"{endpoint.client_id}:{endpoint.client_secret}".encode()
@@ -140,10 +155,12 @@ class HttpTable:
             headers["Content-Type"] = "application/json"
             body = json.dumps({"key": key}).encode()
         now = self._clock()  # before the question: what changes there meanwhile is not missed for longer
-        answer = self._fetcher.ask(endpoint.method, url, headers, body)
+        answer = self._fetcher.ask(endpoint.method, self._url(key), headers, body)
         life = endpoint.ttl if answer.max_age is None else min(endpoint.ttl, answer.max_age)
         if answer.status == _NOT_FOUND:
             return None, now + min(life, MISSING_FOR)
+        if answer.status // 100 == 4 and answer.status not in _NO_WORD_ON_THE_KEY:
+            return answer.status
         if answer.status != _OK:
             raise UnreachableError(f"it answered {answer.status}")
         try:

@@ -117,6 +117,27 @@ def test_a_dead_server_is_left_alone_for_a_while(make, peer, clock):
     assert table.row("alice", clock()) is not None
 
 
+@pytest.mark.parametrize("status", [400, 405, 414, 422])
+def test_a_key_that_the_server_chokes_on_keeps_no_other_from_it(make, peer, status):
+    """Whoever may choose a key could else shut everybody out."""
+    peer.answers(b"", status)
+    table = make()
+    for number in range(FAILURES + 2):
+        assert f"it answered {status}" in unreachable(table, f"a/b{number}")
+    assert table.trouble == ""
+    peer.answers({"a": 1})
+    assert table.row("alice", 1_000_000.0) is not None
+
+
+def test_a_key_that_no_url_can_hold_has_no_row_and_keeps_no_other_from_the_server(make, peer):
+    peer.answers({"a": 1})
+    table = make()
+    for number in range(FAILURES + 2):
+        assert table.row("é" * 1000 + str(number), 1_000_000.0) is None
+    assert peer.requests == []
+    assert table.row("alice", 1_000_000.0) is not None
+
+
 @settings(max_examples=60, deadline=None)
 @given(key=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12))
 def test_a_key_chooses_neither_path_nor_query_nor_host(key):
