@@ -36,6 +36,7 @@ from sts.edge.discovery import discovery
 from sts.edge.forward_auth import ForwardAuthDoor
 from sts.edge.health import Readiness, health
 from sts.edge.introspection import Introspection
+from sts.edge.listener import own_certificate
 from sts.edge.proxies import Proxies
 from sts.edge.routes import Routes
 from sts.edge.site import site
@@ -273,7 +274,9 @@ class App:
     def readings(self) -> list[Reading]:
         """What Prometheus is told about the keys, revocations, and revocation of certificates."""
         told = keys_told.readings(self.keyring.status(self.clock()))
-        return [*told, *self.state.revocations.readings(), *self.authorities.readings(self.clock())]
+        tls = self.current.settings.listen.tls
+        ours = [] if tls is None else [own_certificate(tls.cert_file, self.clock())]
+        return [*told, *ours, *self.state.revocations.readings(), *self.authorities.readings(self.clock())]
 
     def _flask(self) -> Flask:
         issuer = self.current.settings.issuer

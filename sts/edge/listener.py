@@ -14,8 +14,11 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from cryptography import x509
+
 from sts.errors import StartError
 from sts.options import KeptFile
+from sts.telemetry import Reading
 
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2 (RFC 9325 §4.2); TLS 1.3 has its own
 _DER: Final = 2  # what the standard library calls it in private; a public way to the chain begins with Python 3.13
@@ -87,6 +90,13 @@ def server_context(cert: KeptFile, key: KeptFile, trusted: Iterable[KeptFile]) -
         context.verify_mode = ssl.CERT_OPTIONAL
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # what is configured is an anchor, whoever issued it
     return context
+
+
+def own_certificate(cert: KeptFile, now: float) -> Reading:
+    """How long our own certificate still holds; the file is one that `server_context` has taken."""
+    leaf, *_ = x509.load_pem_x509_certificates(cert.read())
+    left = leaf.not_valid_after_utc.timestamp() - now
+    return Reading("sts_certificate_seconds_left", "Seconds until the certificate of listen.tls ends.", left)
 
 
 def _load_certificate(context: ssl.SSLContext, cert: KeptFile, key: KeptFile) -> None:

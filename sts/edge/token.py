@@ -173,7 +173,8 @@ def _read_caller(incoming: Incoming, form: Form, peer: Peer) -> Caller:
         raise Refusal(CLIENT_REFUSED, why="no client authentication")
     if not _CLIENT_ID.fullmatch(client_id):
         raise Refusal(CLIENT_REFUSED, why="not a client id")
-    forwarded = is_forwarded(incoming.headers)
+    # Only proxies send a secret of their own here: whoever stands behind one is not where the proxy is.
+    forwarded = is_forwarded(incoming.headers) or "x-gateway-secret" in incoming.headers
     return Caller("token", client_id, secret, peer, form, assertion, bearer, forwarded)
 
 

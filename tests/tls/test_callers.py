@@ -10,6 +10,7 @@ import time
 import pytest
 import trustme
 import yaml
+from cryptography.x509 import load_pem_x509_certificate
 from harness import ACCESS_TOKEN, CLIENT, GRANT, ISSUER, SECRET, Idp, Key, Service, minimal
 
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -72,6 +73,7 @@ def service(tmp_path_factory, pki, gateways, pinned, key, provider):
         | OPEN,
         "by-hash": {"auth": "tls", "certificates": [digest(pinned)]} | OPEN,
         "signing": {"auth": "private_key_jwt", "jwks_file": "gateway.jwks.json"} | OPEN,
+        "fetched": {"auth": "private_key_jwt", "jwks_uri": provider.url} | OPEN,
         "partner": {"auth": "access_token", "source": "corporate-idp", "client_id": "partner"} | OPEN,
         "here": {"auth": "network", "networks": ["127.0.0.0/8"]} | OPEN,
         "elsewhere": {"auth": "network", "networks": ["10.0.0.0/8"], "transport": "ipsec"} | OPEN,
@@ -211,6 +213,14 @@ def test_a_signed_assertion_is_enough_with_and_without_the_client_id(call, servi
         assert service.verified(answer.json["access_token"])["client_id"] == "signing"
 
 
+def test_a_clients_keys_are_fetched_where_it_publishes_them(call, service, provider):
+    """PK-07: and a key that is published later is found."""
+    who = {"iss": "fetched", "sub": "fetched"}
+    assert call("fetched", **signed(provider.ec, **who)).status == 200, told(service)
+    assert outcome(call("fetched", **signed(Key("ec-1", "ES256"), **who))) == REFUSED
+    assert outcome(call("fetched", **signed(Key("ec-9", "ES256"), **who))) == REFUSED
+
+
 def test_an_assertion_is_good_once_whichever_worker_gets_it(call, key):
     """PK-05: two workers, one store."""
     used = signed(key)
@@ -296,7 +306,15 @@ def test_this_host_is_the_client_until_a_forwarding_header_says_otherwise(call):
     """Whatever a proxy adds: then the peer is not the caller."""
     assert call("here").status == 200
     assert outcome(call("elsewhere")) == REFUSED
-    for name in ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP", "X-Forwarded-Proto", "X-Envoy-External-Address"):
+    for name in (
+        "X-Gateway-Secret",
+        "X-Forwarded-For",
+        "Forwarded",
+        "Via",
+        "X-Real-IP",
+        "X-Forwarded-Proto",
+        "X-Envoy-External-Address",
+    ):
         assert outcome(call("here", headers={name: "1"})) == REFUSED
 
 
@@ -304,6 +322,14 @@ def test_this_host_is_the_client_until_a_forwarding_header_says_otherwise(call):
 def test_who_comes_through_a_configured_proxy_is_never_this_host(call, verdict):
     """The proxy's place is not its callers', though it adds no header that proxies add everywhere."""
     assert outcome(call("here", headers={"X-Gateway-Secret": PROXY_SECRET, **verdict})) == REFUSED
+
+
+def test_the_metrics_say_how_long_our_own_certificate_holds(service, pki):
+    service.tls = pki.context()
+    lines = service.get("/metrics").body.decode().splitlines()
+    left = float(next(line for line in lines if line.startswith("sts_certificate_seconds_left ")).split(" ")[1])
+    pem = pki.ours.cert_chain_pems[0].bytes()
+    assert left == pytest.approx(load_pem_x509_certificate(pem).not_valid_after_utc.timestamp() - time.time(), abs=60)
 
 
 def test_the_metadata_names_mutual_tls_where_there_is_tls(service):
