@@ -105,7 +105,7 @@ class HttpTable:
             if isinstance(found, int):
                 raise UnreachableError(f"it answered {found}")  # noqa: TRY301 - told as any other failure
             row, until = found
-        except Exception as error:
+        except BaseException as error:  # whatever it is, nobody may wait for this flight any more
             with self._lock:
                 del self._flights[key]
             why = str(error) if isinstance(error, UnreachableError) else "fault"
