@@ -101,8 +101,9 @@ class Responders:
                 raise UnfitAnswerError(f"the responder answered {answer.status}")  # noqa: TRY301 - as any other fault
             now = self._clock()
             word = judge(answer.body, certificate, issuer, now)
-            self.generation += isinstance(word, Revoked)
             kept.word = word
+            if isinstance(word, Revoked):  # the word first: who proves under the new generation has heard it
+                self.generation += 1
             kept.ask_at = now + (word.until - now) * REFRESH_AFTER if isinstance(word, Good) else float("inf")
         except (UnreachableError, UnfitAnswerError) as error:
             why = f"the OCSP responder: {error}"

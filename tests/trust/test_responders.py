@@ -55,6 +55,30 @@ def test_an_answer_is_kept_and_renewed_before_its_end(responders, peer, partner_
     assert ask() is REVOKED
 
 
+def test_what_is_decided_under_a_new_generation_has_heard_of_the_revocation(peer, partner_ca, clock, until):
+    """Else a token that is minted between the two would be kept as if nothing had been learned since."""
+    leaf = partner_ca.issue(responder=peer.url)
+    seen = []
+
+    class Watched(Responders):
+        @property
+        def generation(self):
+            return self.counted
+
+        @generation.setter
+        def generation(self, value):
+            self.counted = value
+            if value:
+                seen.append(self.status(leaf.certificate, partner_ca.certificate, clock()))
+
+    peer.answers(partner_ca.ocsp(leaf, "revoked"), Connection="close")
+    responders = Watched(Fetcher(), clock)
+    ask = asker(responders, partner_ca, leaf, clock)
+    until(lambda: ask() is REVOKED)
+    until(lambda: seen)
+    assert seen == [REVOKED]
+
+
 def test_an_answer_past_its_time_vouches_for_nobody(responders, peer, partner_ca, clock, until):
     leaf = partner_ca.issue(responder=peer.url)
     peer.answers(partner_ca.ocsp(leaf), Connection="close")
