@@ -214,7 +214,12 @@ class Revocations:
     def minted(self, revocable: Revocable, issued: Issued) -> Revocable:
         """The same, and the token that was minted."""
         (since, names), *others = revocable.groups
-        return Revocable(((since, (*names, *self._names("jti", issued.jti))), *others))
+        token = [
+            *self._names("jti", issued.jti),
+            *self._names("credential", issued.token),
+            *self._names("credential", essence(issued.token)),
+        ]
+        return Revocable(((since, (*names, *token)), *others))
 
     def own(self, token: str, claims: Mapping[str, Any]) -> Revocable:
         """Everything by which a token of ours, proven and with these claims, can be revoked."""

@@ -74,6 +74,17 @@ def test_one_credential_is_refused_whatever_its_signature_says(started, run, idp
     assert reasons(service, other) == {""}
 
 
+def test_a_token_of_ours_that_is_revoked_is_handed_out_no_more(started, run, idp, tmp_path):
+    """By its text as by its `jti`: the credential that it was made from is as good as before."""
+    service = started(workers=1)
+    good = idp.token()
+    leaked = service.exchange(good).token
+    assert service.exchange(good).token == leaked
+    (tmp_path / "leaked.jwt").write_text(leaked)
+    assert run(service, "revoke", "--credential", str(tmp_path / "leaked.jwt")).returncode == 0
+    wait_for(lambda: service.exchange(good).token != leaked, PATIENCE_S)
+
+
 def _twin(token):
     """The same ES256 token with the other signature that fits it: (r, n - s)."""
     head, _, signature = token.rpartition(".")
