@@ -20,6 +20,7 @@ from sts.credentials.introspection import (
 from sts.errors import BAD_TYPE, MALFORMED, REVOKED, SOURCE_UNREACHABLE, TOO_LARGE, UNKNOWN_ISSUER, Refusal
 from sts.model import NOT_APPLICABLE, TYPE_ACCESS_TOKEN, TYPE_JWT, Credential, Presented
 from sts.options import Place
+from sts.trust.introspection import Introspection
 
 NOW = 1_800_000_000.0
 ACTIVE = {
@@ -530,6 +531,16 @@ def test_a_reload_keeps_what_is_known_unless_what_shapes_an_answer_changed(reloa
     ):
         assert reload(**changed)._answers is not first._answers
     assert reload()._answers is not first._answers
+
+
+def test_a_server_that_is_asked_no_more_has_no_connections_left(reload, monkeypatch):
+    closed = []
+    monkeypatch.setattr(Introspection, "close", lambda self: closed.append(self))  # noqa: PLW0108 - it must bind
+    first = reload()
+    reload()
+    assert closed == []
+    reload(client_secret="new")
+    assert closed == [first._server]
 
 
 def test_a_disabled_source_is_not_at_work_and_its_tokens_go_nowhere_else(settings, stores, refused):

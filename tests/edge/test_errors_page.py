@@ -6,9 +6,10 @@ from gunicorn.config import LimitRequestFields, LimitRequestFieldSize, LimitRequ
 
 from sts.cli import arrival, server, worker
 from sts.clients import failures
+from sts.credentials.introspection import MAX_TOKEN as MAX_OPAQUE
 from sts.edge import form, token
 from sts.errors import REASONS, Reason
-from sts.trust import chain, crl, issuers, names, opa, remote_jwks, responders, upstream
+from sts.trust import chain, crl, introspection, issuers, names, opa, remote_jwks, responders, upstream
 from sts.trust.fetch import Bounds
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
@@ -79,6 +80,13 @@ FIGURES = {
         f"`opa.timeout` ({opa.OpaSettings.model_fields['timeout'].default * 1000:g} ms)"
     ),
     "an answer of OPA": f"{opa.MAX_ANSWER // 1024} KiB",
+    "questions to one introspection server at once": "an eighth of `threads`",
+    "wait for an introspection server": f"{upstream.PATIENCE:g} s",
+    "an answer of an introspection server": f"{introspection.MAX_ANSWER // 1024} KiB",
+    "an opaque token": f"{MAX_OPAQUE} characters",
+    "pause after three failures of an introspection server in a row": {
+        3: f"{upstream.FIRST_PAUSE:g} s, doubled each time, up to {upstream.LONGEST_PAUSE:g} s"
+    }[upstream.FAILURES],
     "pause after three failures of OPA in a row": {
         3: f"{upstream.FIRST_PAUSE:g} s, doubled each time, up to {upstream.LONGEST_PAUSE:g} s"
     }[upstream.FAILURES],

@@ -160,6 +160,15 @@ def test_the_same_token_many_times_is_one_question_and_holds_no_more_threads(wor
     assert 1 <= sum(took >= AT_ONCE_S for _, took in answered) <= QUARTER
 
 
+def test_a_burst_of_new_tokens_passes_while_the_server_is_quick(world):
+    """More than may be under way at once wait a moment for their turn."""
+    world.bent.says(says(world))
+    assert world.service.exchange(world.fresh()).status == 200  # so that it is known to be quick
+    with ThreadPoolExecutor(12) as pool:
+        asked = [pool.submit(world.service.exchange, world.fresh()) for _ in range(12)]
+        assert [one.result().status for one in asked] == [200] * 12
+
+
 def test_a_dead_server_is_not_asked_at_each_request(world):
     """IN-12: three failures, then a pause."""
     world.bent.says(b"", 500)
