@@ -512,5 +512,8 @@ def test_whatever_stands_anywhere_gives_settings_or_faults_that_can_be_printed(d
     except SettingsError as error:
         found = error.faults
     assert (settings is None) == bool(found)
-    assert all(str(fault).isprintable() and fault.line == 1 and fault.problem for fault in found)
+    assert all(str(fault).isprintable() and fault.problem for fault in found)
+    assert all(
+        fault.line == (1 if fault.file == str(file) else 0) for fault in found
+    )  # `include: "*"` finds a directory
     assert settings is None or (settings.revision and settings.fingerprints())
