@@ -200,7 +200,7 @@ def test_text_of_any_language_is_text(refused, form):
         ({"requested_token_type": "urn:ietf:params:oauth:token-type:id_token"}, 400, "invalid_request", "malformed"),
         ({"actor_token": "x"}, 400, "invalid_request", "malformed"),
         ({"actor_token_type": JWT}, 400, "invalid_request", "malformed"),
-        ({"actor_token": "x", "actor_token_type": ACCESS_TOKEN}, 400, "invalid_request", "actor_refused"),
+        ({"actor_token": "x", "actor_token_type": ACCESS_TOKEN}, 400, "invalid_request", "unknown_issuer"),
         ({"audience": None}, 400, "invalid_request", "audience_missing"),
         ({"audience": "nobody"}, 400, "invalid_target", "no_consent"),
         ({"resource": "/relative"}, 400, "invalid_target", "malformed"),

@@ -68,12 +68,18 @@ SPOOFED = {
     "X-Auth-Request-Redirect": "/health",
     "X-Original-Forwarded-For": "127.0.0.1",
     "X-Client-Cert": "MIIB",
-    "X-SSL-Client-Verify": "SUCCESS",
     "X-User-ID": "root",
     "X-Token-Expires-At": "4000000000",
     "Script-Name": "/forward-auth",
     "Connection": "X-Gateway-Secret",
 }
+
+
+@pytest.mark.parametrize("name", ["X-SSL-Client-Verify", "X-SSL-Client-Cert", "Client-Cert", "X-Forwarded-Client-Cert"])
+def test_a_certificate_header_from_a_gateway_that_may_hand_none_on_is_refused(asked, name):
+    """CC-03: it is the end user's own, since this gateway sends none."""
+    answer = asked([(name, "SUCCESS")])
+    assert (answer.status, answer.headers["x-auth-reason"]) == (401, "invalid_credential")
 
 
 @pytest.mark.parametrize("name", SPOOFED)
