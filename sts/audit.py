@@ -168,6 +168,8 @@ class Trail:
             "duration_us": duration_us,
             "revision": self.revision,
         }
+        if presented is not None and presented.credential_id:
+            event["credential_id"] = presented.credential_id
         if self._audiences is None and ask is not None:
             event["audiences"] = bounded_texts((*ask.audiences, *ask.resources))
         if self._reason is not None:

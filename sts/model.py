@@ -153,6 +153,7 @@ class Presented:
     `source` is the source's name in the configuration; `unverified` is the kind's own parse of the credential, handed
     back to the same kind for the proof, so that what was read is what gets proven. One of our own tokens names the
     source that it was once made from; then `proven_by` says who proves it instead, and `minted_for` whose it is.
+    `credential_id` is the name that it claims, of a kind whose credentials have names which are no secrets; else "".
     """
 
     kind: str
@@ -161,6 +162,7 @@ class Presented:
     unverified: Any = field(repr=False)
     proven_by: str = ""
     minted_for: tuple[str, ...] | None = None
+    credential_id: str = ""
 
     @property
     def prover(self) -> str:

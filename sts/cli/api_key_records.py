@@ -1,48 +1,96 @@
-"""The records of API keys as the commands open them, and the sources that they are for."""
+"""What the commands of API keys share: the records in the store, whose source a key is, how texts are checked."""
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, Final
+
+import click
 
 from sts.cli import common
 from sts.credentials.api_key import ApiKeySource
+from sts.errors import StartError
 from sts.mint.keystore import open_secret
+from sts.options import parse_duration
 from sts.settings import Settings
 from sts.state import ConflictError, StateUnavailableError, open_state
-from sts.state.api_keys import LABEL, ApiKey, KeyRecords
+from sts.state.key_records import LABEL, LATEST, KeyRecords
+
+MAX_TEXT: Final = 256
+
+_SCOPE: Final = re.compile(r"[!#-\[\]-~]{1,256}")  # RFC 6749 §3.3
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON; times are Unix seconds.")
+source_option = click.option("--source", metavar="NAME", help="The source; default: the only one of type api_key.")
+
+
+class Span(click.ParamType[float]):
+    """A duration, as in the configuration; one of at least `least` seconds, and of an end that can be written."""
+
+    name = "duration"
+
+    def __init__(self, least: float = 0.0) -> None:
+        self._least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
+        """Read it. Fails as click does."""
+        if isinstance(value, float):
+            return value
+        try:
+            span = parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if not self._least <= span <= LATEST - time.time():
+            self.fail("it must end in the future, and before the year 10000", param, ctx)
+        return span
+
+
+def checked_text(name: str, value: object) -> str:
+    """`value` where it is a printable text of bounded length. Raises ValueError."""
+    if not isinstance(value, str) or not value or len(value) > MAX_TEXT or not value.isprintable():
+        raise ValueError(f"`{name}` is a printable text of at most {MAX_TEXT} characters")
+    return value
+
+
+def checked_scopes(values: Iterable[object]) -> tuple[str, ...]:
+    """Scopes without repetition, each as RFC 6749 §3.3 writes them. Raises ValueError."""
+    scopes = tuple(dict.fromkeys(checked_text("scopes", value) for value in values))
+    if not all(_SCOPE.fullmatch(scope) for scope in scopes):
+        raise ValueError("a scope is visible ASCII without spaces, quotation marks and backslashes")
+    return scopes
+
+
+def checked_audiences(settings: Settings, source: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Audiences without repetition, each of which the source may reach. Raises ValueError."""
+    listed = settings.sources[source].audiences or ("*",)
+    found = tuple(dict.fromkeys(names))
+    for name in found:
+        if name not in settings.audiences:
+            raise ValueError(f"there is no audience {name}")
+        if "*" not in listed and name not in listed:
+            raise ValueError(f"the source {source} does not list the audience {name}")
+    return found
+
+
+def prefixes(settings: Settings) -> dict[str, str]:
+    """The sources of API keys, disabled ones too, and how their keys begin."""
+    return {name: source.prefix for name, source in settings.sources.items() if isinstance(source, ApiKeySource)}
 
 
 def source_of(settings: Settings, name: str | None) -> tuple[str, str]:
     """The name and prefix of a source of keys; ends the command where it cannot be told which."""
-    sources = {one: source for one, source in settings.sources.items() if isinstance(source, ApiKeySource)}
-    if name is None and len(sources) == 1:
-        name = next(iter(sources))
+    found = prefixes(settings)
+    if name is None and len(found) == 1:
+        name = next(iter(found))
     if name is None:
-        many = f"several sources of type api_key: say which with --source ({', '.join(sources)})"
-        common.fail(many if sources else "no source of type api_key is configured")
-    if name not in sources:
+        many = f"several sources of type api_key: say which with --source ({', '.join(found)})"
+        common.fail(many if found else "no source of type api_key is configured")
+    if name not in found:
         common.fail(f"{name} is no source of type api_key")
-    return name, sources[name].prefix
-
-
-def check_audiences(settings: Settings, source: str, audiences: tuple[str, ...]) -> None:
-    """End the command where a key of `source` could not reach one of `audiences`."""
-    listed = settings.sources[source].audiences or ("*",)
-    for name in audiences:
-        if name not in settings.audiences:
-            common.fail(f"there is no audience {name}")
-        if "*" not in listed and name not in listed:
-            common.fail(f"the source {source} does not list the audience {name}")
-
-
-def existing(records: KeyRecords, key_id: str) -> ApiKey:
-    """The record of a key that must be there; else the command ends."""
-    key = records.get(key_id)
-    if key is None:
-        common.fail(f"there is no API key {key_id}: `sts api-keys list --all` shows all")
-    return key
+    return name, found[name]
 
 
 @contextmanager
@@ -51,7 +99,10 @@ def opened(settings: Settings) -> Iterator[KeyRecords]:
     secret = open_secret(settings.given_secret(), settings.var)
     state = open_state(settings.state, settings.redis, settings.var, time.time)
     try:
-        state.check()
+        try:
+            state.check()
+        except StartError as error:
+            common.fail(str(error), common.EXIT_UNREACHABLE)
         yield KeyRecords(state, secret.keys(LABEL))
     except StateUnavailableError as error:
         common.fail(f"the state store cannot be used: {error}", common.EXIT_UNREACHABLE)

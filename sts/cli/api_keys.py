@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, Final, TypeVar, cast
 
 import click
 
 from sts.cli import common
-from sts.cli.api_key_records import check_audiences, existing, opened, source_of
-from sts.cli.key_files import checked_text, imported, rows
-from sts.cli.key_show import as_object, show_new, show_table
-from sts.options import parse_duration
-from sts.state.api_keys import ApiKey, is_over
-from sts.state.key_text import digest, make
+from sts.cli.api_key_records import (
+    Span,
+    checked_audiences,
+    checked_scopes,
+    checked_text,
+    json_option,
+    opened,
+    prefixes,
+    source_of,
+    source_option,
+)
+from sts.cli.key_import import import_keys
+from sts.cli.key_show import Shown, show_new, show_table
+from sts.settings import Settings
+from sts.state import ConflictError
+from sts.state.key_records import ApiKey, KeyRecords, is_over
+from sts.state.key_text import digest, id_of, make
 from sts.state.last_used import read_last_used
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON; times are Unix seconds.")
+Checked = TypeVar("Checked")
 
-
-class _Span(click.ParamType[float]):
-    """A duration, as in the configuration."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
-        if isinstance(value, float):
-            return value
-        try:
-            return parse_duration(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+_ATTEMPTS: Final = 5
+_ID: Final = re.compile(r"[0-9A-Za-z]{12}|i-[0-9a-f]{20}")
 
 
 @click.group("api-keys")
@@ -47,7 +49,7 @@ def api_keys() -> None:
 
 @api_keys.command()
 @common.config_option
-@click.option("--source", metavar="NAME", help="The source; default: the only one of type api_key.")
+@source_option
 @click.option("--owner", required=True, metavar="WHO", help="Whose key it is: `key.owner` in mappings.")
 @click.option("--tenant", metavar="NAME", help="`key.tenant` in mappings.")
 @click.option("--scope", "scopes", multiple=True, metavar="SCOPE", help="`key.scopes`; may be repeated.")
@@ -56,7 +58,7 @@ def api_keys() -> None:
 )
 @click.option("--tier", metavar="NAME", help="`key.tier` in mappings.")
 @click.option(
-    "--expires", "life", type=_Span(), metavar="SPAN", help="How long it lives, such as 90d; default: for good."
+    "--expires", "life", type=Span(1.0), metavar="SPAN", help="How long it lives, such as 90d; default: for good."
 )
 @json_option
 def create(  # noqa: PLR0913 - the options of the command line
@@ -83,19 +85,18 @@ def create(  # noqa: PLR0913 - the options of the command line
     """
     settings = common.load(config)
     name, prefix = source_of(settings, source)
-    check_audiences(settings, name, audiences)
     now = int(time.time())
     key_id, text = make(prefix)
     key = ApiKey(
         id=key_id,
         source=name,
-        owner=_checked("owner", owner),
+        owner=_checked(checked_text, "owner", owner),
         digest=digest(text),
         created_at=now,
-        tenant=_optional("tenant", tenant),
-        scopes=tuple(dict.fromkeys(_checked("scope", one) for one in scopes)),
-        audiences=tuple(dict.fromkeys(audiences)),
-        tier=_optional("tier", tier),
+        tenant=None if tenant is None else _checked(checked_text, "tenant", tenant),
+        scopes=_checked(checked_scopes, scopes),
+        audiences=_checked(checked_audiences, settings, name, audiences),
+        tier=None if tier is None else _checked(checked_text, "tier", tier),
         expires_at=None if life is None else now + int(life),
     )
     with opened(settings) as records:
@@ -118,21 +119,24 @@ def list_keys(*, config: Path, source: str | None, owner: str | None, everything
       sts api-keys list --owner acme --all --json
 
     \b
-    Exit status: 0 done, 1 refused, 2 usage, 3 the state store cannot be used.
+    Exit status: 0 done, 1 some record is not authentic, 2 usage, 3 the state store cannot be used.
     """
     settings = common.load(config)
-    now = time.time()
     with opened(settings) as records:
         used = read_last_used(records.state)
-        found = [
-            key
-            for key in records.all()
-            if source in (None, key.source) and owner in (None, key.owner) and (everything or not is_over(key, now))
-        ]
+        keys, strange = records.judged()
+    shown = Shown(used, set(prefixes(settings)), time.time())
+    found = [
+        key
+        for key in keys
+        if source in (None, key.source) and owner in (None, key.owner) and (everything or not is_over(key, shown.now))
+    ]
     if as_json:
-        click.echo(json.dumps([as_object(key, used.get(key.id), now) for key in found], indent=1))
-        return
-    show_table(found, used, now)
+        click.echo(json.dumps([shown.as_object(key) for key in found], indent=1))
+    else:
+        show_table(found, shown)
+    if strange:
+        common.fail(f"{len(strange)} records are not authentic, and refused by running services: {' '.join(strange)}")
 
 
 @api_keys.command()
@@ -142,18 +146,20 @@ def list_keys(*, config: Path, source: str | None, owner: str | None, everything
 def revoke(*, config: Path, key_id: str, as_json: bool) -> None:
     r"""Revoke a key for good. Tokens that are out already live to their end, five minutes by default.
 
+    ID is its id; for - the whole key is read from standard input.
+
     \b
-    Example:  sts api-keys revoke 4fJ2kQz81LmN
+    Examples:
+      sts api-keys revoke 4fJ2kQz81LmN
+      sts api-keys revoke - < leaked.txt
 
     \b
     Exit status: 0 revoked, now or before, 1 there is no such key, 2 usage, 3 the state store cannot be used.
     """
     settings = common.load(config)
+    key_id = _id(settings, key_id)
     with opened(settings) as records:
-        key = existing(records, key_id)
-        if key.revoked_at is None:
-            key = replace(key, revoked_at=int(time.time()))
-            records.put(key)
+        key = _revoked(records, key_id)
     if as_json:
         click.echo(json.dumps({"id": key.id, "revoked_at": key.revoked_at}))
     else:
@@ -163,12 +169,13 @@ def revoke(*, config: Path, key_id: str, as_json: bool) -> None:
 @api_keys.command()
 @common.config_option
 @click.argument("key_id", metavar="ID")
-@click.option("--grace", type=_Span(), default="7d", show_default=True, help="How long the old key goes on working.")
+@click.option("--grace", type=Span(), default="7d", show_default=True, help="How long the old key goes on working.")
 @json_option
 def rotate(*, config: Path, key_id: str, grace: float, as_json: bool) -> None:
     r"""Make a key that may do what ID may, and let ID end after a grace period.
 
-    The new one lives as long as the old one was given; it is shown this once.
+    The new one lives as long as the old one was given; it is shown this once. What has a successor already is not
+    rotated again. ID is as for revoke; an imported key gets a successor of our own shape.
 
     \b
     Examples:
@@ -176,31 +183,37 @@ def rotate(*, config: Path, key_id: str, grace: float, as_json: bool) -> None:
       sts api-keys rotate 4fJ2kQz81LmN --grace 0s
 
     \b
-    Exit status: 0 done, 1 there is no such living key, 2 usage, 3 the state store cannot be used.
+    Exit status: 0 done, 1 no such key is living and without successor, 2 usage, 3 the state store cannot be used.
     """
     settings = common.load(config)
+    key_id = _id(settings, key_id)
     now = int(time.time())
     with opened(settings) as records:
-        old = existing(records, key_id)
+        old = _existing(records, key_id)
         over = is_over(old, now)
-        if over:
-            common.fail(f"{key_id} is {over}: make a new key with `sts api-keys create`")
+        if over or old.replaced_by:
+            common.fail(f"{key_id} is {over}: make a new key" if over else f"rotate {old.replaced_by}, its successor")
         _, prefix = source_of(settings, old.source)
         new_id, text = make(prefix)
-        life = None if old.expires_at is None else old.expires_at - old.created_at
         new = replace(
             old,
             id=new_id,
             digest=digest(text),
             created_at=now,
-            expires_at=None if life is None else now + life,
+            expires_at=None if old.expires_at is None else now + old.expires_at - old.created_at,
             imported=False,
+            change=0,
             version=0,
         )
         ends = now + int(grace)
-        records.put(new)
-        records.put(replace(old, expires_at=ends if old.expires_at is None else min(ends, old.expires_at)))
-    show_new(new, text, as_json=as_json, replaces=old.id)
+        old = replace(old, replaced_by=new_id, expires_at=ends if old.expires_at is None else min(ends, old.expires_at))
+        new = records.put(new)
+        try:
+            records.put(old)
+        except ConflictError:  # revoked just now, perhaps: then it has no successor
+            records.put(replace(new, revoked_at=now))
+            raise
+    show_new(new, text, as_json=as_json, replaces=old)
 
 
 @api_keys.command()
@@ -225,64 +238,46 @@ def reseal(*, config: Path, as_json: bool) -> None:
     )
 
 
-@api_keys.command("import")
-@common.config_option
-@click.option("--source", metavar="NAME", help="The source; default: the only one of type api_key.")
-@click.option("--dry-run", is_flag=True, help="Check every line, and write nothing.")
-@json_option
-@click.argument("file", type=click.File("rb"))
-def import_keys(*, config: Path, source: str | None, dry_run: bool, as_json: bool, file: BinaryIO) -> None:
-    r"""Import keys that were made elsewhere, from CSV with a header line or from one JSON object a line.
-
-    Columns: `key`, or `sha256` with its hex digest where the keys themselves are not to be had; `owner`; and if wanted
-    `tenant`, `scopes` and `audiences` (separated by spaces), `tier`, `expires_at` (Unix seconds). Keys begin with the
-    source's prefix. A plain hash protects only keys of high entropy: import no short or guessable ones. All lines are
-    checked before the first key is written; what is there already is left as it is.
-
-    \b
-    Examples:
-      sts api-keys import --dry-run keys.csv
-      sts api-keys import --source partner-keys keys.jsonl
-
-    \b
-    Exit status: 0 done, 1 a line is faulty, 2 usage, 3 the state store cannot be used.
-    """
-    settings = common.load(config)
-    name, prefix = source_of(settings, source)
-    found: dict[str, ApiKey] = {}
-    faults = []
-    for line, row in rows(common.read_text(file, "the file")):
-        try:
-            key = imported(settings, name, prefix, row)
-        except ValueError as error:
-            faults.append(f"line {line}: {error}")
-            continue
-        if key.id in found:
-            faults.append(f"line {line}: this key stands there twice")
-        found[key.id] = key
-    if faults:
-        common.fail("\n".join([*faults[:20], f"{len(faults)} faulty; nothing was imported"]))
-    made = []
-    with opened(settings) as records:
-        there = {key.id for key in records.all()}
-        for key in found.values():
-            if key.id not in there:
-                if not dry_run:
-                    records.put(key)
-                made.append(key.id)
-    if as_json:
-        click.echo(json.dumps({"imported": [] if dry_run else made, "there_already": len(found) - len(made)}))
-    else:
-        verb = "would be imported" if dry_run else "imported"
-        click.echo(f"{len(made)} {verb}, {len(found) - len(made)} there already")
+api_keys.add_command(import_keys)
 
 
-def _checked(name: str, value: str) -> str:
+def _checked(check: Callable[..., Checked], *arguments: object) -> Checked:
     try:
-        return checked_text(name, value)
+        return check(*arguments)
     except ValueError as error:
-        raise click.UsageError(f"--{error}") from None
+        raise click.UsageError(str(error)) from None
 
 
-def _optional(name: str, value: str | None) -> str | None:
-    return None if value is None else _checked(name, value)
+def _id(settings: Settings, given: str) -> str:
+    """The id that was given, or that of the key on standard input. What may be a whole key is never repeated."""
+    if given != "-":
+        if not _ID.fullmatch(given):
+            raise click.UsageError(
+                "ID is no id as `sts api-keys list` shows them; for - a key is read from standard input."
+            )
+        return given
+    text = common.read_text(cast("BinaryIO", click.open_file("-", "rb")), "the key")
+    found = [id_of(prefix, text) for prefix in prefixes(settings).values() if text.startswith(prefix)]
+    if not found or not found[0]:
+        common.fail("standard input holds no key of a source of type api_key, or one with a wrong checksum")
+    return found[0]
+
+
+def _existing(records: KeyRecords, key_id: str) -> ApiKey:
+    key = records.get(key_id)
+    if key is None:
+        common.fail(f"there is no API key {key_id} with an authentic record: `sts api-keys list --all` shows all")
+    return key
+
+
+def _revoked(records: KeyRecords, key_id: str) -> ApiKey:
+    """Revoke a key, whoever else changes it at the same time; one that is revoked stays as it is."""
+    for _ in range(_ATTEMPTS):
+        key = _existing(records, key_id)
+        if key.revoked_at is not None:
+            return key
+        try:
+            return records.put(replace(key, revoked_at=int(time.time())))
+        except ConflictError:
+            continue
+    raise ConflictError(key_id)

@@ -33,7 +33,8 @@ from sts.model import TYPE_ACCESS_TOKEN, Incoming, Peer
 from sts.model_revocable import Revocable
 from sts.settings import Settings
 from sts.state import open_state
-from sts.state.api_keys import LABEL, ApiKeys, KeyRecords
+from sts.state.api_keys import ApiKeys
+from sts.state.key_records import LABEL, KeyRecords
 
 
 @dataclass(frozen=True, slots=True)

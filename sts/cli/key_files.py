@@ -6,20 +6,36 @@ import csv
 import io
 import json
 import time
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO, Final
 
 from sts.cli import common
+from sts.cli.api_key_records import MAX_TEXT, checked_audiences, checked_scopes, checked_text
 from sts.settings import Settings
-from sts.state.api_keys import ApiKey
+from sts.state.key_records import LATEST, ApiKey
 from sts.state.key_text import digest, imported_id, is_ours
 
-MAX_TEXT: Final = 256
-COLUMNS: Final = frozenset({"key", "sha256", "owner", "tenant", "scopes", "audiences", "tier", "expires_at"})
+LONGEST: Final = 64_000_000
+"""Bytes of a file at most."""
+COLUMNS: Final = ("key", "sha256", "owner", "tenant", "scopes", "audiences", "tier", "expires_at")
+
+_DIGEST: Final = 64
+_LEAST: Final = 8
+
+
+def read(file: BinaryIO) -> str:
+    """The text of a file, without the mark that spreadsheets begin it with. Ends the command where it is none."""
+    found = file.read(LONGEST + 1)
+    if len(found) > LONGEST:
+        common.fail(f"the file is longer than {LONGEST} bytes: import it in parts")
+    try:
+        return found.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        common.fail("the file is no UTF-8 text")
 
 
 def rows(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The lines of a file with their numbers. Ends the command where they cannot be read."""
+    """The lines of a file with their numbers. Ends the command where they cannot be read; never shows one."""
     try:
         if text.lstrip().startswith("{"):
             for number, line in enumerate(text.splitlines(), start=1):
@@ -28,26 +44,26 @@ def rows(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
                     yield number, row if isinstance(row, dict) else {}
         else:
             reader = csv.DictReader(io.StringIO(text), strict=True)
+            _check_header(reader.fieldnames or ())
             for row in reader:
                 yield reader.line_num, dict(row)
-    except (ValueError, csv.Error) as error:
+    except (ValueError, RecursionError, csv.Error) as error:
         common.fail(f"the file cannot be read: {type(error).__name__}")
+
+
+def _check_header(names: Sequence[str]) -> None:
+    """A file without a header begins with a key: so what stands there is not repeated."""
+    if not {"key", "sha256"} & set(names) or not set(names) <= set(COLUMNS) or len(set(names)) != len(names):
+        common.fail(f"the first line must name the columns, each once, of: {', '.join(COLUMNS)}")
 
 
 def imported(settings: Settings, source: str, prefix: str, row: dict[str, Any]) -> ApiKey:
     """One key of a file. Raises ValueError with what is wrong, and never with the key."""
-    unknown = [str(name) for name in row if name not in COLUMNS]
-    if unknown:
-        raise ValueError(f"unknown column {unknown[0]}")
+    if None in row:
+        raise ValueError("it has more columns than the first line")
+    if not set(row) <= set(COLUMNS):
+        raise ValueError(f"it has an unknown column; they are {', '.join(COLUMNS)}")
     hashed = _digest(prefix, row)
-    audiences = tuple(_words(row.get("audiences")))
-    missing = [one for one in audiences if one not in settings.audiences]
-    if missing:
-        raise ValueError(f"there is no audience {missing[0]}")
-    try:
-        expires = int(row["expires_at"]) if row.get("expires_at") else None
-    except (TypeError, ValueError):
-        raise ValueError("`expires_at` is Unix seconds") from None
     return ApiKey(
         id=imported_id(hashed),
         source=source,
@@ -55,21 +71,24 @@ def imported(settings: Settings, source: str, prefix: str, row: dict[str, Any]) 
         digest=hashed,
         created_at=int(time.time()),
         tenant=checked_text("tenant", row["tenant"]) if row.get("tenant") else None,
-        scopes=tuple(dict.fromkeys(_words(row.get("scopes")))),
-        audiences=audiences,
+        scopes=checked_scopes(_words(row.get("scopes"))),
+        audiences=checked_audiences(
+            settings, source, [checked_text("audiences", x) for x in _words(row.get("audiences"))]
+        ),
         tier=checked_text("tier", row["tier"]) if row.get("tier") else None,
-        expires_at=expires,
+        expires_at=_end(row.get("expires_at")),
         imported=True,
     )
 
 
 def _digest(prefix: str, row: dict[str, Any]) -> str:
-    text, hashed = str(row.get("key") or ""), str(row.get("sha256") or "").lower()
-    if bool(text) == bool(hashed):
+    text, hashed = row.get("key") or "", row.get("sha256") or ""
+    if not isinstance(text, str) or not isinstance(hashed, str) or bool(text) == bool(hashed):
         raise ValueError("write either `key` or `sha256`")
     if text:
         return digest(_importable(prefix, text))
-    if len(hashed) != 64 or not set(hashed) <= set("0123456789abcdef"):
+    hashed = hashed.lower()
+    if len(hashed) != _DIGEST or not set(hashed) <= set("0123456789abcdef"):
         raise ValueError("`sha256` is 64 hex digits")
     return hashed
 
@@ -81,17 +100,25 @@ def _importable(prefix: str, text: str) -> str:
         raise ValueError("the key has the shape of those made here, whose last characters are a checksum")
     if len(text) > MAX_TEXT or not text.isascii() or not text.isprintable() or " " in text or "," in text:
         raise ValueError(f"a key is at most {MAX_TEXT} visible ASCII characters without comma")
-    if len(text) - len(prefix) < 8:
+    if len(text) - len(prefix) < _LEAST:
         raise ValueError("the key is too short behind its prefix")
     return text
 
 
-def _words(value: object) -> list[str]:
-    return [checked_text("list", one) for one in (value if isinstance(value, list) else str(value or "").split())]
+def _end(value: object) -> int | None:
+    if value is None or value == "":
+        return None
+    written = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    if not (written.isascii() and written.isdigit()) or len(written) > len(str(LATEST)) or int(written) > LATEST:
+        raise ValueError("`expires_at` is Unix seconds")
+    if int(written) <= time.time():
+        raise ValueError("`expires_at` is in the past")
+    return int(written)
 
 
-def checked_text(name: str, value: object) -> str:
-    """`value` where it is a printable text of bounded length. Raises ValueError."""
-    if not isinstance(value, str) or not value or len(value) > MAX_TEXT or not value.isprintable():
-        raise ValueError(f"`{name}` is a printable text of at most {MAX_TEXT} characters")
+def _words(value: object) -> list[object]:
+    if value is None or isinstance(value, str):
+        return list((value or "").split())
+    if not isinstance(value, list):
+        raise ValueError("scopes and audiences are lists, or texts separated by spaces")  # noqa: TRY004 - for the user
     return value

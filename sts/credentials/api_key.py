@@ -79,6 +79,9 @@ class KeyTable(Protocol):
     def trouble(self) -> str:
         """Why the keys could not be had the last time, "" if they could."""
 
+    def known(self, prefix: str, text: str) -> str:
+        """The id that a text claims, where there is such a key, else ""; this proves nothing. Never waits."""
+
     def prove(self, source: str, prefix: str, text: str) -> KnownKey:
         """The key whose whole text this is. Never waits; raises Refusal."""
 
@@ -95,6 +98,13 @@ class ApiKeySourceAtWork:
         self.name = name
         self.prefix = settings.prefix
         self._keys = keys
+
+    def present(self, credential: Credential) -> Presented:
+        """What is presented to it, named by its key's id where there is such a key."""
+        text = credential.value
+        return Presented(
+            KIND, self.name, credential.token_type, text, credential_id=self._keys.known(self.prefix, text)
+        )
 
     @property
     def trouble(self) -> str:
@@ -145,5 +155,5 @@ class ApiKeyKind:
             raise Refusal(TOO_LARGE, why="the API key", max_chars=MAX_CHARS)
         for source in self._sources:
             if credential.value.startswith(source.prefix):
-                return Presented(KIND, source.name, credential.token_type, credential.value)
+                return source.present(credential)
         raise Refusal(UNKNOWN_ISSUER, why="no source has API keys of this prefix")

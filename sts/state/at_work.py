@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sts.state import api_keys, once
-from sts.state.api_keys import ApiKeys, KeyRecords
+from sts.state import key_records, once
+from sts.state.api_keys import ApiKeys
+from sts.state.key_records import KeyRecords
 from sts.state.last_used import LastUsed
 from sts.state.once import OnceOnly
 from sts.state.revocations import Revocations
@@ -44,7 +45,7 @@ class StateAtWork:
         `derive` gives those for other labels; `on_fault` hears when the store begins to be out of reach, or holds a
         record that is not authentic, `unmarked` each time that a credential passes without a mark.
         """
-        keys = ApiKeys(KeyRecords(store, derive(api_keys.LABEL)), clock, settings, on_fault, monotonic)
+        keys = ApiKeys(KeyRecords(store, derive(key_records.LABEL)), clock, settings, on_fault, monotonic)
         return cls(
             store,
             OnceOnly(store, derive(once.LABEL), settings.on_outage.replay, unmarked),

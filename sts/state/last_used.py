@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
-from sts.state.state import State, StateUnavailableError, decode, encode
+from sts.state.key_records import LATEST
+from sts.state.state import Record, State, StateUnavailableError, decode, encode
 
 NAMESPACE: Final = "api_keys_used"
 FORM: Final = 1
@@ -23,8 +24,8 @@ KEEP_S: Final = 400 * 86400.0
 class LastUsed:
     """Writes what is in `used` (id, Unix seconds) every `every` seconds, in a thread of its own after the fork."""
 
-    def __init__(self, state: State, used: Mapping[str, float], every: float = EVERY_S) -> None:
-        self._state, self._used, self._every = state, used, every
+    def __init__(self, state: State, used: Mapping[str, float], every: float = EVERY_S, at_once: int = AT_ONCE) -> None:
+        self._state, self._used, self._every, self._at_once = state, used, every, at_once
         self._written: dict[str, float] = {}
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -32,9 +33,10 @@ class LastUsed:
     def flush(self) -> int:
         """Write what is new; returns how many. A store that is away loses nothing: the next time will do."""
         new = [(key_id, at) for key_id, at in list(self._used.items()) if at - self._written.get(key_id, 0.0) >= 1]
+        new.sort(key=lambda one: self._written.get(one[0], 0.0))  # who waits longest comes first
         count = 0
         with suppress(StateUnavailableError):
-            for key_id, at in new[:AT_ONCE]:
+            for key_id, at in new[: self._at_once]:
                 value = encode(FORM, {"at": int(at)})
                 self._state.put(NAMESPACE, key_id, value, expected=None, until=at + KEEP_S)
                 self._written[key_id] = at
@@ -59,5 +61,14 @@ class LastUsed:
 
 
 def read_last_used(state: State) -> dict[str, int]:
-    """When each key was last used, by id. Raises StateUnavailableError."""
-    return {record.key: decode(record.value or b"", FORM)[1]["at"] for record in state.list(NAMESPACE)}
+    """When each key was last used, by id; what is no time counts as not known. Raises StateUnavailableError."""
+    found = {record.key: _time_in(record) for record in state.list(NAMESPACE)}
+    return {key_id: at for key_id, at in found.items() if at is not None}
+
+
+def _time_in(record: Record) -> int | None:
+    try:
+        at = decode(record.value or b"", FORM)[1].get("at")
+    except StateUnavailableError:
+        return None
+    return at if type(at) is int and 0 <= at <= LATEST else None

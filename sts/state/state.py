@@ -143,7 +143,7 @@ def decode(value: bytes, form: int) -> tuple[int, dict[str, Any]]:
     number, _, text = value.partition(b" ")
     try:
         found, content = int(number), json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise StateUnavailableError("a record in the store is damaged") from None
     if found not in (form, form - 1) or not isinstance(content, dict):
         raise StateUnavailableError(

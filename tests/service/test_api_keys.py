@@ -10,7 +10,7 @@ from harness import SECRET, Service, decoded, minimal, wait_for
 
 from sts import labels
 from sts.state import key_text
-from sts.state.api_keys import LABEL, ApiKey, KeyRecords
+from sts.state.key_records import LABEL, ApiKey, KeyRecords
 from sts.state.sqlite import SqliteState
 
 API_KEY = "urn:sts:token-type:api_key"
@@ -104,6 +104,29 @@ def test_a_key_is_read_from_its_header_only(with_keys, make):
     assert with_keys.forward(key).status == 401
     assert with_keys.forward(None, uri=f"/orders/7?api_key={key}").status == 401
     assert with_keys.exchange(key).reason == "unknown_issuer"
+
+
+def test_every_event_of_a_known_key_names_its_id_and_no_other_text_is_named(with_keys, make):
+    """Who has a leaked key's id finds what it did, from the cache too; a stranger's text leaves no trace but a hash."""
+    made, narrow, over = make(), make(scopes=()), make(expires_at=int(time.time()) - 5)
+    known(with_keys, made["key"])
+    other_secret = made["key"][:20] + "x" * 32
+    forged = other_secret + key_text._checksum(other_secret)
+    for text, reason in (
+        (made["key"], None),
+        (narrow["key"], "insufficient_scope"),
+        (over["key"], "expired"),
+        (forged, "unknown_key"),
+    ):
+        exchanged(with_keys, text)
+        event = with_keys.events()[-1]
+        assert (event["reason"], event["credential_id"]) == (reason, text[8:20])
+    asked(with_keys, made["key"])
+    assert with_keys.events()[-1]["credential_id"] == made["id"]
+    for text in (key_text.make("sk_live_")[1], made["key"][:-1], "sk_live_a-password-of-somebody"):
+        exchanged(with_keys, text)
+        assert "credential_id" not in with_keys.events()[-1]
+        assert text[8:20] not in json.dumps(with_keys.events()[-1])
 
 
 def test_a_key_beside_a_token_is_refused(with_keys, make, idp):

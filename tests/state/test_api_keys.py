@@ -1,16 +1,19 @@
 """API keys in the store, and a worker's copy of them."""
 
 import json
+import sqlite3
 from dataclasses import replace
 
 import pytest
 
 from sts.errors import MALFORMED, REVOKED, STATE_UNAVAILABLE, UNKNOWN_KEY
 from sts.state import OnOutage, StateSettings, StateUnavailableError
-from sts.state.api_keys import NAMESPACE, ApiKey, ApiKeys, KeyRecords, is_over
-from sts.state.key_text import digest, make
+from sts.state.api_keys import ApiKeys
+from sts.state.key_records import KEEP_ENDED_S, NAMESPACE, ApiKey, KeyRecords, is_over
+from sts.state.key_text import digest, imported_id, make
 from sts.state.last_used import LastUsed, read_last_used
 from sts.state.sqlite import SqliteState
+from sts.state.state import FOREVER
 
 NOW = 1_800_000_000
 PREFIX = "sk_live_"
@@ -270,3 +273,103 @@ def test_keys_of_the_previous_secret_count_until_it_is_gone_and_resealed_ones_fo
     (kept,) = KeyRecords(state, [fresh]).all()
     assert (kept.digest, kept.scopes) == (key.digest, ("a",))
     assert KeyRecords(state, [SECRET]).all() == []
+
+
+def test_what_the_previous_secret_signed_counts_until_it_is_taken_out(state, added, refused):
+    """design §6: the secret is replaced while keys exist; none of them may die of it."""
+    key, text = added()
+    settings = StateSettings()
+
+    def seen_with(*secrets):
+        keys = ApiKeys(KeyRecords(state, secrets), lambda: NOW, settings)
+        keys.follower.look()
+        return keys
+
+    assert seen_with(b"n" * 32, SECRET).prove("partners", PREFIX, text) == key
+    with refused(UNKNOWN_KEY):
+        seen_with(b"n" * 32).prove("partners", PREFIX, text)
+    renewed = KeyRecords(state, [b"n" * 32, SECRET])
+    renewed.put(renewed.get(key.id))
+    assert seen_with(b"n" * 32).prove("partners", PREFIX, text).id == key.id
+
+
+def test_a_restored_store_that_counts_its_versions_again_hides_no_change(tmp_path, worker, records, added, refused):
+    """A store that was put back gives versions a second time; whoever looks by version alone misses a revocation."""
+    key, text = added()
+    keys = worker()
+    proof = keys.prove("partners", PREFIX, text).proof
+    records.put(replace(key, revoked_at=NOW))
+    with sqlite3.connect(tmp_path / "state.db") as store:  # as if the revocation had got the version of the first write
+        store.execute("UPDATE store SET sequence = sequence - 1")
+        store.execute("UPDATE record SET sequence = ? WHERE key = ?", (key.version, key.id))
+    keys.follower._whole_at = -1e9
+    keys.follower.look()
+    with refused(REVOKED):
+        keys.prove("partners", PREFIX, text)
+    assert not keys.current(proof)
+
+
+def test_a_record_that_is_put_back_to_before_its_end_was_set_keeps_its_end(state, worker, records, added):
+    key, text = added()
+    before = state.get(NAMESPACE, key.id).value
+    keys = worker()
+    records.put(replace(key, expires_at=NOW + 5))
+    keys.follower.look()
+    state.put(NAMESPACE, key.id, before, expected=None)
+    for _ in range(2):
+        keys.follower.look()
+        assert keys.prove("partners", PREFIX, text).expires_at == NOW + 5
+    assert [fault for fault in keys.warned if "put back" in fault] == keys.warned
+    assert len(keys.warned) == 1
+
+
+@pytest.mark.parametrize("mac", ["é", "\ud800", "", None, 5, [], {"a": 1}], ids=repr)
+def test_a_mac_of_any_type_is_a_wrong_one(state, worker, added, refused, mac):
+    key, text = added()
+    form, _, written = state.get(NAMESPACE, key.id).value.partition(b" ")
+    content = json.dumps({**json.loads(written), "mac": mac}).encode()
+    state.put(NAMESPACE, key.id, form + b" " + content, expected=None)
+    keys = worker()
+    assert keys.trouble == ""
+    with refused(UNKNOWN_KEY):
+        keys.prove("partners", PREFIX, text)
+
+
+def test_the_record_of_an_imported_key_stays_for_good_so_that_no_file_revives_it(state, records):
+    for facts in ({"revoked_at": NOW}, {"expires_at": NOW + 5}, {}):
+        text = f"{PREFIX}legacy-{len(facts)}{next(iter(facts), 'none')}"
+        key = ApiKey(imported_id(digest(text)), "partners", "acme", digest(text), NOW, imported=True, **facts)
+        records.put(key)
+        assert state.get(NAMESPACE, key.id).until == FOREVER
+
+
+def test_the_record_of_a_key_of_ours_goes_a_month_after_its_end(state, added):
+    key, _ = added(expires_at=NOW + 5)
+    assert state.get(NAMESPACE, key.id).until == NOW + 5 + KEEP_ENDED_S
+
+
+def test_a_text_is_named_by_the_id_of_a_key_that_there_is_and_by_nothing_else(worker, added):
+    key, text = added()
+    keys = worker()
+    assert keys.known(PREFIX, text) == key.id
+    assert [keys.known(PREFIX, other) for other in (make(PREFIX)[1], text[:-1], PREFIX + "legacy-0123", "", "é")] == [
+        *([""] * 5),
+    ]
+
+
+def test_where_many_keys_are_busy_none_waits_for_ever_to_have_its_last_use_written(state):
+    used = {f"key-{number}": float(NOW) for number in range(3)}
+    writer = LastUsed(state, used, at_once=2)
+    for round_ in (1, 2):
+        writer.flush()
+        used.update(dict.fromkeys(used, float(NOW + round_)))
+    assert set(read_last_used(state)) == set(used)
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"1 {}", b'1 {"at":"x"}', b'1 {"at":true}', b'1 {"at":1e99}', b'1 {"at":-5}', b"9 {}"]
+)
+def test_a_last_use_that_cannot_be_read_is_not_known_and_hides_no_other(state, value):
+    LastUsed(state, {"good": float(NOW)}).flush()
+    state.put("api_keys_used", "bad", value, expected=None)
+    assert read_last_used(state) == {"good": NOW}

@@ -1,0 +1,164 @@
+"""The records of API keys in the state store: what is kept of a key, and that nobody else makes or widens one.
+
+A record holds the SHA-256 of its key and what the key may do; a MAC under the deployment's own key keeps whoever can
+write to the store from making one or widening it. What the MAC does not prove: that the record is the newest one.
+Records count their changes, so that a worker which has seen the newer one takes no older one for it; one that starts
+afresh on a store that was put back cannot know.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final
+
+from sts.state.state import ABSENT, FOREVER, Record, State, decode, encode
+
+LABEL: Final = "api key records"
+"""The label under which the key of the records' MAC is derived from the deployment secret."""
+NAMESPACE: Final = "api_keys"
+FORM: Final = 1
+KEEP_ENDED_S: Final = 30 * 86400.0
+"""How long the record of a key of ours that is over stays: its last user is told why, and operators see it."""
+LATEST: Final = 253402300799
+"""The last second of the year 9999: times beyond it cannot be shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """One key, without its secret. Times are Unix seconds; `audiences` () is all that its source may reach.
+
+    `replaced_by` is the id of its successor. `change` counts the writes of its record; `mac` and `version` are those
+    of the record that it was read from, "" and `ABSENT` for one that was never written.
+    """
+
+    id: str
+    source: str
+    owner: str
+    digest: str = field(repr=False)
+    created_at: int
+    tenant: str | None = None
+    scopes: tuple[str, ...] = ()
+    audiences: tuple[str, ...] = ()
+    tier: str | None = None
+    expires_at: int | None = None
+    revoked_at: int | None = None
+    replaced_by: str | None = None
+    imported: bool = False
+    change: int = 0
+    mac: str = field(default="", repr=False)
+    version: int = ABSENT
+
+    @property
+    def proof(self) -> str:
+        """What a cached token depends on: all that this very record says. Versions come again in a restored store."""
+        return f"{self.id}:{self.mac}"
+
+    @property
+    def reach(self) -> frozenset[str] | None:
+        """The names of the audiences that it may reach, None for all of its source's."""
+        return frozenset(self.audiences) or None
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What mappings read as `key`; what a key does not have is not there."""
+        found = {"id": self.id, "owner": self.owner, "tenant": self.tenant, "tier": self.tier}
+        lists = {"scopes": list(self.scopes), "audiences": list(self.audiences)}
+        return {name: value for name, value in found.items() if value is not None} | lists
+
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """Of two records of one key the newer has the higher rank; a revoked one is never older than a living one."""
+        return self.revoked_at is not None, self.change
+
+
+_KEPT: Final = tuple(one.name for one in fields(ApiKey) if one.name not in ("id", "mac", "version"))
+
+
+class KeyRecords:
+    """Reads and writes the records.
+
+    `secrets` are the deployment's keys for `LABEL`, the present one and the previous secret's: each of them is taken
+    for what it signed, and the first signs what is written.
+    """
+
+    def __init__(self, state: State, secrets: Sequence[bytes]) -> None:
+        self.state = state
+        self._secrets = tuple(secrets)
+
+    def all(self) -> list[ApiKey]:
+        """Every authentic record, oldest first. Raises StateUnavailableError."""
+        return self.judged()[0]
+
+    def judged(self) -> tuple[list[ApiKey], list[str]]:
+        """Every authentic record, oldest first, and the ids of the others. Raises StateUnavailableError."""
+        found = {record.key: self.read(record) for record in self.state.list(NAMESPACE)}
+        keys = [key for key in found.values() if key is not None]
+        strange = [key_id for key_id, key in found.items() if key is None]
+        return sorted(keys, key=lambda key: (key.created_at, key.id)), strange
+
+    def get(self, key_id: str) -> ApiKey | None:
+        """The record of one key, None where there is none that is authentic. Raises StateUnavailableError."""
+        record = self.state.get(NAMESPACE, key_id)
+        return None if record is None else self.read(record)
+
+    def put(self, key: ApiKey) -> ApiKey:
+        """Write a record over the version that was read; returns the key as it stands there now.
+
+        The record of an imported key stays for good: a file that is imported again must not bring it back to life.
+        Raises ConflictError, StateUnavailableError.
+        """
+        key = replace(key, change=key.change + 1)
+        content = {name: getattr(key, name) for name in _KEPT}
+        mac = _mac(self._secrets[0], key.id, content)
+        ends = [at for at in (key.expires_at, key.revoked_at) if at is not None]
+        until = min(ends) + KEEP_ENDED_S if ends and not key.imported else FOREVER
+        value = encode(FORM, {**content, "mac": mac})
+        version = self.state.put(NAMESPACE, key.id, value, expected=key.version, until=until)
+        return replace(key, mac=mac, version=version)
+
+    def read(self, record: Record) -> ApiKey | None:
+        """The key of a record, None where the record is not authentic. Raises StateUnavailableError."""
+        _, content = decode(record.value or b"", FORM)
+        mac = content.pop("mac", "")
+        if self._written_with(record.key, content, mac) is None:
+            return None
+        given = {**content, "scopes": tuple(content["scopes"]), "audiences": tuple(content["audiences"])}
+        return ApiKey(id=record.key, mac=mac, version=record.version, **given)
+
+    def reseal(self) -> int:
+        """Write anew what was written with the previous secret, which may go then; returns how many records that were.
+
+        Raises ConflictError where somebody else changes one meanwhile, StateUnavailableError.
+        """
+        old = []
+        for record in self.state.list(NAMESPACE):
+            _, content = decode(record.value or b"", FORM)
+            if self._written_with(record.key, content, content.pop("mac", "")) not in (None, self._secrets[0]):
+                old.append(self.read(record))
+        for key in old:
+            if key is not None:
+                self.put(key)
+        return len(old)
+
+    def _written_with(self, key_id: str, content: Mapping[str, Any], mac: object) -> bytes | None:
+        """Which of the secrets a record was written with, None where it is not authentic."""
+        given = str(mac).encode("utf-8", "surrogatepass")
+        for secret in self._secrets:
+            if hmac.compare_digest(given, _mac(secret, key_id, content).encode()):
+                return secret
+        return None
+
+
+def _mac(secret: bytes, key_id: str, content: Mapping[str, Any]) -> str:
+    text = json.dumps([FORM, key_id, content], separators=(",", ":"), sort_keys=True)
+    return hmac.digest(secret, text.encode(), "sha256").hex()
+
+
+def is_over(key: ApiKey, now: float) -> str:
+    """Why a key is of no use any more: "revoked", "expired", or "" for a living one."""
+    if key.revoked_at is not None:
+        return "revoked"
+    return "expired" if key.expires_at is not None and key.expires_at <= now else ""
