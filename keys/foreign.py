@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from joserfc import jwk
 from joserfc.errors import SecurityWarning
@@ -69,4 +70,5 @@ def _fitting(key: object, preferred: str) -> str:
         return fitting[0]
     if fitting:
         raise KeyUnfit(f"the key fits {' and '.join(fitting)}: say which with --algorithm")
-    raise KeyUnfit(f"the key fits none of {', '.join(ALGORITHMS)}: {ALGORITHMS[preferred].unfit(key)}")
+    why = ALGORITHMS["RS256" if isinstance(key, RSAPrivateKey) else preferred].unfit(key)
+    raise KeyUnfit(f"the key fits none of {', '.join(ALGORITHMS)}: {why}")
