@@ -147,6 +147,8 @@ def _wait_for(address: str, kids: set[str], end: float, ca_file: str | None) -> 
 
 
 def _say_replicas(store: Store, settings: Settings, ring: Ring) -> None:
+    if not list(store.sightings()):
+        return
     time.sleep(min(settings.keys.poll, 5.0))
     lines: Iterable[str] = replica_lines(ring, time.time(), store.sightings())
     for line in lines:

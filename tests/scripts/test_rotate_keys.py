@@ -1,8 +1,10 @@
 """scripts/rotate_keys.py, as a scheduler would start it."""
 
+import http.server
 import json
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -97,3 +99,63 @@ def test_its_help_documents_the_exit_statuses():
     shown = script("--help").stdout
     for status in (0, 1, 2, 3):
         assert f"\n    {status}  " in shown
+
+
+class Jwks(http.server.BaseHTTPRequestHandler):
+    """A replica that publishes what the test says, or does not."""
+
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        kids = self.server.kids()
+        self.send_response(200 if kids is not None else 503)
+        self.end_headers()
+        self.wfile.write(json.dumps({"keys": [{"kid": kid} for kid in kids or ()]}).encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def replica(config):
+    """A replica over the ring that is there; `lag` makes it publish the ring as it was so many looks ago."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Jwks)
+    server.asked, server.held, server.lag = [], [], 0
+
+    def kids():
+        server.held.append([key["kid"] for key in listed(config)["keys"] if key["state"] != "revoked"])
+        return server.held[max(0, len(server.held) - 1 - server.lag)]
+
+    server.kids = kids
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_it_waits_until_every_replica_publishes_the_next_key(made, config, replica):
+    ring = made(31 * DAY)
+    replica.lag = 3
+    done = script("-c", config, "--check-url", replica.url, "--check-url", f"{replica.url}/.well-known/jwks.json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{replica.url}/.well-known/jwks.json publishes the key that is to sign" in done.stdout
+    order = [done.stdout.index(text) for text in ("is to sign", "rotated: ", "publishes the next key")]
+    assert order == sorted(order)
+    assert set(replica.asked) == {"/.well-known/jwks.json"}
+    assert listed(config)["plans"][0]["signing"] == ring.keys[1].kid
+
+
+def test_it_does_not_rotate_to_a_key_that_a_replica_does_not_publish(made, config, replica):
+    made(31 * DAY)
+    replica.kids = lambda: ["another"]
+    for check in (replica.url, "http://127.0.0.1:1"):
+        done = script("-c", config, "--check-url", check, "--check-for", "300ms")
+        assert done.returncode == 3
+        assert "does not publish" in done.stderr or "cannot be asked" in done.stderr
+    assert listed(config)["version"] == 1
+
+
+def test_a_replica_that_answers_no_keys_is_no_replica_that_publishes(made, config, replica):
+    made(31 * DAY)
+    replica.kids = lambda: None
+    assert script("-c", config, "--check-url", replica.url, "--check-for", "300ms").returncode == 3

@@ -1,0 +1,167 @@
+"""docs/rotation.md: each runbook's commands, run as they stand, over an accelerated schedule."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from sts.cli.main import cli
+from sts.mint.settings import KeysSettings
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "rotation.md").read_text(encoding="utf-8")
+RUNBOOK = re.compile(r"^### ([^\n]+)\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
+RUNBOOKS = dict(RUNBOOK.findall(PAGE.partition("## Runbooks")[2]))
+CONFIGURATION = """\
+issuer: https://sts.example.internal
+audiences: {orders: {ttl: 5m}}
+keys:
+  algorithm: ES256
+  rotate_every: 1h
+  jwks_max_age: 50ms
+  verifier_refresh: 0s
+  clock_skew: 0s
+  poll: 50ms
+  store_grace: 1m
+"""
+
+
+@pytest.fixture
+def operator(tmp_path):
+    """Type a runbook's commands one after the other, and give time for the guard; returns what was printed."""
+    (tmp_path / "sts.yaml").write_text(CONFIGURATION)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "systemctl").write_text("#!/bin/sh\n")
+    (tmp_path / "bin" / "systemctl").chmod(0o755)
+    path = f"{tmp_path / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "STS_CONFIG": str(tmp_path / "sts.yaml")}
+
+    def run(commands, **more):
+        printed = ""
+        for command in commands.strip().splitlines():
+            done = subprocess.run(
+                ["bash", "-eu", "-c", command],
+                cwd=tmp_path,
+                env=environment | more,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert done.returncode == 0, (command, done.stdout, done.stderr)
+            printed += done.stdout
+            time.sleep(0.15)
+        return printed
+
+    CliRunner().invoke(cli, ["keys", "init", "-c", str(tmp_path / "sts.yaml")])
+    time.sleep(0.15)
+    return run
+
+
+def blocks(title):
+    found = re.findall(r"^```sh\n(.*?)^```", RUNBOOKS[title], re.MULTILINE | re.DOTALL)
+    assert found
+    return found
+
+
+@pytest.fixture
+def signing(tmp_path):
+    """The kid that signs."""
+
+    def signing():
+        shown = CliRunner().invoke(cli, ["keys", "list", "--json", "-c", str(tmp_path / "sts.yaml")]).stdout
+        return next(one["kid"] for one in json.loads(shown)["keys"] if one["state"] == "active")
+
+    return signing
+
+
+def test_every_runbook_has_commands_and_a_test():
+    assert set(RUNBOOKS) == {
+        "A planned rotation",
+        "Another algorithm",
+        "A key was stolen",
+        "Another secret",
+        "A key from elsewhere",
+        "Restore from a backup",
+        "The store is lost",
+    }
+
+
+def test_a_planned_rotation(operator, signing):
+    former = signing()
+    printed = operator(*blocks("A planned rotation"))
+    assert "signs now" in printed
+    assert "leaves the JWKS in" in printed
+    assert signing() != former
+
+
+def test_another_algorithm(operator):
+    printed = operator(*blocks("Another algorithm"))
+    assert "RS256: " in printed
+    assert [line.split()[1:3] for line in printed.splitlines()[-8:] if "…" in line] == [
+        ["ES256", "retired"],
+        ["RS256", "active"],
+        ["RS256", "published"],
+    ]
+
+
+def test_a_key_was_stolen(operator, signing):
+    stolen = signing()
+    one, every = blocks("A key was stolen")
+    printed = operator(one, KID=stolen)
+    assert f"{stolen[:10]}… is revoked" in printed
+    assert stolen not in printed.partition('"keys"')[2]  # the JWKS
+    after = signing()
+    assert after != stolen
+    assert f"{after[:10]}… is revoked" in operator(every)
+
+
+def test_another_secret(operator, signing, tmp_path):
+    (tmp_path / "new").write_text("22" * 32)
+    (tmp_path / "sts.yaml").write_text(CONFIGURATION + "secret: {file: new, previous: {file: var/secret}}\n")
+    kid = signing()
+    assert "is sealed anew" in operator(*blocks("Another secret"))
+    (tmp_path / "sts.yaml").write_text(CONFIGURATION + "secret: {file: new}\n")
+    assert signing() == kid
+
+
+def test_a_key_from_elsewhere(operator, tmp_path):
+    printed = operator(*blocks("A key from elsewhere"))
+    assert "waits; it may sign ES256 in" in printed
+    assert not (tmp_path / "key.pem").exists()
+
+
+def test_restore_from_a_backup(operator, signing):
+    former = signing()
+    operator("cp -rp var backup")
+    operator("sts keys rotate")
+    assert signing() != former
+    operator(*blocks("Restore from a backup"))
+    assert signing() == former
+
+
+def test_without_its_last_step_a_backup_is_refused(operator):
+    operator("cp -rp var backup\nsts keys rotate\ncp -p backup/keyring.json var/keyring.json")
+    with pytest.raises(AssertionError, match="has seen version 2"):
+        operator("sts keys rotate")
+
+
+def test_the_store_is_lost(operator, signing, tmp_path):
+    former = signing()
+    (tmp_path / "var" / "secret").unlink()
+    assert "made;" in operator(*blocks("The store is lost"))
+    assert signing() != former
+
+
+def test_the_numbers_of_the_page_are_the_defaults():
+    schedule = KeysSettings().schedule()
+    assert (schedule.guard, schedule.keep(300.0)) == (15 * 60 + 35, 3600 + 5 * 60 + 30)
+    assert "(15m 35s)" in PAGE
+    assert "(1h 5m 30s with a ttl of 5m)" in PAGE
+    assert f"`store_grace` ({schedule.store_grace / 3600:.0f}h)" in PAGE
+    assert f"`rotate_every` ({schedule.rotate_every / 86400:.0f}d)" in PAGE
