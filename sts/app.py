@@ -183,7 +183,7 @@ class App:
         return World(
             issuer=settings.issuer,
             keys=self.issuers.keys,
-            tokens=Bearers(at_work, settings.issuer, admit),
+            tokens=Bearers(at_work, settings.issuer, admit, self.state.revocations.check_caller),
             marks=self.state.once,
             clock=self.clock,
         )

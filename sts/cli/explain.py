@@ -70,6 +70,8 @@ class _Unrevoked:
     def check(self, *_: object) -> None:
         return
 
+    check_caller = check
+
     def current(self, *_: object) -> bool:
         return True
 

@@ -193,23 +193,31 @@ class Revocations:
         groups: list[tuple[float, tuple[str, ...]]] = []
         credentials = [one for one in (ask.credential, ask.actor) if one is not None]
         for credential, principal, identity in zip(credentials, proven, mapped, strict=True):
-            names = [
-                *self._names("credential", credential.value),
-                *self._names("credential", essence(credential.value)),
-                *self._names("source", principal.source),
-                *self._names("subject", identity.subject),
-            ]
-            if principal.kind == _OWN:  # one of our own tokens, whose subject is the minted one already
-                names += self._names("client", str(principal.attributes.get("client_id")))
-            elif principal.subject is not None:
-                names += self._names("source_subject", principal.subject, principal.source)
-            sid = principal.attributes.get("sid")
-            if isinstance(sid, str):
-                names += [*self._names("sid", sid), *self._names("source_sid", sid, principal.source)]
-            if isinstance(principal.jti, str):
-                names += self._names("jti", principal.jti)
+            names = [*self._proven(credential.value, principal), *self._names("subject", identity.subject)]
             groups.append((_since(principal, now), tuple(names)))
         return Revocable((*groups, (now, self._names("client", client.id))))
+
+    def check_caller(self, token: str, principal: Principal, now: float) -> None:
+        """Let pass a proven token with which a caller proves itself: no rule maps it. Raises Refusal as `check`."""
+        self.check(Revocable(((_since(principal, now), tuple(self._proven(token, principal))),)), now)
+
+    def _proven(self, credential: str, principal: Principal) -> list[str]:
+        """The names of a proven credential, whatever it maps to."""
+        names = [
+            *self._names("credential", credential),
+            *self._names("credential", essence(credential)),
+            *self._names("source", principal.source),
+        ]
+        if principal.kind == _OWN:  # one of our own tokens, whose subject is the minted one already
+            names += self._names("client", str(principal.attributes.get("client_id")))
+        elif principal.subject is not None:
+            names += self._names("source_subject", principal.subject, principal.source)
+        sid = principal.attributes.get("sid")
+        if isinstance(sid, str):
+            names += [*self._names("sid", sid), *self._names("source_sid", sid, principal.source)]
+        if isinstance(principal.jti, str):
+            names += self._names("jti", principal.jti)
+        return names
 
     def minted(self, revocable: Revocable, issued: Issued) -> Revocable:
         """The same, and the token that was minted."""

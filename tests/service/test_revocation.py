@@ -10,7 +10,7 @@ import time
 
 import pytest
 import yaml
-from harness import b64, minimal, wait_for
+from harness import ACCESS_TOKEN, GRANT, ISSUER, b64, minimal, wait_for
 from redis_servers import Proxy, RedisServer
 
 PATIENCE_S = 2.0
@@ -83,6 +83,22 @@ def test_a_token_of_ours_that_is_revoked_is_handed_out_no_more(started, run, idp
     (tmp_path / "leaked.jwt").write_text(leaked)
     assert run(service, "revoke", "--credential", str(tmp_path / "leaked.jwt")).returncode == 0
     wait_for(lambda: service.exchange(good).token != leaked, PATIENCE_S)
+
+
+@pytest.mark.parametrize("what", [("--jti", "own-1"), ("--source", "corporate-idp", "--subject", "partner")], ids=str)
+def test_a_token_that_is_revoked_proves_no_caller_either(started, run, idp, what):
+    client = {"auth": "access_token", "source": "corporate-idp", "client_id": "partner"}
+    service = started(clients={"partner": {**client, "audiences": ["orders"], "sources": ["corporate-idp"]}})
+    own = idp.token(aud=ISSUER, sub="partner", client_id="partner", jti="own-1")
+    form = {"grant_type": GRANT, "subject_token": idp.token(), "subject_token_type": ACCESS_TOKEN, "audience": "orders"}
+
+    def ask():
+        return service.post(form, {"Authorization": f"Bearer {own}"})
+
+    assert ask().status == 200
+    assert run(service, "revoke", *what).returncode == 0
+    wait_for(lambda: {ask().status for _ in range(10)} == {401})
+    assert service.events()[-1]["facts"]["fault"] == "revoked"
 
 
 def _twin(token):
