@@ -193,6 +193,7 @@ class Bent:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # head and body are two writes: the second must not wait for an ACK
 
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))

@@ -20,7 +20,19 @@ from sts.errors import REASONS
 
 FIELDS = {
     *("time", "event", "outcome", "reason", "request_id", "correlation_id", "door", "client", "source", "kind"),
-    *("audiences", "scopes", "route", "subject_hash", "credential_hash", "jti", "kid", "exp", "cached", "duration_us"),
+    *(
+        "audiences",
+        "scopes",
+        "route",
+        "subject_hash",
+        "credential_hash",
+        "jti",
+        "kid",
+        "exp",
+        "cached",
+        "shadow",
+        "duration_us",
+    ),
     "revision",
 }
 NOT_BUILT_YET = {"revoked", "replayed", "state_unavailable"}
