@@ -142,5 +142,5 @@ class Clients:
         if not why:
             known = caller.unverified_client_id in self._settings
             why = "not the client's way of authentication" if known else "unknown client"
-            told["presented"] = caller.evidence
+            told = {"presented": caller.evidence} if known else {}
         return self._failures.refusal(caller, why, **told)

@@ -28,7 +28,6 @@ FORWARDING = {
     "X-Token-Expires-At": "4000000000",
     "X-Auth-Reason": "none",
     "X-Client-Cert": "x",
-    "X-SSL-Client-Verify": "SUCCESS",
     "Proxy-Authorization": f"Basic {SECRET}",
     "Cookie": "session=x; Authorization=Bearer x",
     "Via": "1.1 gateway",
@@ -46,6 +45,13 @@ def test_no_other_header_changes_the_decision(doors, idp, name, value):
     assert good.status == 200
     assert (good.headers["x-user-id"], good.headers["x-tenant-id"]) == ("alice", "agency-7")
     assert doors.event(good)[0]["route"] == "orders-read"
+
+
+@pytest.mark.parametrize("name", ["X-SSL-Client-Verify", "X-SSL-Client-Cert", "Client-Cert", "X-Forwarded-Client-Cert"])
+def test_a_certificate_that_the_user_says_it_has_is_refused(doors, idp, name):
+    """CC-03: no good token makes up for it, since the gateway hands none on."""
+    doors.refused(doors.at_forward(None, headers=[(name, "SUCCESS")]), "malformed")
+    doors.refused(doors.at_forward(idp.token(), headers=[(name, "SUCCESS")]), "malformed")
 
 
 def test_an_identity_header_of_the_user_never_survives(doors, idp):
