@@ -16,7 +16,10 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 PAGE: Final = ROOT / "docs" / "standards.md"
 TESTS: Final = ROOT / "tests"
-FAMILIES: Final = ("TE", "EP", "PK", "MT", "CN", "AT", "JW", "IN", "CA", "MD", "JK", "ER", "BE", "FA", "CC", "XC")
+FAMILIES: Final = (
+    *("TE", "EP", "PK", "MT", "CN", "AT", "JW", "IN", "CA", "RV", "MD", "JK", "RO"),
+    *("ER", "BE", "FA", "DP", "AK", "CC", "XC"),
+)
 """The rows that the page is about."""
 
 _ID: Final = re.compile(rf"\b(?:{'|'.join(FAMILIES)})-[0-9]{{2}}\b")

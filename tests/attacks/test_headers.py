@@ -181,7 +181,7 @@ FOREIGN_TYPES = (
 
 @pytest.mark.parametrize("typ", FOREIGN_TYPES, ids=repr)
 def test_a_token_of_another_explicit_type_is_refused(doors, idp, typ):
-    """IN-14, JW-24, AT-08: what was made for something else is no credential here."""
+    """IN-14, JW-24, AT-08, DP-02: what was made for something else is no credential here."""
     doors.refuse(idp.token(header={"typ": typ}), "bad_type")
 
 

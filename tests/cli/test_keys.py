@@ -191,6 +191,7 @@ def test_nothing_that_is_printed_holds_a_private_half(configure, keys, var):
 
 
 def test_rotate_too_early_is_refused_with_the_seconds_missing(configure, keys, var):
+    """RO-02."""
     configure()
     keys("init")
     before = (var / "keyring.json").read_bytes()

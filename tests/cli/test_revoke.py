@@ -2,8 +2,11 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
+import yaml
+from harness import free_port
 
 from sts.audit import LABEL
 from sts.mint.keystore import open_secret
@@ -100,3 +103,14 @@ def test_without_the_secret_nothing_is_revoked(sts, offline):
     done = sts("revoke", "--subject", "alice", "-c", offline)
     assert done.exit_code == 1
     assert "there is no deployment secret" in done.stderr
+
+
+def test_what_could_not_be_written_is_not_said_to_be_revoked(sts, config):
+    """RV-04."""
+    file = Path(config).resolve()
+    written = {"redis": {"url": f"redis://127.0.0.1:{free_port()}/0"}, "state": {"store": "redis"}}
+    document = yaml.safe_load(file.read_text("utf-8")) | {"secret": {"file": "var/secret"}} | written
+    file.write_text(json.dumps(document), "utf-8")
+    done = sts("revoke", "--subject", "alice", "-c", config)
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert "cannot be reached" in done.stderr

@@ -185,7 +185,7 @@ def test_a_good_encrypted_token_passes(settled, token):
 
 @pytest.mark.parametrize("token", BAD)
 def test_a_bad_encrypted_token_is_refused(settled, token):
-    """JW-06, JW-07, JW-10, JW-12, JW-13, JW-16, JW-39."""
+    """JW-06, JW-07, JW-10, JW-12, JW-13, JW-16, JW-39, JW-09."""
     service, backend = settled
     assert backend.open(seal(service.pairs[0], mint(service.key))) == "good u|alice"
     assert backend.open(BAD[token](service, int(time.time()))).startswith("refused")

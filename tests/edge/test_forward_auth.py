@@ -205,7 +205,7 @@ def test_a_doubled_secret_is_no_good_one(request_to, doubled):
     "authorization", [None, "", "Basic YTpi", f"DPoP {TOKEN}", f"Bearer\t{TOKEN}", f"Bearer{TOKEN}", TOKEN]
 )
 def test_no_bearer_token_is_no_credential(ask, authorization):
-    """BE-01."""
+    """BE-01, DP-10."""
     assert problem_of(ask(headers={"Authorization": authorization})) == (401, "missing_credential", BARE)
 
 

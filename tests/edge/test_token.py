@@ -208,7 +208,7 @@ def test_an_unknown_requested_token_type_is_refused(post, requested):
 
 
 def test_what_is_not_supported_is_refused_and_not_ignored(post):
-    """TE-34."""
+    """TE-34, DP-01."""
     assert error_of(post({"authorization_details": "[]"})) == BAD_REQUEST
     assert error_of(post(headers={"DPoP": "x.y.z"})) == BAD_REQUEST
 

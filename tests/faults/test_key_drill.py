@@ -198,6 +198,7 @@ def rotate_once(services):
 
 
 def test_ten_rotations_and_one_revocation_under_load_refuse_nothing_but_the_revoked(services, idp):
+    """RO-02, RO-03, RO-05, RO-06."""
     with Drill(services, idp) as drill:
         signed = [rotate_once(services) for _ in range(ROTATIONS)]
         assert len(set(signed)) == ROTATIONS
@@ -237,7 +238,7 @@ def test_ten_rotations_and_one_revocation_under_load_refuse_nothing_but_the_revo
 
 
 def test_a_service_that_is_cut_off_holds_a_rotation_back_until_it_publishes_no_more(services, idp):
-    """Verifiers may still get a JWKS without the next key from it."""
+    """RO-05: Verifiers may still get a JWKS without the next key from it."""
     rotate_once(services)
     cut = services[1]
     workers = wait_for(lambda: [one for one in reports(services[0]) if one["version"] == 2])

@@ -15,10 +15,12 @@ def key(ring):
 
 
 def test_the_guard_is_the_sum_of_all_that_keeps_a_verifier_from_knowing_a_key(schedule):
+    """RO-02."""
     assert schedule.guard == 300 + 600 + 30 + 5
 
 
 def test_a_retired_key_stays_for_the_longest_token_that_a_blind_replica_may_still_sign(schedule, other_schedule):
+    """RO-03."""
     assert schedule.keep(120.0) == 3600 + 120 + 30
     assert other_schedule(poll=7200.0).keep(120.0) == 7200 + 120 + 30
 
@@ -36,6 +38,7 @@ def test_a_retired_key_stays_for_the_longest_token_that_a_blind_replica_may_stil
     ],
 )
 def test_the_state_is_a_function_of_the_clock(key, now, expected):
+    """RO-01."""
     assert state(key, now) is expected
     assert is_published(key, now) == (expected is not State.REMOVED)
 
@@ -80,6 +83,7 @@ def test_times_that_contradict_each_other_are_no_record(ring, times):
 
 
 def test_a_ring_has_each_key_once_and_one_signer_and_one_standby_per_algorithm(ring):
+    """RO-01."""
     first, standby = ring.keys
     for keys in (
         (first, first),

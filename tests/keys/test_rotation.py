@@ -24,6 +24,7 @@ def rotate(store, clock, schedule, wanted):
 
 
 def test_the_first_key_signs_at_once_and_its_standby_is_published_with_it(ring, clock):
+    """RO-02."""
     assert ring.version == 1
     assert [state(key, clock()) for key in ring.keys] == [State.ACTIVE, State.PUBLISHED]
 
@@ -63,6 +64,7 @@ def test_a_rotation_promotes_the_standby_retires_the_former_key_and_publishes_th
 
 
 def test_a_rotation_too_early_is_refused_with_the_seconds_missing(store, ring, clock, rotate):
+    """RO-02."""
     clock.sleep(READY - 12.5)
     with pytest.raises(GuardRefused) as refused:
         rotate()
@@ -121,6 +123,7 @@ def test_a_store_that_changes_all_the_time_is_given_up(store, clock, rotate):
 
 
 def test_a_standby_that_fails_its_self_test_never_becomes_active(store, ring, clock, rotate):
+    """RO-07."""
     first, standby = ring.keys
     broken = dataclasses.replace(ring, keys=(first, dataclasses.replace(standby, private=first.private)))
     store.ring = broken
@@ -184,6 +187,7 @@ def test_a_shorter_grace_does_not_shorten_what_a_replica_with_the_longer_one_may
 
 
 def test_a_longer_ttl_reaches_a_key_that_a_replica_may_still_sign_with(store, clock, rotate, schedule, wanted):
+    """RO-03."""
     clock.sleep(READY)
     retired_at = clock()
     rotate()

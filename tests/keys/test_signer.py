@@ -109,6 +109,7 @@ def test_an_algorithm_that_is_not_built_has_no_keys():
 
 
 def test_a_private_half_of_another_key_fails(ring):
+    """RO-07."""
     first, second = ring.keys
     with pytest.raises(SelfTestFailed, match="do not belong together"):
         signer_of(dataclasses.replace(first, private=second.private))
@@ -159,6 +160,7 @@ def test_no_signer_is_handed_out_before_it_has_passed_its_self_test(ring, monkey
 
 
 def test_the_self_test_verifies_with_the_published_half(ring):
+    """RO-07."""
     first, second = ring.keys
     with pytest.raises(SelfTestFailed, match="does not sign"):
         self_test(signer_of(first), second.public)

@@ -71,6 +71,7 @@ def play(world, script):
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(script=scripts([*STEPS, *OFTEN]), skews=SKEWS)
 def test_no_token_is_refused_no_kid_is_unknown_and_no_revoked_key_is_believed(script, skews):
+    """RO-02, RO-03, RO-05, RO-06, JW-40."""
     note(f"{script} {skews}")
     with virtual() as world:
         play(world(skews), script)
@@ -199,6 +200,8 @@ MUTANTS = {
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_each_guard_is_needed(mutant):
+    """RO-02, RO-03."""
+
     @settings(
         max_examples=2000,
         derandomize=True,

@@ -278,7 +278,7 @@ def test_parameters_in_the_query_are_not_read_and_not_logged(rfc, raw, form, pla
 
 
 def test_what_is_not_understood_but_would_change_the_token_is_refused(ask, plain, error_of):
-    """TE-34, TE-32: rich authorization details, and a DPoP proof whose sender expects a bound token."""
+    """TE-34, TE-32, DP-01: rich authorization details, and a DPoP proof whose sender expects a bound token."""
     details = json.dumps([{"type": "payment"}])
     assert error_of(ask(plain.token(), authorization_details=details)) == BAD_REQUEST
     assert error_of(ask(plain.token(), headers={"DPoP": "a.b.c"})) == BAD_REQUEST

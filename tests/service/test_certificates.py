@@ -275,6 +275,7 @@ def test_at_token_a_certificate_header_is_refused(plain, world, idp):
 
 
 def test_a_new_crl_is_in_force_without_a_reload_and_voids_what_is_cached(plain, world):
+    """CA-03, XC-11."""
     leaf = world.ca.issue()
     assert forward(plain, "nginx", leaf).status == 200
     world.publish(world.revoked, leaf)
@@ -284,6 +285,7 @@ def test_a_new_crl_is_in_force_without_a_reload_and_voids_what_is_cached(plain, 
 
 
 def test_a_stale_crl_is_a_fault_of_ours(plain, world):
+    """CA-03, XC-11, BE-08."""
     try:
         world.publish(world.revoked, life=(-3600, -1))
         leaf = world.ca.issue()

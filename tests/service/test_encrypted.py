@@ -46,7 +46,7 @@ def header_of(token):
 
 
 def test_the_backend_decrypts_demands_a_signed_token_verifies_and_reads(encrypted, backend):
-    """JW-06, JW-07, JW-11, JW-39, AT-01."""
+    """JW-06, JW-07, JW-11, JW-39, AT-01, JW-08."""
     service = encrypted()
     answer = service.exchange(service.idp.token(), "billing")
     assert (answer.status, answer.token.count(".")) == (200, 4)
@@ -77,6 +77,7 @@ def test_both_doors_and_the_cache_hand_out_the_encrypted_token(encrypted, backen
 def test_every_algorithm_with_keys_from_a_file_is_decrypted_by_an_independent_library(
     make_service, configured, idp, tmp_path, alg, kind
 ):
+    """JW-08, JW-13."""
     pair = Pair(kind, alg=alg)
     file = tmp_path / "enc.jwks.json"
     file.write_text(json.dumps(jwks(pair)))
@@ -89,6 +90,7 @@ def test_every_algorithm_with_keys_from_a_file_is_decrypted_by_an_independent_li
 
 
 def test_without_the_backends_keys_it_is_503_and_no_token_goes_out_plain(encrypted, backend):
+    """BE-08."""
     backend.keys = [{**backend.pair.jwk, "use": "sig"}]
     service = encrypted()
     token = service.idp.token()

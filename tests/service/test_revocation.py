@@ -75,7 +75,7 @@ def test_one_credential_is_refused_whatever_its_signature_says(started, run, idp
 
 
 def test_a_token_of_ours_that_is_revoked_is_handed_out_no_more(started, run, idp, tmp_path):
-    """By its text as by its `jti`: the credential that it was made from is as good as before."""
+    """RV-06: By its text as by its `jti`: the credential that it was made from is as good as before."""
     service = started(workers=1)
     good = idp.token()
     leaked = service.exchange(good).token
@@ -119,6 +119,7 @@ def test_a_minted_token_is_void_by_the_name_that_the_audit_gives_it(started, run
 
 
 def test_while_the_state_cannot_be_seen_for_longer_than_max_stale_nobody_gets_a_token(started, idp):
+    """RV-04, BE-08."""
     service = started(state={"max_stale": "2s"})
     token = idp.token()
     assert reasons(service, token) == {""}
@@ -178,6 +179,7 @@ def behind_redis(started, redis_kind, tmp_path):
 
 
 def test_a_revocation_on_one_machine_is_felt_on_the_other(behind_redis, run, idp):
+    """RV-05."""
     _, _, start = behind_redis
     one, other = start(), start()
     token = idp.token()

@@ -198,6 +198,7 @@ def test_a_token_of_ours_that_is_exchanged_again_is_one_of_the_client_it_was_min
 
 
 def test_a_revocation_is_over_at_its_end(state, revocations, gathered):
+    """RV-05."""
     revoke(state, name_of(KEY, "subject", "alice"), NOW, life=100)
     revocations.refresh()
     assert not revocations.current(gathered(), NOW + 99)
@@ -248,6 +249,7 @@ def test_a_list_that_was_never_seen_is_an_outage(state, gathered, steady, refuse
 
 
 def test_a_list_older_than_max_stale_is_an_outage_and_a_younger_one_is_not(revocations, gathered, steady, refused):
+    """RV-04."""
     steady.now = 300.0
     assert revocations.current(gathered(), NOW)
     steady.now = 300.1

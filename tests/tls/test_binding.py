@@ -86,7 +86,7 @@ FAILED = (400, "binding_failed")
 def test_a_bound_token_needs_its_certificate_at_the_first_exchange_and_at_every_cached_one(
     exchange, service, users, provider
 ):
-    """MT-05."""
+    """MT-05, CA-05."""
     mine, other = users.issue_cert("alice@example.com"), users.issue_cert("bob@example.com")
     token = provider.token(**bound_to(mine))
     assert reason(exchange(token)) == FAILED
@@ -101,7 +101,7 @@ def test_a_bound_token_needs_its_certificate_at_the_first_exchange_and_at_every_
 
 @pytest.mark.parametrize("more", [{"jkt": "x"}, {"x5t#S512": "x"}, {"kid": "x"}])
 def test_a_binding_that_cannot_be_checked_whole_is_refused(exchange, users, provider, more):
-    """CN-01."""
+    """CN-01, DP-08, DP-10."""
     mine = users.issue_cert("alice@example.com")
     assert reason(exchange(provider.token(**bound_to(mine, **more)), mine)) == FAILED
     assert reason(exchange(provider.token(cnf=more), mine)) == FAILED

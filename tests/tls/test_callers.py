@@ -11,7 +11,7 @@ import pytest
 import trustme
 import yaml
 from cryptography.x509 import load_pem_x509_certificate
-from harness import ACCESS_TOKEN, CLIENT, GRANT, ISSUER, SECRET, Idp, Key, Service, minimal
+from harness import ACCESS_TOKEN, CLIENT, GRANT, ISSUER, SECRET, Idp, Key, Service, minimal, wait_for
 
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 ID = "spiffe://example.internal/gateway"
@@ -226,6 +226,14 @@ def test_an_assertion_is_good_once_whichever_worker_gets_it(call, key):
     used = signed(key)
     assert call("signing", **used).status == 200
     assert {outcome(call("signing", **used)) for _ in range(8)} == {REFUSED}
+
+
+def test_an_assertion_that_was_used_gets_nothing_out_of_a_warm_cache(call, service, key, provider):
+    """CA-04: its mark is looked at before the cache, and the cache answers nothing for it."""
+    token, used = provider.token(), signed(key)
+    wait_for(lambda: call("signing", subject_token=token, **signed(key)).status == 200 and told(service)["cached"])
+    assert call("signing", subject_token=token, **used).status == 200
+    assert {outcome(call("signing", subject_token=token, **used)) for _ in range(8)} == {REFUSED}
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ def asker(responders, ca, leaf, clock):
 
 
 def test_the_first_question_is_answered_in_the_background(responders, peer, partner_ca, clock, until):
+    """XC-11."""
     leaf = partner_ca.issue(responder=f"{peer.url}/ocsp")
     peer.answers(partner_ca.ocsp(leaf), Content_Type="application/ocsp-response", Connection="close")
     ask = asker(responders, partner_ca, leaf, clock)
@@ -80,6 +81,7 @@ def test_what_is_decided_under_a_new_generation_has_heard_of_the_revocation(peer
 
 
 def test_an_answer_past_its_time_vouches_for_nobody(responders, peer, partner_ca, clock, until):
+    """XC-10."""
     leaf = partner_ca.issue(responder=peer.url)
     peer.answers(partner_ca.ocsp(leaf), Connection="close")
     ask = asker(responders, partner_ca, leaf, clock)
