@@ -177,10 +177,14 @@ def _worker(secret: DeploymentSecret, store: Store, floor: Floor, settings: Sett
     app.authorities.watch.start()
     metrics.feed(app.readings)
 
-    def swap(accepted: Settings) -> None:
-        with contextlib.suppress(KeysError):  # told to the log; what this configuration wants is in the ring by now
+    def look() -> None:
+        with contextlib.suppress(KeysError):  # told to the log
             keyring.refresh()
+
+    def swap(accepted: Settings) -> None:
+        look()  # what this configuration wants is in the ring by now
         file.reopen(accepted.audit.file)
         app.swap(accepted)
+        look()  # and tells others by which numbers this worker goes from now on
 
     return application(app, urlsplit(settings.issuer).path), swap

@@ -1,12 +1,14 @@
 import pytest
 
 from keys.changes import Wanted
-from keys.errors import RingMissing, StoreUnauthentic
+from keys.errors import RingMissing, RolledBack, StoreUnauthentic, StoreUnavailable
 from sts import labels
 from sts.errors import StartError
 from sts.labels import DeploymentSecret
 from sts.mint.keystore import open_secret, open_store, prepare
 from sts.mint.settings import KeysSettings
+from sts.options import Place
+from sts.redis_link import RedisSettings
 
 GIVEN = DeploymentSecret.parse("00" * 31 + "01")
 OTHER = DeploymentSecret.parse("00" * 31 + "02")
@@ -95,3 +97,30 @@ def test_a_place_that_cannot_be_used_is_a_start_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StartError):
         prepare(KEYS, tmp_path / "file" / "var", None, lambda: NOW, 300.0)
+
+
+def test_in_redis_there_is_one_ring_for_all_machines_and_each_remembers_what_it_saw(redis_server, tmp_path):
+    redis = RedisSettings.model_validate(redis_server.settings, context=Place(tmp_path, {}))
+    keys = KeysSettings(store="redis")
+    wanted = Wanted(keys.schedule(), 300.0, ("ES256",))
+    made = []
+    for machine in ("one", "two"):
+        secret, store, ring, fresh = prepare(keys, tmp_path / machine, GIVEN, lambda: NOW, wanted, redis)
+        made.append(fresh)
+        assert names(tmp_path / machine) == ["keyring.seen"]
+        assert store.place == f"{redis.url} (sts:keys)"
+        store.close()
+        assert store.load() == ring  # a new connection
+    assert made == [True, False]
+    redis_server.client().flushall()
+    with pytest.raises(RolledBack, match="this machine has seen one"):
+        prepare(keys, tmp_path / "one", GIVEN, lambda: NOW, wanted, redis)
+    redis_server.stop()
+    with pytest.raises(StoreUnavailable, match="cannot be reached") as told:
+        open_store(keys, tmp_path / "three", secret, redis).load()
+    assert redis_server.password not in str(told.value)
+
+
+def test_a_ring_in_redis_needs_a_server(tmp_path):
+    with pytest.raises(StartError, match="needs the section `redis`"):
+        open_store(KeysSettings(store="redis"), tmp_path, GIVEN)
