@@ -21,6 +21,7 @@ from sts.audit import AuditLog
 from sts.cache.memory import Memory
 from sts.cache.tokens import Entry, TokenCache
 from sts.clients.access_token import AccessTokenClient
+from sts.clients.client import ClientSettings
 from sts.clients.directory import Clients, World
 from sts.clients.failures import Failures
 from sts.credentials.api_key import ApiKeyKind, ApiKeySource, ApiKeySourceAtWork
@@ -29,7 +30,7 @@ from sts.credentials.certificate import CertificateKind, CertificateSource, Cert
 from sts.credentials.introspected import Known, Stores
 from sts.credentials.introspection import Introspections, tell
 from sts.credentials.jwt import JwtKind, JwtSource, JwtSourceAtWork
-from sts.credentials.kind import Source
+from sts.credentials.kind import Source, SourceSettings
 from sts.credentials.own import OwnTokens
 from sts.credentials.sources import Sources
 from sts.edge.discovery import discovery
@@ -168,6 +169,8 @@ class App:
             issuer=settings.issuer,
             revision=settings.revision,
             audiences=audiences,
+            sources=_enabled(settings.sources),
+            minted_for=_enabled(settings.clients),
             clients=clients,
             keys=self.own_keys,
             revocations=self.state.revocations,
@@ -196,7 +199,7 @@ class App:
             for name, source in enabled.items()
             if isinstance(source, JwtSource)
         }
-        own = OwnTokens(settings.issuer, self.own_keys, enabled, SUPPORTED)
+        own = OwnTokens(settings.issuer, self.own_keys, enabled, _enabled(settings.clients), SUPPORTED)
         certificates = {
             name: CertificateSourceAtWork(name, source, self.authorities.authority(source.trusted(name)))
             for name, source in enabled.items()
@@ -289,6 +292,10 @@ class App:
             ),
             health(self.readiness, metrics.render, lambda: self.current.settings.ops_networks),
         )
+
+
+def _enabled(entries: Mapping[str, ClientSettings] | Mapping[str, SourceSettings]) -> frozenset[str]:
+    return frozenset(name for name, one in entries.items() if one.enabled)
 
 
 def policy(settings: Settings, fingerprints: Mapping[str, str]) -> Policy:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from sts.errors import BAD_ALGORITHM, BAD_TYPE, MALFORMED, UNKNOWN_ISSUER, Refusal
+from sts.errors import BAD_ALGORITHM, BAD_TYPE, MALFORMED, REVOKED, UNKNOWN_ISSUER, Refusal
 from sts.jose import Compact, media_type, text_or_texts, verify
 from sts.model import NOT_APPLICABLE, TYPE_ACCESS_TOKEN, TYPE_JWT, Limits, Presented, Principal
 from sts.trust.key_source import KeySource
@@ -24,16 +24,25 @@ class OwnTokens:
 
     A token counts as one of the source that it was once made from, its `src`, which must be among the enabled
     `sources`. A token without `src` is for a backend that may not hand it on: it is nobody's credential (TE-33).
+    `clients` are the enabled ones: a token that was minted for another ends with it.
     """
 
     name = NAME
     trouble = ""
     limits = Limits(audiences=frozenset())  # whose token it is, the consent decides; its age, whoever minted it
 
-    def __init__(self, issuer: str, keys: KeySource, sources: Collection[str], algorithms: Collection[str]) -> None:
+    def __init__(
+        self,
+        issuer: str,
+        keys: KeySource,
+        sources: Collection[str],
+        clients: Collection[str],
+        algorithms: Collection[str],
+    ) -> None:
         self.issuer = issuer
         self._keys = keys
         self._sources = frozenset(sources)
+        self._clients = frozenset(clients)
         self._algorithms = frozenset(algorithms)
 
     def present(self, token: Compact, declared: str) -> Presented:
@@ -54,10 +63,15 @@ class OwnTokens:
         return Presented(KIND, source, declared, token, proven_by=NAME, minted_for=minted_for)
 
     def prove(self, presented: Presented, now: float) -> Principal:
-        """Prove the token's signature by our published keys. Whose token it is, the consent has judged by its `aud`."""
+        """Prove the token's signature by our published keys. Whose token it is, the consent has judged by its `aud`.
+
+        REVOKED for one that was minted for a client that is gone or disabled.
+        """
         token: Compact = presented.unverified
         key = verify(token, self._keys.keys_for(token.kid, token.algorithm, now))
         claims = token.claims
+        if claims["client_id"] not in self._clients:  # told of a proven token only, or anybody could ask for ids
+            raise Refusal(REVOKED, why="the client that the token was minted for is gone or disabled")
         return Principal(
             kind=KIND,
             source=presented.source,
@@ -76,10 +90,14 @@ class OwnTokens:
             acr=claims.get("acr"),
             amr=claims.get("amr"),
             jti=claims["jti"],
-            proof_key=key.thumbprint,
+            proof_key=f"{key.thumbprint} {claims['client_id']}",
             attributes=claims,
         )
 
     def key_current(self, proof_key: str) -> bool:
-        """As Source says: a key of ours that left the JWKS, or was revoked, proves nothing any more."""
-        return self._keys.current(proof_key)
+        """As Source says: a key of ours that left the JWKS, or was revoked, proves nothing any more.
+
+        Nor does a token whose client is disabled, which is why the client's id is part of the name here.
+        """
+        thumbprint, _, client = proof_key.partition(" ")
+        return client in self._clients and self._keys.current(thumbprint)

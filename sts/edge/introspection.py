@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -16,6 +16,7 @@ from sts.errors import (
     EXPIRED,
     INTERNAL_ERROR,
     MALFORMED,
+    REVOKED,
     UNKNOWN_ISSUER,
     Refusal,
 )
@@ -43,12 +44,15 @@ class Introspection:
     """Answers for one revision of the configuration.
 
     `audiences` are the names of the enabled audiences whose tokens are signed and no more, by their `aud`. What is
-    inside an encrypted token is no token of ours by itself, so it is not active.
+    inside an encrypted token is no token of ours by itself, so it is not active. `sources` and `minted_for` are the
+    enabled sources and clients: what was made from or for another ends with it.
     """
 
     issuer: str
     revision: str
     audiences: Mapping[str, str]
+    sources: Collection[str]
+    minted_for: Collection[str]
     clients: Clients
     keys: Keys
     revocations: Revocations
@@ -106,6 +110,10 @@ class Introspection:
         names = self._names(claims)
         if not names or not client.backend_of.issuperset(names):
             raise Refusal(AUDIENCE_MISMATCH, why="the client is not the backend of each of its audiences")
+        if claims["client_id"] not in self.minted_for:
+            raise Refusal(REVOKED, why="the client that the token was minted for is gone or disabled")
+        if "src" in claims and claims["src"] not in self.sources:
+            raise Refusal(REVOKED, why="the source that the token was made from is gone or disabled")
         self.revocations.check(self.revocations.own(token, claims), now)
         return claims
 

@@ -301,21 +301,27 @@ def test_a_gateways_door_takes_no_token_of_ours(service, minted):
     assert (answer.status, answer.headers["x-auth-reason"]) == (403, "no_consent")
 
 
-def test_a_disabled_source_takes_the_tokens_it_has_made_with_it(providers, tmp_path):
-    """Lesson 2.6: at every exchange, again too."""
+@pytest.mark.parametrize(
+    ("section", "name", "reason"), [("sources", "users", "unknown_issuer"), ("clients", "gateway", "revoked")]
+)
+def test_a_disabled_source_or_client_takes_the_tokens_it_has_made_with_it(providers, tmp_path, section, name, reason):
+    """Lesson 2.6: at every exchange, again too, whether it was asked for before or not."""
     users, workloads = providers
-    running = Service(tmp_path / "again", json.dumps(configuration(users, workloads)))
+    document = configuration(users, workloads)
+    running = Service(tmp_path / "again", json.dumps(document))
     try:
 
         def ask(client, token, audience):
             form = {"grant_type": GRANT, "subject_token": token, "subject_token_type": JWT, "audience": audience}
             return running.post(form, client=client, secret=SECRETS[client])
 
-        first = ask("gateway", users.token(scope=SCOPES), "orders").token
+        first, second = (ask("gateway", users.token(scope=SCOPES, org=org), "orders").token for org in "ab")
         assert ask("orders-app", first, "billing").status == 200
-        running.write(json.dumps(configuration(users, workloads, {"enabled": False})))
+        document[section][name]["enabled"] = False
+        running.write(json.dumps(document))
         assert running.reload()["event"] == "reloaded"
-        assert refusal(ask("orders-app", first, "billing")) == (400, "invalid_request", "unknown_issuer")
+        for token in (first, second):
+            assert refusal(ask("orders-app", token, "billing")) == (400, "invalid_request", reason)
     finally:
         running.stop()
     assert SECRET not in running.log()

@@ -262,6 +262,20 @@ def test_a_disabled_audience_has_no_active_tokens_and_a_disabled_client_may_not_
     assert ask(service, token).status == 401
 
 
+@pytest.mark.parametrize(("section", "name"), [("clients", CLIENT), ("sources", "corporate-idp")])
+def test_what_a_disabled_client_or_source_has_made_is_active_no_more(make_service, document, idp, section, name):
+    """Lesson 2.6."""
+    changed = json.loads(json.dumps(document))
+    service = make_service(json.dumps(changed))
+    token = service.exchange(idp.token()).token
+    assert ask(service, token).json["active"] is True
+    changed[section][name]["enabled"] = False
+    service.write(json.dumps(changed))
+    assert service.reload()["event"] == "reloaded"
+    assert ask(service, token).json == INACTIVE
+    assert service.events()[-1]["reason"] == "revoked"
+
+
 def test_an_issuer_with_a_path_serves_it_where_its_metadata_say(make_service, document):
     changed = {**document, "issuer": f"{ISSUER}/a"}
     service = make_service(json.dumps(changed))
