@@ -111,7 +111,7 @@ def create(  # noqa: PLR0913 - the options of the command line
 @click.option("--all", "everything", is_flag=True, help="Revoked and expired ones too.")
 @json_option
 def list_keys(*, config: Path, source: str | None, owner: str | None, everything: bool, as_json: bool) -> None:
-    r"""List the keys: id, owner, what they may do, when they end and when they were last used.
+    r"""List keys: whose, what for, their end, their last use.
 
     \b
     Examples:
@@ -172,10 +172,11 @@ def revoke(*, config: Path, key_id: str, as_json: bool) -> None:
 @click.option("--grace", type=Span(), default="7d", show_default=True, help="How long the old key goes on working.")
 @json_option
 def rotate(*, config: Path, key_id: str, grace: float, as_json: bool) -> None:
-    r"""Make a key that may do what ID may, and let ID end after a grace period.
+    r"""Replace a key, with a time of grace for the old one.
 
-    The new one lives as long as the old one was given; it is shown this once. What has a successor already is not
-    rotated again. ID is as for revoke; an imported key gets a successor of our own shape.
+    The new key may do what ID may, and ID ends after the grace period. The new one lives as long as the old one was
+    given; it is shown this once. What has a successor already is not rotated again. ID is as for revoke; an imported
+    key gets a successor of our own shape.
 
     \b
     Examples:
@@ -220,7 +221,7 @@ def rotate(*, config: Path, key_id: str, grace: float, as_json: bool) -> None:
 @common.config_option
 @json_option
 def reseal(*, config: Path, as_json: bool) -> None:
-    r"""Write every record anew that was written with the previous deployment secret.
+    r"""Write anew what the previous deployment secret vouches for.
 
     To be done while `secret.previous` is still given, beside `sts keys reseal`; without it the keys that were made
     before are worth nothing once the previous secret is gone. The keys themselves stay as they are.

@@ -27,7 +27,9 @@ _SHOWN: Final = 20
 @json_option
 @click.argument("file", type=click.File("rb"))
 def import_keys(*, config: Path, source: str | None, dry_run: bool, as_json: bool, file: BinaryIO) -> None:
-    r"""Import keys that were made elsewhere, from CSV with a header line or from one JSON object a line.
+    r"""Import keys that were made elsewhere.
+
+    FILE is CSV with a header line, or one JSON object a line.
 
     Columns: `key`, or `sha256` with its hex digest where the keys themselves are not to be had; `owner`; and if wanted
     `tenant`, `scopes` and `audiences` (separated by spaces), `tier`, `expires_at` (Unix seconds). Keys begin with the

@@ -102,7 +102,9 @@ def list_keys(*, config: Path, as_json: bool) -> None:
 @common.config_option
 @json_option
 def plan(*, config: Path, as_json: bool) -> None:
-    r"""Say for each algorithm when a rotation is due, and when the next key may sign. Nothing is changed.
+    r"""Say when rotations are due, and what they wait for.
+
+    For each algorithm: when a rotation is due, and when the next key may sign. Nothing is changed.
 
     \b
     Examples:
@@ -130,7 +132,9 @@ def plan(*, config: Path, as_json: bool) -> None:
 @keys.command("jwks")
 @common.config_option
 def show_jwks(*, config: Path) -> None:
-    r"""Print the JWK Set as services publish it now, for verifiers that cannot fetch it.
+    r"""Print the JWK Set as services publish it now.
+
+    For verifiers that cannot fetch it.
 
     \b
     Example:

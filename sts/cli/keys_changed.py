@@ -99,7 +99,9 @@ def rotate(
 @dry_run_option
 @json_option
 def revoke(*, config: Path, kid: str | None, every: bool, yes: bool, dry_run: bool, as_json: bool) -> None:
-    r"""End a key that was stolen, now and for good; KID may be cut, as `list` shows it.
+    r"""End a key that was stolen, now and for good.
+
+    KID may be cut, as `list` shows it.
 
     The standby signs from the same moment on. Running services drop the key from the JWKS, and every cached token that
     it signed, within `poll`. Whoever verifies with a JWKS of its own believes the key until it fetches that anew; how
@@ -147,7 +149,9 @@ def revoke(*, config: Path, kid: str | None, every: bool, yes: bool, dry_run: bo
 @dry_run_option
 @json_option
 def import_key(*, config: Path, file: BinaryIO, algorithm: str | None, dry_run: bool, as_json: bool) -> None:
-    r"""Let a private key from elsewhere wait to sign: unencrypted PEM or JWK, `-` for standard input.
+    r"""Let a private key from elsewhere wait to sign.
+
+    FILE is unencrypted PEM or a JWK, `-` for standard input.
 
     It takes the place of the standby and may sign once every verifier has it, like any other. Its name is its
     RFC 7638 thumbprint, whatever it was called. A revoked key does not come back.
@@ -185,7 +189,9 @@ def import_key(*, config: Path, file: BinaryIO, algorithm: str | None, dry_run: 
 @dry_run_option
 @json_option
 def reseal(*, config: Path, dry_run: bool, as_json: bool) -> None:
-    r"""Seal the ring with the first of `seal_keys`, or with the present `secret`.
+    r"""Seal the ring with the present key.
+
+    That is the first of `seal_keys`, or the key of the present `secret`.
 
     Run it while both the new and the former one are configured, and every service has been restarted with both; after
     it the former one can be taken out.

@@ -28,7 +28,11 @@ def test_it_makes_256_random_bits_and_the_line_for_the_configuration(secret):
 
 @pytest.mark.parametrize(
     ("group", "line"),
-    [("keys", "Make the deployment secret and the key ring."), ("clients", "Make a client secret and its hash.")],
+    [
+        ("keys", "Make the deployment secret and the key ring."),
+        ("clients", "Make a client secret and its hash."),
+        ("api-keys", "Revoke a key for good."),
+    ],
 )
 def test_no_line_in_a_list_of_commands_is_cut(group, line):
     shown = CliRunner().invoke(cli, [group, "--help"], terminal_width=80).stdout

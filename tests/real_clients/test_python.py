@@ -85,7 +85,7 @@ def test_a_python_client_understands_a_refusal(ask, idp, asked, error, sentence)
 
 
 def test_google_auth_can_send_all_it_knows(service, idp):
-    """A resource beside its audience, options in double encoding; an actor is refused and not dropped."""
+    """A resource beside its audience, options in double encoding, an actor, who is named."""
     proof = google.oauth2.utils.ClientAuthentication(google.oauth2.utils.ClientAuthType.request_body, CLIENT, SECRET)
     client = google.oauth2.sts.Client(f"http://127.0.0.1:{service.port}/token", proof)
     transport = google.auth.transport.requests.Request()
@@ -95,10 +95,9 @@ def test_google_auth_can_send_all_it_knows(service, idp):
         transport, grant, idp.token(), JWT, audience="orders", additional_options=options, requested_token_type=JWT
     )
     assert answer["issued_token_type"] == JWT
-    with pytest.raises(google.auth.exceptions.OAuthError, match="The acting party is not accepted"):
-        client.exchange_token(
-            transport, grant, idp.token(), JWT, audience="orders", actor_token=idp.token(), actor_token_type=JWT
-        )
+    actor = {"actor_token": idp.token(sub="robot"), "actor_token_type": JWT}
+    answer = client.exchange_token(transport, grant, idp.token(), JWT, audience="orders", **actor)
+    assert service.verified(answer["access_token"])["act"] == {"sub": "robot", "iss": idp.issuer}
 
 
 @pytest.fixture
