@@ -14,6 +14,7 @@ from rich.table import Table
 
 from sts.audit import LABEL
 from sts.cli import common
+from sts.credentials.api_key import ApiKeySource
 from sts.mint.keystore import open_secret
 from sts.options import parse_duration, show_duration
 from sts.settings import Settings
@@ -102,6 +103,10 @@ def revoke(  # noqa: PLR0913 - the options of the command line
         common.fail(str(error), common.EXIT_UNREACHABLE)
     finally:
         state.close()
+    if _concerns_keys(settings, kind, value, source):
+        common.console_err.print(
+            "note: API keys that this concerns work again after that: `sts api-keys revoke` is for good"
+        )
     if as_json:
         click.echo(json.dumps({"done": not dry_run, **done.as_json()}))
     else:
@@ -123,6 +128,14 @@ def _what(**given: str | None) -> tuple[Kind, str]:
             raise click.UsageError("--source stands alone, or beside --subject or --sid.")
         kind = f"source_{kind}"
     return cast("Kind", kind), value
+
+
+def _concerns_keys(settings: Settings, kind: Kind, value: str, source: str | None) -> bool:
+    """Whether it may concern API keys, which can live longer than any revocation is kept."""
+    keys = {name: one for name, one in settings.sources.items() if isinstance(one, ApiKeySource)}
+    if kind == "credential":
+        return value.startswith(tuple(one.prefix for one in keys.values()))
+    return source in keys or (kind == "subject" and bool(keys))
 
 
 def _known(settings: Settings, client: str | None, source: str | None) -> None:

@@ -47,6 +47,7 @@ _SCHEMA: Final = """
     CREATE TABLE IF NOT EXISTS record (namespace TEXT NOT NULL, key TEXT NOT NULL, value BLOB, until REAL NOT NULL,
         sequence INTEGER NOT NULL UNIQUE, PRIMARY KEY (namespace, key));
     CREATE INDEX IF NOT EXISTS record_until ON record (until);
+    CREATE INDEX IF NOT EXISTS record_changes ON record (namespace, sequence);
     INSERT OR IGNORE INTO store VALUES (1, lower(hex(randomblob(16))), 0, 0);
     PRAGMA user_version = 1;
 """

@@ -114,3 +114,35 @@ def test_what_could_not_be_written_is_not_said_to_be_revoked(sts, config):
     done = sts("revoke", "--subject", "alice", "-c", config)
     assert (done.exit_code, done.stdout) == (3, "")
     assert "cannot be reached" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "noted"),
+    [
+        (["--source", "partner-keys"], True),
+        (["--source", "partner-keys", "--subject", "acme"], True),
+        (["--subject", "key|acme"], True),
+        (["--credential", "-"], True),
+        (["--source", "corporate-idp"], False),
+        (["--source", "corporate-idp", "--subject", "4711"], False),
+        (["--jti", "j-1"], False),
+        (["--client", "edge-gateway"], False),
+    ],
+)
+def test_whoever_revokes_api_keys_so_is_told_that_they_outlive_it(sts, config, options, noted):
+    """A revocation is kept for a month, and a key may live for good."""
+    document = json.loads(config.read_text())
+    key = {
+        "type": "api_key",
+        "prefix": "sk_",
+        "namespace": "key",
+        "audiences": ["*"],
+        "identity": {"subject": "key.owner"},
+    }
+    document["sources"]["corporate-idp"].update({"audiences": ["*"], "namespace": ""})
+    document["sources"]["partner-keys"] = key
+    document["clients"]["edge-gateway"]["sources"] = ["*"]
+    config.write_text(json.dumps(document))
+    done = sts("revoke", *options, "--json", "-c", config, input="sk_of-somebody")
+    assert (done.exit_code, json.loads(done.stdout)["done"]) == (0, True)
+    assert ("`sts api-keys revoke` is for good" in done.stderr) is noted

@@ -6,9 +6,11 @@ from gunicorn.config import LimitRequestFields, LimitRequestFieldSize, LimitRequ
 
 from sts.cli import arrival, server, worker
 from sts.clients import failures
+from sts.credentials import api_key
 from sts.credentials.introspection import MAX_TOKEN as MAX_OPAQUE
 from sts.edge import form, token
 from sts.errors import REASONS, Reason
+from sts.state import follower
 from sts.trust import chain, crl, introspection, issuers, names, opa, remote_jwks, responders, upstream
 from sts.trust.fetch import Bounds
 
@@ -83,6 +85,8 @@ FIGURES = {
     "questions to one introspection server at once": "an eighth of `threads`",
     "wait for an introspection server": f"{upstream.PATIENCE:g} s",
     "an answer of an introspection server": f"{introspection.MAX_ANSWER // 1024} KiB",
+    "an API key": f"{api_key.MAX_CHARS} characters",
+    "API keys in the store": f"{follower.LIMIT:,}".replace(",", " "),
     "an opaque token": f"{MAX_OPAQUE} characters",
     "pause after three failures of an introspection server in a row": {
         3: f"{upstream.FIRST_PAUSE:g} s, doubled each time, up to {upstream.LONGEST_PAUSE:g} s"

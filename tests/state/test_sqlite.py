@@ -13,6 +13,7 @@ import pytest
 from sts.errors import StartError
 from sts.state import AlreadyMarkedError, StateUnavailableError
 from sts.state.sqlite import SqliteState
+from sts.state.state import Cursor
 
 
 @pytest.fixture
@@ -150,3 +151,18 @@ def test_a_copy_made_by_sqlite_itself_holds_everything(state, path, tmp_path):
     assert other.get("keys", "a").value == b"1"
     other.close()
     shutil.rmtree(copy.parent)
+
+
+def test_whoever_follows_many_records_reads_each_once_and_sorts_none(state):
+    """With 100 000 API keys, sorting a namespace for every page took 20 seconds of a worker's time each minute."""
+    asked = []
+    with state._transaction(writes=False) as connection:
+        connection.set_trace_callback(asked.append)
+    state.changes("api_keys", None)
+    state.changes("api_keys", Cursor("another", 5))
+    explained = [connection.execute(f"EXPLAIN QUERY PLAN {sql}") for sql in asked if "LIMIT" in sql]
+    plans = [" ".join(row[3] for row in rows) for rows in explained]
+    assert len(plans) == 2
+    for plan in plans:
+        assert "USING INDEX record_changes (namespace=? AND sequence>?)" in plan
+        assert "B-TREE" not in plan
