@@ -10,9 +10,12 @@ from __future__ import annotations
 import math
 import re
 import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
+
+from cryptography.x509 import load_der_x509_certificate
 
 from sts.errors import REVOKED, STATE_UNAVAILABLE, Refusal
 from sts.labels import hashed
@@ -56,10 +59,14 @@ def name_of(secret: bytes, kind: Kind, value: str, source: str = "") -> str:
 def essence(credential: str) -> str:
     """What of a credential cannot be changed by who holds it: an ECDSA signature can, and a certificate's chain.
 
-    Of a signed token all but its signature, of a certificate (base64url of DER begins so) the leaf.
+    Of a signed token all but its signature; of a certificate (base64url of DER begins so) what its issuer has signed.
     """
     if credential.startswith("MI"):
-        return credential.partition(".")[0]
+        try:
+            der = urlsafe_b64decode(credential.partition(".")[0] + "==")
+            return urlsafe_b64encode(load_der_x509_certificate(der).tbs_certificate_bytes).decode("ascii")
+        except ValueError:
+            pass  # it only begins like one
     return credential.rpartition(".")[0] if credential.count(".") == 2 else credential
 
 

@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import ssl
+import subprocess
+import sys
 import time
 from ipaddress import ip_address
 from urllib.parse import quote
@@ -11,9 +13,10 @@ import pytest
 import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from harness import ACCESS_TOKEN, CLIENT, Service, b64, decoded, minimal, wait_for
-from pki import DAY, URI, Authority
+from pki import DAY, URI, Authority, Holder
 
 CERTIFICATE = "urn:sts:token-type:client_certificate"
 SERVER = [ExtendedKeyUsageOID.SERVER_AUTH]
@@ -282,6 +285,31 @@ def test_a_new_crl_is_in_force_without_a_reload_and_voids_what_is_cached(plain, 
     wait_for(lambda: forward(plain, "nginx", leaf).status == 401, 15, every=0.3)
     assert reason(plain) == "revoked"
     assert forward(plain, "nginx", world.ca.issue()).status == 200
+
+
+def twin(holder):
+    """The same certificate with the other ECDSA signature that fits it, (r, n - s): its holder can make it alone."""
+    certificate = holder.certificate
+    r, s = decode_dss_signature(certificate.signature)
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    signature = encode_dss_signature(r, order - s)
+    signed = certificate.tbs_certificate_bytes
+    algorithm = holder.der[4 + len(signed) : -len(certificate.signature) - 3]
+    body = signed + algorithm + bytes([3, len(signature) + 1, 0]) + signature
+    return Holder(x509.load_der_x509_certificate(b"\x30\x82" + len(body).to_bytes(2) + body), holder.key)
+
+
+def test_a_certificate_that_is_revoked_here_comes_in_by_no_other_signature(plain, world, tmp_path):
+    leaf = world.ca.issue()
+    mutant = twin(leaf)
+    assert mutant.der != leaf.der
+    assert forward(plain, "nginx", mutant).status == 200
+    (tmp_path / "leaked").write_text(text(leaf))
+    command = [sys.executable, "-m", "sts", "revoke", "--credential", str(tmp_path / "leaked"), "-c", str(plain.file)]
+    subprocess.run(command, check=True, capture_output=True)
+    for holder in (leaf, mutant):
+        wait_for(lambda holder=holder: forward(plain, "nginx", holder).status == 401, 5)
+        assert reason(plain) == "revoked"
 
 
 def test_a_stale_crl_is_a_fault_of_ours(plain, world):
