@@ -98,8 +98,13 @@ class Keyring:
         self._seen_at = seen_at
         self._signs_until = seen_at + schedule.store_grace
         self._presence = Presence(store, clock, self._snapshot.ring)
-        self._presence.tidy(schedule)
+        with contextlib.suppress(KeysError):  # others' words, not ours: a rotation waits for them, no service does
+            self._presence.tidy(schedule)
         self._presence.tell(self._snapshot.ring, seen_at, schedule)
+        if clock() - seen_at > schedule.poll:
+            # Rotations that we knew nothing of were not held back before we spoke; from now on they are. In less than
+            # a poll none can have let a key sign that was not published before we looked.
+            self._refresh()
 
     def signer(self, algorithm: str, now: float) -> Signer:
         """The key that signs for `algorithm` at `now`. Raises NoUsableKey.

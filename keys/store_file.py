@@ -72,10 +72,11 @@ class FileStore:
         path = self._said / f"{sighting.replica}.json"
         new = path.with_suffix(".new")
         try:
-            self._said.mkdir(mode=0o700, exist_ok=True)
+            self._make_folder()
             new.unlink(missing_ok=True)
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
             with os.fdopen(descriptor, "wb") as file:
+                self._hand_over(descriptor)
                 file.write(self._sealer.write_note(_NOTE, sighting.facts()))
             new.replace(path)
         except OSError as error:
@@ -102,6 +103,14 @@ class FileStore:
 
     def close(self) -> None:
         """Nothing is held open (see `Store`)."""
+
+    def _make_folder(self) -> None:
+        """The folder of what replicas say, for the same owner as the ring's."""
+        if not self._said.is_dir():
+            self._said.mkdir(mode=0o700, exist_ok=True)
+            if os.geteuid() == 0:
+                owner = self._path.parent.stat()
+                os.chown(self._said, owner.st_uid, owner.st_gid)
 
     def _check_version(self, expected: int | None) -> None:
         try:

@@ -226,13 +226,15 @@ def test_a_ring_is_refused_by_a_worker_whose_sibling_has_seen_a_newer_one(siblin
 def test_a_newer_ring_that_a_sibling_takes_during_the_look_makes_this_look_no_rollback(schedule, clock, store, rotate):
     floor = Floor()
     sibling = Keyring(store, schedule, clock, floor=floor)
+    clock.sleep(READY)
+    sibling.refresh()
 
     class Overtaken(type(store)):
         place = "overtaken"
 
         def load(self):
             ring = store.load()
-            rotate()
+            rotate(after=0.0)
             sibling.refresh()
             return ring
 

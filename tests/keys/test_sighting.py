@@ -151,6 +151,37 @@ def test_a_killed_one_is_spoken_for_by_its_successor(store, schedule, clock, rot
     assert rotate().version == 3
 
 
+def test_who_takes_long_to_begin_looks_again_before_it_publishes(store, schedule, clock, rotate):
+    """A machine that was paused in between: two rotations, and it would publish neither key that signs."""
+
+    class Paused(type(store)):
+        def load(self):
+            ring = store.load()
+            if len(rotations) < 2:
+                clock.sleep(READY)
+                rotations.append(rotate())
+                clock.sleep(READY)
+                rotations.append(rotate())
+            return ring
+
+        def report(self, sighting):
+            store.report(sighting)
+
+    rotations = []
+    keyring = Keyring(Paused(), schedule, clock)
+    signs = keyring.signer("ES256", clock()).kid
+    assert signs == rotations[1].signing("ES256").kid
+    assert signs in {key["kid"] for key in keyring.jwks(clock())["keys"]}
+
+
+def test_others_words_that_cannot_be_read_stop_no_service(store, schedule, clock, monkeypatch):
+    def refuse():
+        raise StoreUnavailable("one of them belongs to root")
+
+    monkeypatch.setattr(store, "sightings", refuse)
+    assert Keyring(store, schedule, clock).status(clock()).publishes_for == KEEP
+
+
 def test_words_that_count_no_more_are_dropped(keyring, store, schedule, clock):
     clock.sleep(KEEP + READY + 3601)
     Keyring(store, schedule, clock)

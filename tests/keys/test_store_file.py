@@ -9,8 +9,10 @@ import pytest
 from keys import rotation, store_file
 from keys.errors import Conflict, RingMissing, StoreUnauthentic, StoreUnavailable
 from keys.seal import Sealer
+from keys.sighting import Sighting
 from keys.store_file import FileStore
 
+SIGHTING = Sighting(replica="one", host="host", pid=1, version=1, seen_at=0.0, until=1.0, guard=1.0, since={"kid": 0.0})
 PREAMBLE = """
 import contextlib, json, os, signal, sys, time
 from pathlib import Path
@@ -210,6 +212,20 @@ def test_what_root_makes_belongs_to_the_owner_of_the_folder(stored, ring, path, 
     stored.compare_and_swap(1, next_version(ring))
     folder = path.parent.stat()
     assert given == [(folder.st_uid, folder.st_gid)] * 2  # the lock and the ring
+
+
+def test_what_root_says_belongs_to_the_owner_of_the_folder_too(stored, path, monkeypatch):
+    """A service that root started first must be able to run as its own user."""
+    given = []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "fchown", lambda _descriptor, *owner: given.append(owner))
+    monkeypatch.setattr(os, "chown", lambda _path, *owner: given.append(owner))
+    stored.report(SIGHTING)
+    stored.report(SIGHTING)
+    folder = path.parent.stat()
+    assert given == [(folder.st_uid, folder.st_gid)] * 3  # the folder once, and each time the file
+    (said,) = (path.parent / "keyring.json.replicas").iterdir()
+    assert said.stat().st_mode & 0o777 == 0o600
 
 
 def test_processes_that_create_at_once_make_one_ring(python, path):

@@ -1,7 +1,10 @@
 import pytest
+from harness import free_port, wait_for
 
+from keys import rotation
 from keys.changes import Wanted
 from keys.errors import RingMissing, RolledBack, StoreUnauthentic, StoreUnavailable
+from keys.keyring import Keyring
 from sts import labels
 from sts.errors import StartError
 from sts.labels import DeploymentSecret
@@ -124,3 +127,20 @@ def test_in_redis_there_is_one_ring_for_all_machines_and_each_remembers_what_it_
 def test_a_ring_in_redis_needs_a_server(tmp_path):
     with pytest.raises(StartError, match="needs the section `redis`"):
         open_store(KeysSettings(store="redis"), tmp_path, GIVEN)
+
+
+def test_a_cluster_keeps_the_ring_too(run_redis, tmp_path):
+    node = run_redis("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    node.client().execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    wait_for(lambda: "cluster_state:ok" in str(node.client().execute_command("CLUSTER", "INFO")).replace("'", ""))
+    written = {"mode": "cluster", "nodes": [f"127.0.0.1:{node.port}"], "url": "redis://127.0.0.1"}
+    redis = RedisSettings.model_validate({**written, "password": node.password}, context=Place(tmp_path, {}))
+    keys = KeysSettings(store="redis")
+    wanted = Wanted(keys.schedule(), 300.0, ("ES256",))
+    _, store, ring, _ = prepare(keys, tmp_path / "one", GIVEN, lambda: NOW, wanted, redis)
+    keyring = Keyring(store, keys.schedule(), lambda: NOW)
+    assert [one.version for one in store.sightings()] == [1]
+    later, _ = rotation.rotate(store, lambda: NOW + 935, wanted)
+    assert keyring.refresh()
+    assert (store.load(), later.keys[0].kid) == (later, ring.keys[0].kid)
+    store.close()
