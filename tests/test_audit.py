@@ -277,6 +277,7 @@ def test_what_was_asked_stands_until_it_is_known_what_was_meant(log, lines):
 
 
 def test_facts_are_scalars_and_of_other_things_only_the_type_is_told(log, lines):
+    """Lesson 2.19 (CVE-2025-62705 OpenBao)."""
     facts = {
         "text": "plain",
         "flag": True,

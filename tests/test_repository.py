@@ -23,6 +23,13 @@ def test_a_lock_pins_every_package_with_hashes_and_names_no_address(lock):
     assert not re.search(r"://|--(extra-)?index-url|--find-links|@ ", lock.read_text())
 
 
+def test_no_lock_goes_back_to_a_joserfc_that_could_be_kept_busy():
+    """Lesson 3.3 (CVE-2026-27932: mended in joserfc 1.6.3)."""
+    found = [pins(lock)["joserfc"] for lock in LOCKS if "joserfc" in pins(lock)]
+    assert found
+    assert min(tuple(int(number) for number in version.split(".")) for version in found) >= (1, 6, 3)
+
+
 def test_the_locks_agree_with_each_other():
     locks = {lock.stem: pins(lock) for lock in LOCKS}
     assert locks["runtime"].items() <= locks["demo"].items() <= locks["dev"].items()

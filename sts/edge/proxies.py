@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from sts.clients.client import PeerNetwork, within
 from sts.clients.secret import SecretDigest, live, matches
@@ -19,11 +19,18 @@ from sts.model import Incoming, Peer
 from sts.options import Section
 
 
+def _narrow(network: PeerNetwork) -> PeerNetwork:
+    """Refuse the network of all addresses: that a header comes from a proxy would then hang on its secret alone."""
+    if not isinstance(network, str) and network.prefixlen == 0:
+        raise ValueError(f"{network} is everybody: write the addresses that the proxy calls from")
+    return network
+
+
 class ProxySettings(Section):
     """A proxy that ends callers' TLS in front of `/token`."""
 
-    networks: Annotated[tuple[PeerNetwork, ...], Field(min_length=1)]
-    """Addresses of the socket's peer that the proxy calls from; `unix` is our socket."""
+    networks: Annotated[tuple[Annotated[PeerNetwork, AfterValidator(_narrow)], ...], Field(min_length=1)]
+    """Addresses of the socket's peer that the proxy calls from, not all there are; `unix` is our socket."""
     secrets: Annotated[tuple[SecretDigest, ...], Field(min_length=1, max_length=2)]
     """`sha256:` and the hex SHA-256 of what the proxy sends in `X-Gateway-Secret` (`sts clients secret` makes both)."""
     certificate_header: Form

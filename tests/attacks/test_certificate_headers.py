@@ -25,7 +25,10 @@ FORGED = {
 
 @pytest.mark.parametrize("form", FORGED)
 def test_a_forged_certificate_header_is_refused_and_stands_in_the_audit(service, idp, form):
-    """CC-03: beside a good token too, which it could only be meant to change."""
+    """CC-03: beside a good token too, which it could only be meant to change.
+
+    Lesson 3.4, lesson 3.10: only from whom the configuration names.
+    """
     for token in (None, idp.token()):
         named = {name.replace("-", "_"): value for name, value in FORGED[form].items()}
         answer = service.forward(token, **named)

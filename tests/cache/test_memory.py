@@ -66,6 +66,7 @@ def test_what_has_ended_already_takes_no_room():
 
 
 def test_values_that_nobody_uses_cannot_flush_one_that_is_used():
+    """Lesson C.1."""
     memory = Memory(10 * SIZE)
     put(memory, b"used")
     for number in range(1000):

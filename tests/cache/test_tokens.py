@@ -117,7 +117,7 @@ def test_the_order_and_repetition_of_sets_do_not_count(request, random):
     ids=str,
 )
 def test_each_input_of_the_decision_is_in_the_key(key_of, change):
-    """CA-01."""
+    """CA-01. Lesson 3.1 (heimdall #3454: forwarded headers were not part of the key)."""
     keys = {key_of(), key_of(**change), key_of(facts=(("ip", "10.0.0.1"),))}
     assert len(keys) == 3
 
@@ -137,7 +137,7 @@ def test_each_input_of_the_decision_is_in_the_key(key_of, change):
     ids=str,
 )
 def test_no_text_can_stand_for_a_separator(key_of, one, other):
-    """CA-02."""
+    """CA-02. Lesson 3.1 (Oathkeeper joins with `|`, heimdall without lengths)."""
     assert key_of(**one) != key_of(**other)
 
 
@@ -416,6 +416,7 @@ class Crowd:
 
 
 def test_the_same_request_at_the_same_time_is_made_once(world, issue):
+    """Lesson C.1."""
     crowd = Crowd(world, 20).run(issue)
     assert len(crowd.calls) == 1
     assert len({issued.jti for issued in crowd.results}) == 1
@@ -454,6 +455,7 @@ def test_what_may_not_be_kept_is_not_shared_with_those_who_wait(world, issue):
 
 
 def test_nobody_waits_longer_than_the_patience_for_somebody_else(world, issue):
+    """Lesson C.1."""
     world.cache._patience = 0.02
     crowd = Crowd(world, 3).run(issue, makers=3)
     assert len(crowd.calls) == 3

@@ -112,6 +112,7 @@ def test_the_plan_is_a_sentence_per_algorithm(configure, keys):
 
 
 def test_a_new_algorithm_is_configuration_and_rotation_and_nothing_signs_in_between(configure, keys):
+    """JW-40."""
     configure()
     keys("init")
     configure("  algorithm: PS256\n")
@@ -177,6 +178,7 @@ def test_what_is_done_is_audited_in_the_file_of_the_audit(configure, keys, tmp_p
 
 
 def test_a_revoked_key_leaves_the_jwks_and_its_standby_signs_in_the_same_write(configure, keys):
+    """Lesson R.7 (SPIRE #3904)."""
     configure()
     keys("init")
     ready(keys)
@@ -299,13 +301,18 @@ def unfit():
         ),
         "cut": (good[: len(good) // 2], "neither a PEM"),
         "garbage": (b"\xff\xfe\x00", "neither a PEM"),
+        "empty": (b"", "neither a PEM"),
+        "empty PEM": (b"-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n", "neither a PEM"),
         "long": (b"x" * 70_000, "fewer than"),
         "rsa": (pem(rsa.generate_private_key(65537, 2048)), "say which with --algorithm"),
     }
 
 
-@pytest.mark.parametrize("name", ["short", "curve", "encrypted", "public", "secret", "cut", "garbage", "long", "rsa"])
+@pytest.mark.parametrize(
+    "name", ["short", "curve", "encrypted", "public", "secret", "cut", "garbage", "empty", "empty PEM", "long", "rsa"]
+)
 def test_a_key_that_is_not_fit_is_refused_and_not_shown(configure, keys, tmp_path, name):
+    """Lesson R.8 (PostHog #60895: an empty PEM took the key set down)."""
     configure()
     keys("init")
     text, why = unfit()[name]
@@ -313,7 +320,7 @@ def test_a_key_that_is_not_fit_is_refused_and_not_shown(configure, keys, tmp_pat
     refused = keys("import", tmp_path / "key")
     assert refused.exit_code == 1
     assert re.search(why, refused.stderr)
-    assert name in {"long", "garbage"} or text[40:80].decode() not in refused.output
+    assert name in {"long", "garbage", "empty"} or text[40:80].decode() not in refused.output
     assert listed(keys)["version"] == 1
 
 

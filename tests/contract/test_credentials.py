@@ -139,7 +139,7 @@ def test_a_good_one_is_the_same_subject_at_both_doors(shared, kind):
     ids=str,
 )
 def test_what_is_not_meant_for_us_alive_and_well_formed_is_refused(shared, kind, claims, reason):
-    """BE-03, CA-03."""
+    """BE-03, CA-03. Lesson 2.5 (CVE-2026-18214, CVE-2026-18215 Keycloak: opaque tokens skipped the checks of JWTs)."""
     assert refused(shared, kind.good(**claims), reason)
 
 
@@ -156,6 +156,7 @@ def test_one_that_names_another_actor_is_refused(shared, kind, may_act):
 
 
 def test_one_of_no_source_is_refused(shared, kind):
+    """Lesson 2.8."""
     assert refused(shared, kind.unknown(), "unknown_issuer")
 
 
@@ -172,7 +173,7 @@ def test_a_malformed_one_is_refused(shared, kind):
 
 @pytest.mark.parametrize("scope", [None, "", "orders:admin", "orders:read-all"])
 def test_unknown_scopes_are_not_all_scopes(shared, kind, scope):
-    """Unknown is not all: nothing said, or something else said, gives nothing."""
+    """Unknown is not all: nothing said, or something else said, gives nothing. Lesson 2.1 (ZITADEL #12322)."""
     credential = kind.good(scope=scope)
     assert refused(shared, credential, "insufficient_scope", 403)
     bare = shared.exchange(credential, "bare")
@@ -181,6 +182,7 @@ def test_unknown_scopes_are_not_all_scopes(shared, kind, scope):
 
 
 def test_scopes_are_never_widened(shared, kind):
+    """Lesson 2.1 (CVE-2026-56668 ZITADEL)."""
     credential = kind.good(scope="orders:read billing:read")
     answer = shared.exchange(credential)
     assert answer.json["scope"] == shared.verified(answer.token)["scope"] == "orders:read"
@@ -197,7 +199,7 @@ def test_the_same_one_is_answered_from_the_cache_and_another_is_not(shared, kind
 
 
 def test_no_token_outlives_it(shared, kind):
-    """CA-03."""
+    """CA-03. Lesson 3.2: of every kind."""
     end = int(time.time()) + SOON_S
     for ask in (shared.exchange, shared.forward):
         assert shared.verified(ask(kind.good(exp=end)).token)["exp"] == end
@@ -224,7 +226,7 @@ def revoke(service, *arguments, stdin=""):
 
 
 def test_a_revoked_one_is_refused_from_the_cache_too(shared, kind):
-    """CA-07."""
+    """CA-07. Lesson 3.2."""
     credential, other = kind.good(), kind.good()
     assert shared.exchange(credential).status == 200
     revoke(shared, "--credential", "-", stdin=credential)
@@ -243,7 +245,7 @@ def test_a_revoked_subject_of_the_source_is_refused(shared, kind):
 
 
 def test_a_disabled_source_refuses_it_from_the_cache_too_and_other_kinds_go_on(make_service, document, kinds, kind):
-    """CA-07."""
+    """CA-07. Lesson 2.6."""
     service = make_service(json.dumps(document))
     credential = kind.good()
     assert service.exchange(credential).status == 200
@@ -261,7 +263,7 @@ def test_a_disabled_source_refuses_it_from_the_cache_too_and_other_kinds_go_on(m
 def test_a_client_that_does_not_list_the_source_is_refused_and_a_source_that_does_not_list_the_audience(
     make_service, document, kinds, kind
 ):
-    """BE-04."""
+    """BE-04. Lesson 2.4 (Dex: one path after the other had left the check out)."""
     changed = json.loads(json.dumps(document))
     changed["clients"]["edge-gateway"]["sources"] = [one.source for one in kinds.values() if one is not kind]
     service = make_service(json.dumps(changed))

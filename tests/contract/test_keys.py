@@ -238,6 +238,7 @@ def test_what_a_machine_has_seen_cannot_be_written_by_a_stranger(key_place, ring
 
 
 def test_twenty_processes_on_an_empty_store_make_one_ring(script):
+    """Lesson R.1 (nanoidp #420: two keys in 12 of 12 runs)."""
     results = script(
         """
 def work(_number):

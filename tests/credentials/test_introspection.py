@@ -361,7 +361,7 @@ def test_an_answer_that_can_be_read_in_two_ways_is_none(at_work, server, refused
 
 
 def test_an_answer_is_believed_for_the_configured_time_and_no_longer(at_work, server, refused):
-    """IN-08, IN-09, CA-03."""
+    """IN-08, IN-09, CA-03. Lesson C.3."""
     one = at_work(cache_ttl="20s")
     for later in (0, 10, 19.9):
         assert one.prove(presented(), NOW + later).fresh_until == NOW + 20
@@ -406,7 +406,7 @@ def test_with_a_ttl_of_nothing_each_request_asks(at_work, server, refused):
 
 
 def test_trouble_of_the_server_is_not_kept_and_a_kept_answer_outlives_it_by_nothing(at_work, server, refused):
-    """IN-10, IN-12."""
+    """IN-10, IN-12. Lesson C.1: never for a 5xx."""
     one = at_work()
     one.prove(presented(), NOW)
     server.said = Refusal(SOURCE_UNREACHABLE, why="it answered 500")
@@ -419,7 +419,7 @@ def test_trouble_of_the_server_is_not_kept_and_a_kept_answer_outlives_it_by_noth
 
 
 def test_a_flood_of_made_up_tokens_is_bounded_and_pushes_out_no_good_one(at_work, server, stores, refused):
-    """IN-10, CA-08."""
+    """IN-10, CA-08. Lesson C.1, lesson C.3."""
     one = at_work()
     one.prove(presented("op_good"), NOW)
     server.said = {"active": False}

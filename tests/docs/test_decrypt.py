@@ -185,14 +185,14 @@ def test_a_good_encrypted_token_passes(settled, token):
 
 @pytest.mark.parametrize("token", BAD)
 def test_a_bad_encrypted_token_is_refused(settled, token):
-    """JW-06, JW-07, JW-10, JW-12, JW-13, JW-16, JW-39, JW-09."""
+    """JW-06, JW-07, JW-10, JW-12, JW-13, JW-16, JW-39, JW-09. Lesson 2.9 (CVE-2026-29000 pac4j-jwt)."""
     service, backend = settled
     assert backend.open(seal(service.pairs[0], mint(service.key))) == "good u|alice"
     assert backend.open(BAD[token](service, int(time.time()))).startswith("refused")
 
 
 def test_what_expects_a_signed_token_refuses_an_encrypted_one(settled):
-    """JW-39: the type is the caller's decision, never the number of dots."""
+    """JW-39: the type is the caller's decision, never the number of dots. Lesson 2.9."""
     service, backend = settled
     assert backend.verify(seal(service.pairs[0], mint(service.key))).startswith("refused")
 

@@ -6,6 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 from pki import Authority
+from pydantic import ValidationError
 
 from sts.edge.proxies import Proxies, ProxySettings
 from sts.errors import MALFORMED
@@ -61,3 +62,12 @@ def test_from_anybody_else_a_certificate_header_is_refused(sender, refused):
 def test_who_is_no_proxy_has_its_own_certificate():
     assert peer({}, certificates=(OWN.der,)).certificates == (OWN.der,)
     assert peer({"x-gateway-secret": "wrong"}, certificates=(OWN.der,)).certificates == (OWN.der,)
+
+
+@pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0"])
+def test_everybody_is_no_proxy(network):
+    """Lesson 3.4: headers are taken from networks that are written, and all addresses are none."""
+    given = SETTINGS.model_dump()
+    with pytest.raises(ValidationError, match="is everybody"):
+        ProxySettings(**given | {"networks": [network]})
+    assert ProxySettings(**given | {"networks": ["0.0.0.0/1", "unix"]})

@@ -271,6 +271,7 @@ def test_what_a_route_says_is_handed_on():
     ],
 )
 def test_routes_that_some_request_fits_equally_well_are_named(one, other, tie):
+    """Lesson 3.5 (Tokenetes tried overlapping patterns in random order)."""
     routes = {"one": route(one[0], **one[1]), "other": route(other[0], **other[1])}
     assert ties(routes) == ([("one", "other")] if tie else [])
 
@@ -321,6 +322,7 @@ def slow_rank(settings):
 @settings(max_examples=40)
 @given(ROUTES, st.randoms())
 def test_the_match_is_the_one_best_whatever_the_order_of_declaration(declared, random):
+    """Lesson 3.5."""
     routes = {f"r{number}": value for number, value in enumerate(declared)}
     shuffled = list(routes.items())
     random.shuffle(shuffled)

@@ -190,11 +190,21 @@ def test_metrics_are_for_operators_and_for_nobody_else_there(http):
 
 @pytest.mark.parametrize(
     "path",
-    ["/no-such-page", "/", "//", "/.well-known//jwks.json", "/healthz/", "/token", "/forward-auth/x", "/static/x"],
+    [
+        "/no-such-page",
+        "/",
+        "//",
+        "/.well-known//jwks.json",
+        "/healthz/",
+        "/token",
+        "/forward-auth/x",
+        "/static/x",
+        "/revoke",
+    ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "HEAD"])
 def test_an_unknown_path_is_404_whatever_the_method(http, path, method):
-    """ER-01."""
+    """ER-01, RV-01."""
     reply = http.open(path, method=method)
     assert reply.status_code == 404
     if method != "HEAD":

@@ -204,7 +204,7 @@ def unreachable(answer):
 
 @pytest.mark.parametrize("name", WRONG)
 def test_an_issuer_that_answers_wrongly_harms_its_own_tokens_only(world, name):
-    """BE-08."""
+    """BE-08. Lesson 3.7: one bad address never blocks another."""
     for door in ("token", "forward_auth"):
         assert world.refused(name, door) < AT_ONCE_S
     assert world.asked[name] >= 1

@@ -1,74 +1,22 @@
 """The last good keys of an issuer that has gone: the whole way, real HTTP to the issuer, a clock of the test's own."""
 
-import json
-import secrets
 import time
-import urllib.parse
 
 import pytest
-import yaml
-from harness import ACCESS_TOKEN, CLIENT, GRANT, SECRET, Idp, minimal
-from state_stores import state_at_work
-
-from keys.keyring import Keyring
-from sts.app import App
-from sts.audit import LABEL, AuditLog
-from sts.mint.keystore import prepare
-from sts.model import Incoming, Peer
-from sts.settings import load
+from in_process import World
 
 STALE = 1800.0
 LIFE = 300.0  # the provider says nothing of it
 
 
-class World:
-    """A service in this process, and its issuer. `later` moves the clock of both."""
-
-    def __init__(self, folder):
-        self.ahead = 0.0
-        self.idp = Idp()
-        document = yaml.safe_load(minimal(self.idp))
-        document["sources"]["corporate-idp"]["stale_jwks"] = f"{STALE:.0f}s"
-        document["audiences"]["orders"]["ttl"] = "1h"  # so that a token outlives the issuer's keys
-        file = folder / "sts.yaml"
-        file.write_text(json.dumps(document), encoding="utf-8")
-        settings = load(file)
-        secret, store, _, _ = prepare(
-            settings.keys, settings.var, settings.given_secret(), self.clock, settings.wanted()
-        )
-        self.keyring = Keyring(store, settings.keys.schedule(), self.clock, lambda _: None)
-        self.keyring.refresh()
-        self.events = []
-        audit = AuditLog(secret.key(LABEL), self.events.append, self.clock, time.monotonic)
-        self.app = App(settings, secret, self.keyring, audit, state_at_work(settings, secret), self.clock)
-
-    def clock(self):
-        return time.time() + self.ahead
-
-    def later(self, seconds):
-        self.ahead += seconds
-        self.keyring.refresh()
-
-    def ask(self, token=None):
-        """Exchange a token that nobody has sent before; status, reason and how long it took."""
-        now = int(self.clock())
-        token = token or self.idp.token(iat=now, exp=now + 600, jti=secrets.token_hex(8))
-        form = {"grant_type": GRANT, "subject_token": token, "subject_token_type": ACCESS_TOKEN, "audience": "orders"}
-        form.update({"client_id": CLIENT, "client_secret": SECRET})
-        headers = {"content-type": "application/x-www-form-urlencoded"}
-        peer = Peer("127.0.0.1")
-        incoming = Incoming(
-            "POST", "/token", headers, peer, secrets.token_hex(16), urllib.parse.urlencode(form).encode()
-        )
-        began = time.monotonic()
-        reply = self.app.current.exchange.answer(self.app.current.token_door, incoming)
-        took = time.monotonic() - began
-        return reply.status, json.loads(reply.body).get("error_reason"), took
+def lasting(document):
+    document["sources"]["corporate-idp"]["stale_jwks"] = f"{STALE:.0f}s"
+    document["audiences"]["orders"]["ttl"] = "1h"  # so that a token outlives the issuer's keys
 
 
 @pytest.fixture
 def world(tmp_path):
-    made = World(tmp_path)
+    made = World(tmp_path, lasting)
     yield made
     made.idp.close()
 

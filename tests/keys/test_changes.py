@@ -38,6 +38,7 @@ def test_the_first_ring_signs_with_every_algorithm_at_once(mixed, clock):
 
 
 def test_an_added_algorithm_waits_and_meanwhile_the_default_signs(ring, new_memory_store, clock, schedule, wanted):
+    """JW-40."""
     both = wanted(schedule, 300.0, ["Ed25519", "ES256"])
     added = changes.added(ring, [generate("Ed25519"), generate("ES256")], clock())
     assert states(added, clock) == [("ES256", "active"), ("ES256", "published"), ("Ed25519", "published")]
@@ -58,6 +59,7 @@ def test_an_added_algorithm_waits_and_meanwhile_the_default_signs(ring, new_memo
 def test_what_nobody_wants_any_more_retires_and_its_tokens_verify_to_their_end(
     mixed, new_memory_store, clock, schedule
 ):
+    """JW-40, RO-03."""
     gone = changes.retired(mixed, ["Ed25519"], clock())
     assert states(gone, clock) == [("ES256", "active"), ("ES256", "published"), ("Ed25519", "retired")]
     assert gone.keys[2].leaves_at == clock() + mixed.keep
@@ -105,6 +107,7 @@ def test_force_skips_the_guard_and_nothing_else(ring, clock, schedule, wanted):
 
 
 def test_a_revoked_signer_is_followed_by_its_standby_in_the_same_step(ring, new_memory_store, clock, schedule):
+    """RO-06."""
     first, standby = ring.keys
     fresh = generate("ES256")
     later = changes.revoked(ring, first.kid, fresh, clock.sleep(1))

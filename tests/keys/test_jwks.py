@@ -27,7 +27,7 @@ def test_a_thumbprint_is_of_the_required_members_only():
 
 
 def test_the_jwk_holds_what_is_on_the_list_and_nothing_that_a_record_may_hold_beside(ring):
-    """JK-02, JK-05."""
+    """JK-02, JK-05. Lesson 3.6 (Kong: a URL that serves private keys)."""
     key = ring.keys[0]
     key = dataclasses.replace(key, public={**key.public, "d": "AAAA", "key_ops": "sign", "k": "AAAA", "priv": "AAAA"})
     assert set(public_jwk(key)) == {"kty", "crv", "x", "y", "kid", "use", "alg"}

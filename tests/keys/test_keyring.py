@@ -131,7 +131,7 @@ def test_the_successor_of_a_revoked_key_signs_at_once_even_by_a_clock_that_is_be
 
 
 def test_signing_ends_when_the_store_was_not_seen_for_the_grace_and_publishing_does_not(keyring, store, ring, clock):
-    """RO-05."""
+    """RO-05. Lesson R.3 (SPIRE #1542, #2115)."""
     store.fault = StoreUnavailable("down")
     clock.sleep(3600)
     with pytest.raises(StoreUnavailable):
@@ -283,7 +283,7 @@ def test_a_look_that_fails_is_reported_and_the_last_good_ring_kept(store, schedu
 
 
 def test_a_ring_with_a_key_that_fails_its_self_test_is_not_taken(keyring, store, ring, rotate, clock):
-    """RO-07."""
+    """RO-07. Lesson 3.6."""
     later = rotate()
     first, second, third = later.keys
     store.ring = dataclasses.replace(later, keys=(first, dataclasses.replace(second, private=third.private), third))
@@ -363,6 +363,7 @@ def test_the_poller_outlives_every_fault(store, other_schedule, clock):
 
 
 def test_requests_see_one_whole_ring_while_others_are_swapped_in(keyring, store, rotate, clock):
+    """Lesson 3.6 (Oathkeeper signs with one key and writes the `kid` of another)."""
     first = store.ring
     store.said.clear()  # a replica that does not look at the store would keep the next rotation back
     rings = [rotate() for _ in range(3)]

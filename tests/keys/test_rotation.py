@@ -64,7 +64,7 @@ def test_a_rotation_promotes_the_standby_retires_the_former_key_and_publishes_th
 
 
 def test_a_rotation_too_early_is_refused_with_the_seconds_missing(store, ring, clock, rotate):
-    """RO-02."""
+    """RO-02. Lesson R.6 (Dex: a new key signs at once)."""
     clock.sleep(READY - 12.5)
     with pytest.raises(GuardRefused) as refused:
         rotate()
@@ -160,6 +160,7 @@ def test_pruning_drops_what_has_left_and_keeps_tombstones(ring, clock):
 
 
 def test_the_longest_ttl_is_remembered_when_the_configuration_forgets_it(store, clock, schedule, wanted):
+    """Lesson R.5 (Vault, SPIRE)."""
     rotation.prepare(store, clock, wanted(schedule, 7200.0))
     assert store.ring.longest_ttl == 7200
     assert rotation.prepare(store, clock, wanted(schedule, 60.0)) == (store.ring, False)

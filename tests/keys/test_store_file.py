@@ -88,6 +88,7 @@ def test_the_file_and_the_lock_are_for_their_owner_alone(stored, path):
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644, 0o666, 0o700])
 def test_a_wider_mode_is_refused(stored, path, mode):
+    """Lesson 3.6."""
     path.chmod(mode)
     with pytest.raises(StoreUnavailable, match=f"mode {mode:04o}.*chmod 600"):
         stored.load()

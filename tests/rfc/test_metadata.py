@@ -83,7 +83,7 @@ def test_every_authentication_method_that_is_published_works(rfc, raw, form, ask
 
 @pytest.mark.parametrize("path", [SERVER, OPENID, JWKS])
 def test_public_documents_may_be_cached_revalidated_and_read_across_origins(rfc, path):
-    """MD-08."""
+    """MD-08. Lesson C.4 (Keycloak #15216: polled every second)."""
     page = rfc.get(path)
     assert page.headers["cache-control"] == "public, max-age=300"
     assert page.headers["access-control-allow-origin"] == "*"

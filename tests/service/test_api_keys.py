@@ -156,7 +156,7 @@ def test_a_mistyped_key_is_malformed_and_a_made_up_one_unknown(with_keys, make):
 
 
 def test_a_revocation_is_felt_within_two_seconds_on_every_worker_and_by_every_cached_token(with_keys, make, command):
-    """AK-02."""
+    """AK-02. Lesson 3.10 (WSO2-2021-1487: a key worked on after its end)."""
     made = make()
     known(with_keys, made["key"])
     assert exchanged(with_keys, made["key"]).status == 200

@@ -43,6 +43,7 @@ def test_an_ec_key_of_the_provider_serves_as_well(service, idp):
 
 
 def test_the_same_request_is_answered_from_the_cache_and_says_what_is_left(service, idp):
+    """Lesson C.1: `expires_in` is what remains."""
     token = idp.token()
     first, second = (service.exchange(token) for _ in range(2))
     for _ in range(4):  # each worker has a cache of its own

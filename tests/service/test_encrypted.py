@@ -90,7 +90,7 @@ def test_every_algorithm_with_keys_from_a_file_is_decrypted_by_an_independent_li
 
 
 def test_without_the_backends_keys_it_is_503_and_no_token_goes_out_plain(encrypted, backend):
-    """BE-08."""
+    """BE-08. Lesson 3.3 (APISIX CVE-2026-49230), lesson 3.6 (Pomerium passed an empty assertion on)."""
     backend.keys = [{**backend.pair.jwk, "use": "sig"}]
     service = encrypted()
     token = service.idp.token()

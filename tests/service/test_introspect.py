@@ -112,6 +112,7 @@ def test_authlib_introspects_with_each_published_method(backends, idp, method):
 
 @pytest.mark.parametrize("client", ["billing-service", "none", CLIENT])
 def test_nobody_but_the_backend_of_the_audience_learns_anything(backends, idp, client):
+    """Lesson 2.7 (CVE-2026-37979 Keycloak)."""
     token = backends.exchange(idp.token()).token
     secret = SECRET if client == CLIENT else None
     answer = ask(backends, token, client, secret)
@@ -137,6 +138,7 @@ def changed(token, **changes):
 
 
 def test_what_is_no_live_token_of_ours_is_not_active(backends, idp):
+    """Lesson 3.3 (WSO2-2020-0752: introspection did not verify the signature)."""
     token = backends.exchange(idp.token()).token
     header, claims = decoded(token)
     other = Key("other", "ES256")

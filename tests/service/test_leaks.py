@@ -336,6 +336,7 @@ def test_each_decision_has_one_event_and_each_event_its_answer(said):
 
 
 def test_an_event_has_the_documented_fields_and_no_other(said):
+    """Lesson 2.19 (CVE-2025-62705 OpenBao: what is masked by type leaks in another type)."""
     for event in said.events:
         assert set(event) - {"facts"} == FIELDS
         assert ("facts" in event) == (event["outcome"] == "refused")
@@ -380,13 +381,14 @@ def private(said):
 
 @pytest.mark.parametrize("where", ["audit", "log"])
 def test_audit_and_log_hold_nothing_private(said, private, where):
+    """Lesson 3.9 (APISIX #13205 and Tokenetes log credentials and subjects)."""
     text = getattr(said, where)
     assert len(text) > 1000
     assert private.found_in(text) == []
 
 
 def test_a_refusal_holds_nothing_private(said, private):
-    """ER-02."""
+    """ER-02. Lesson 3.9 (Oathkeeper puts `jwt_claims` into errors)."""
     refusals = [answer for answer in said.at_doors if answer.status != 200]
     assert len(refusals) > 80
     assert [found for answer in refusals if (found := private.found_in(f"{answer.headers}{answer.body}"))] == []

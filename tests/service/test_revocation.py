@@ -110,6 +110,7 @@ def _twin(token):
 
 
 def test_a_minted_token_is_void_by_the_name_that_the_audit_gives_it(started, run, idp):
+    """Lesson 3.2 (WSO2 took tokens out of its cache under another name than it had put them in)."""
     service = started(workers=1)
     token = idp.token()
     first = service.verified(service.exchange(token).token)

@@ -91,6 +91,7 @@ def test_the_keys_and_the_fetches_are_there_for_an_alarm(service):
     ["Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "X-Original-URI"],
 )
 def test_through_a_proxy_nobody_sees_metrics_or_detail(service, header):
+    """Lesson 3.10."""
     through = {header: "127.0.0.1"}
     assert service.get("/metrics", through).status == 404
     assert service.get("/metrics", through).body == service.get("/nothing-there", through).body

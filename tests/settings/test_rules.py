@@ -173,7 +173,7 @@ def test_a_ca_file_holds_certificates(base, only_fault, loaded, tmp_path):
 
 
 def test_a_schedule_that_cannot_fit_the_longest_ttl_is_a_fault(base, only_fault, loaded):
-    """RO-04."""
+    """RO-04. Lesson R.2 (Vault #11438)."""
     base["keys"] = {"rotate_every": "1h"}
     fault = only_fault(base)
     assert fault.path == "keys"

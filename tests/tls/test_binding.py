@@ -86,7 +86,7 @@ FAILED = (400, "binding_failed")
 def test_a_bound_token_needs_its_certificate_at_the_first_exchange_and_at_every_cached_one(
     exchange, service, users, provider
 ):
-    """MT-05, CA-05."""
+    """MT-05, CA-05. Lesson 2.18 (Auth0 and Keycloak do not look at `cnf`)."""
     mine, other = users.issue_cert("alice@example.com"), users.issue_cert("bob@example.com")
     token = provider.token(**bound_to(mine))
     assert reason(exchange(token)) == FAILED
@@ -109,7 +109,7 @@ def test_a_binding_that_cannot_be_checked_whole_is_refused(exchange, users, prov
 
 
 def test_the_binding_of_what_came_in_is_never_copied(exchange, service, users, provider):
-    """CN-02."""
+    """CN-02. Lesson 2.18."""
     mine = users.issue_cert("alice@example.com")
     answer = exchange(provider.token(**bound_to(mine)), mine)
     assert "cnf" not in service.verified(answer.json["access_token"])

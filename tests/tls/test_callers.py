@@ -141,7 +141,10 @@ def test_a_certificate_that_is_listed_by_its_hash_is_enough(call, gateways, pinn
     "wrong", ["no certificate", "another name", "another purpose's CA", "a secret", "a certificate of our own CA"]
 )
 def test_everything_else_is_no_certificate_of_the_client(call, service, gateways, wrong):
-    """MT-01, XC-08: a CA that is in the handshake for another purpose proves nothing here."""
+    """MT-01, XC-08: a CA that is in the handshake for another purpose proves nothing here.
+
+    Lesson 3.10 (WSO2 CVE-2025-9312: mutual TLS that also took calls without a certificate).
+    """
     fields, certificate = {}, issued(gateways[0], "gateway.example.com")
     if wrong == "no certificate":
         certificate = None
@@ -229,7 +232,7 @@ def test_an_assertion_is_good_once_whichever_worker_gets_it(call, key):
 
 
 def test_an_assertion_that_was_used_gets_nothing_out_of_a_warm_cache(call, service, key, provider):
-    """CA-04: its mark is looked at before the cache, and the cache answers nothing for it."""
+    """CA-04: its mark is looked at before the cache, and the cache answers nothing for it. Lesson C.2."""
     token, used = provider.token(), signed(key)
     wait_for(lambda: call("signing", subject_token=token, **signed(key)).status == 200 and told(service)["cached"])
     assert call("signing", subject_token=token, **used).status == 200

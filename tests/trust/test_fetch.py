@@ -129,7 +129,7 @@ def test_how_long_a_document_may_be_kept(headers, seconds, fetcher, peer):
 
 @pytest.mark.parametrize("status", [201, 204, 301, 302, 303, 304, 307, 308, 400, 401, 404, 429, 500, 503])
 def test_every_status_but_200_is_a_failure_and_no_redirect_is_followed(status, fetcher, peers):
-    """JW-23."""
+    """JW-23. Lesson 3.7, lesson 2.8."""
     here, elsewhere = peers(), peers()
     elsewhere.answers(b"elsewhere")
     here.answers(b"" if status in {204, 304} else b"here", status, Location=f"{elsewhere.url}/jwks")
@@ -198,6 +198,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("behave", HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_peer_costs_bounded_time_and_one_kind_of_error(behave, fetcher, peer):
+    """Lesson 3.7."""
     peer.behave = behave
     began = time.monotonic()
     with pytest.raises(UnreachableError):

@@ -205,7 +205,7 @@ def test_a_token_that_it_chokes_on_does_not_keep_the_others_from_it(ask, bent, t
 
 
 def test_after_some_failures_it_is_left_alone_and_tried_again_later(ask, bent, clock, refused):
-    """IN-12."""
+    """IN-12. Lesson 3.7."""
     server = bent()
     server.says(b"", 500)
     asked = ask(server.url)

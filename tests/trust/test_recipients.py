@@ -84,7 +84,7 @@ def test_a_backends_keys_are_fetched_at_the_first_use_and_kept(recipients, setti
 def test_rotation_the_new_key_comes_first_and_the_old_one_stays_current_while_it_is_published(
     recipients, settings, peer, kid, refresh
 ):
-    """JK-06: the mirror order: published, then encrypted to, and the old private key is kept."""
+    """JK-06: the mirror order: published, then encrypted to, and the old private key is kept. Lesson R.4."""
     old, new = Pair(), Pair()
     peer.answers(jwks(old))
     recipient = recipients.of("billing", settings())

@@ -131,7 +131,10 @@ def test_max_age_is_honoured_within_a_minute_and_an_hour(max_age, life, issuer, 
 
 
 def test_a_known_kid_is_not_trusted_beyond_its_time(issuer, jwks, ask, clock, jwks_of):
-    """JK-09. Lessons part 2, no. 15: a key that the issuer has withdrawn must not live on because its kid is known."""
+    """JK-09. Lessons part 2, no. 15: a key that the issuer has withdrawn must not live on because its kid is known.
+
+    Lesson 2.15.
+    """
     (key,) = jwks.keys_for("one", "ES256", clock.now)
     issuer.document = jwks_of("two")
     clock.now += 301
@@ -181,7 +184,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
 def test_a_failed_refresh_never_replaces_good_keys(fault, issuer, jwks, ask, clock, landed):
-    """JK-07, JK-09. PyJWT #1162; lessons part 2, no. 10."""
+    """JK-07, JK-09. PyJWT #1162; lessons part 2, no. 10. Lesson 2.10 (CVE-2026-48524 PyJWKClient)."""
     (key,) = jwks.keys_for("one", "ES256", clock.now)
     issuer.fault = fault
     for _ in range(20):
@@ -194,7 +197,7 @@ def test_a_failed_refresh_never_replaces_good_keys(fault, issuer, jwks, ask, clo
 
 
 def test_the_last_good_set_ends_when_stale_jwks_is_over(issuer, jwks, ask, clock, landed):
-    """JK-09."""
+    """JK-09. Lesson C.5."""
     (key,) = jwks.keys_for("one", "ES256", clock.now)
     issuer.fault = UnreachableError("it took too long")
     clock.now += 300 + HOUR - 1

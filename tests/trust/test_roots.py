@@ -100,7 +100,7 @@ def test_a_weak_or_unusual_leaf_key_is_refused(roots, partner_ca, key, refused):
     ids=["none", "serverAuth", "any", "clientAuth and any"],
 )
 def test_a_leaf_that_is_not_for_clients_is_refused(roots, partner_ca, purposes, refused):
-    """XC-02, LIB-C02."""
+    """XC-02, LIB-C02. Lesson 3.10."""
     with refused(BAD_TYPE):
         roots.validate(chain(partner_ca.issue(purposes=purposes)), NOW)
 
