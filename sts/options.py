@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
@@ -65,6 +65,16 @@ class KeptFile:
 
     def __str__(self) -> str:
         return str(self.path)
+
+
+def file_faults(key: str, file: KeptFile | None, read: Callable[[KeptFile], object]) -> Iterator[tuple[str, str]]:
+    """The setting's `key` and a sentence where `read` raises StartError for the file; nothing where none is named."""
+    if file is None:
+        return
+    try:
+        read(file)
+    except StartError as error:
+        yield key, str(error)
 
 
 @dataclass(frozen=True, slots=True)

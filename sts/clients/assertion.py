@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Annotated, ClassVar, Final, Literal, Self, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from sts.clients.client import ClientSettings
 from sts.clients.nobody import NOBODY
 from sts.clients.proof import Once, no_proof, unproven
-from sts.errors import Refusal, StartError
+from sts.errors import Refusal
 from sts.jose import Algorithm, Compact, VerifyKey, media_type, parse, text_or_texts, verify
 from sts.model_caller import Caller, Evidence
-from sts.options import Duration, KeptConfigFile
-from sts.trust.fetch import check_url, read_ca
+from sts.options import Duration, KeptConfigFile, file_faults
+from sts.trust.fetch import OutboundUrl, read_ca
 from sts.trust.issuers import Issuer
 from sts.trust.key_source import FileJwks, KeySource
 
@@ -30,11 +30,6 @@ _TYP: Final = frozenset({None, "jwt", "client-authentication+jwt"})
 DEFAULT_ALGORITHMS: Final[tuple[Algorithm, ...]] = tuple(sorted(get_args(Algorithm)))
 
 
-def _outbound(value: str) -> str:
-    check_url(value)
-    return value
-
-
 class AssertionClient(ClientSettings):
     """A client that signs a token for each call (`private_key_jwt`), at `/token` alone."""
 
@@ -44,7 +39,7 @@ class AssertionClient(ClientSettings):
     """A JWT that it signs for each request, sent as `client_assertion` at `/token`; no shared secret."""
     jwks_file: KeptConfigFile | None = None
     """Its public keys, a JWK set; or `jwks_uri`."""
-    jwks_uri: Annotated[str, AfterValidator(_outbound)] | None = None
+    jwks_uri: OutboundUrl | None = None
     """Where its public keys are fetched."""
     ca_file: KeptConfigFile | None = None
     """PEM certificates of the CAs that `jwks_uri` is checked against, instead of the system's."""
@@ -63,16 +58,8 @@ class AssertionClient(ClientSettings):
 
     def file_faults(self) -> Iterator[tuple[str, str]]:
         """As ClientSettings says."""
-        try:
-            if self.jwks_file is not None:
-                FileJwks(self.jwks_file, self.algorithms)
-        except StartError as error:
-            yield "jwks_file", str(error)
-        try:
-            if self.ca_file is not None:
-                read_ca(self.ca_file)
-        except StartError as error:
-            yield "ca_file", str(error)
+        yield from file_faults("jwks_file", self.jwks_file, lambda file: FileJwks(file, self.algorithms))
+        yield from file_faults("ca_file", self.ca_file, read_ca)
 
     def trusted(self, client_id: str) -> Issuer:
         """What decides about this client's keys."""

@@ -12,9 +12,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from sts.clients.client import ClientSettings
 from sts.clients.proof import MAX_MEMORY, no_proof, unproven
-from sts.errors import Refusal, StartError
+from sts.errors import Refusal
 from sts.model_caller import Caller, Evidence
-from sts.options import KeptConfigFile, KeptFile
+from sts.options import KeptConfigFile, KeptFile, file_faults
 from sts.trust.chain import read_chain
 from sts.trust.names import check_names
 from sts.trust.roots import Roots
@@ -92,11 +92,7 @@ class TlsClient(ClientSettings):
 
     def file_faults(self) -> Iterator[tuple[str, str]]:
         """As ClientSettings says."""
-        try:
-            if self.ca_file is not None:
-                Roots(self.ca_file)
-        except StartError as error:
-            yield "ca_file", str(error)
+        yield from file_faults("ca_file", self.ca_file, Roots)
 
 
 class TlsProof:

@@ -14,9 +14,9 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 from pydantic import AfterValidator, model_validator
 
 from sts.credentials.kind import SourceSettings
-from sts.errors import BINDING_FAILED, MALFORMED, TOO_LARGE, UNKNOWN_ISSUER, Refusal, StartError
+from sts.errors import BINDING_FAILED, MALFORMED, TOO_LARGE, UNKNOWN_ISSUER, Refusal
 from sts.model import NOT_APPLICABLE, TYPE_CLIENT_CERTIFICATE, Credential, Limits, Presented, Principal
-from sts.options import ConfigFile, KeptConfigFile
+from sts.options import ConfigFile, KeptConfigFile, file_faults
 from sts.trust.authority import Authority, AuthoritySettings
 from sts.trust.chain import MAX_CERTIFICATE_BYTES, MAX_CERTIFICATES, UnverifiedChain, read_chain
 from sts.trust.crl import CrlFile
@@ -71,10 +71,7 @@ class CertificateSource(SourceSettings):
 
     def file_faults(self) -> Iterator[tuple[str, str]]:
         """As SourceSettings says."""
-        try:
-            Roots(self.ca_file)
-        except StartError as error:
-            yield "ca_file", str(error)
+        yield from file_faults("ca_file", self.ca_file, Roots)
         if self.crl_file is not None and (trouble := CrlFile(self.crl_file).trouble):
             yield "crl_file", f"the CRL file {self.crl_file} cannot be used: {trouble}"
 

@@ -12,13 +12,13 @@ from pydantic import Field, StringConstraints, model_validator
 
 from sts.credentials.api_key import ApiKeySource
 from sts.credentials.introspected import Answers, Stores, check_answer, parse
-from sts.credentials.kind import OutboundUrl, ShortText, SomeNames, SourceSettings
-from sts.errors import MALFORMED, REVOKED, TOO_LARGE, UNKNOWN_ISSUER, Refusal, StartError
+from sts.credentials.kind import ShortText, SomeNames, SourceSettings
+from sts.errors import MALFORMED, REVOKED, TOO_LARGE, UNKNOWN_ISSUER, Refusal
 from sts.jose import looks_signed, text_or_texts
 from sts.model import NOT_APPLICABLE, TYPE_ACCESS_TOKEN, Credential, Limits, Presented, Principal
-from sts.options import Duration, KeptConfigFile, SecretText, Section
+from sts.options import Duration, KeptConfigFile, SecretText, Section, file_faults
 from sts.telemetry import log, metrics
-from sts.trust.fetch import read_ca
+from sts.trust.fetch import OutboundUrl, read_ca
 from sts.trust.introspection import UNAUTHORIZED, Introspection, Notice, Server
 
 KIND: Final = "introspection"
@@ -73,11 +73,7 @@ class IntrospectionSource(SourceSettings):
 
     def file_faults(self) -> Iterator[tuple[str, str]]:
         """As SourceSettings says."""
-        try:
-            if self.ca_file is not None:
-                read_ca(self.ca_file)
-        except StartError as error:
-            yield "ca_file", str(error)
+        yield from file_faults("ca_file", self.ca_file, read_ca)
 
     def server(self, name: str) -> Server:
         """Whom this source asks; `name` is the source's. Raises StartError if its CA file cannot be used."""

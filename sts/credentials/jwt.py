@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Protocol, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from sts.credentials.kind import OutboundUrl, ShortText, SomeNames, SourceSettings
-from sts.errors import BAD_ALGORITHM, BAD_TYPE, MALFORMED, UNKNOWN_ISSUER, Refusal, StartError
+from sts.credentials.kind import ShortText, SomeNames, SourceSettings
+from sts.errors import BAD_ALGORITHM, BAD_TYPE, MALFORMED, UNKNOWN_ISSUER, Refusal
 from sts.jose import Algorithm, Compact, looks_signed, media_type, parse, text_or_texts, verify
 from sts.model import (
     NOT_APPLICABLE,
@@ -21,8 +21,8 @@ from sts.model import (
     Presented,
     Principal,
 )
-from sts.options import Duration, KeptConfigFile
-from sts.trust.fetch import check_url, read_ca
+from sts.options import Duration, KeptConfigFile, file_faults
+from sts.trust.fetch import OutboundUrl, check_url, read_ca
 from sts.trust.issuers import Issuer
 from sts.trust.key_source import FileJwks, KeySource
 
@@ -99,16 +99,8 @@ class JwtSource(SourceSettings):
 
     def file_faults(self) -> Iterator[tuple[str, str]]:
         """As SourceSettings says."""
-        try:
-            if self.jwks_file is not None:
-                FileJwks(self.jwks_file, self.algorithms)
-        except StartError as error:
-            yield "jwks_file", str(error)
-        try:
-            if self.ca_file is not None:
-                read_ca(self.ca_file)
-        except StartError as error:
-            yield "ca_file", str(error)
+        yield from file_faults("jwks_file", self.jwks_file, lambda file: FileJwks(file, self.algorithms))
+        yield from file_faults("ca_file", self.ca_file, read_ca)
 
     def trusted(self, name: str) -> Issuer:
         """What decides about this source's keys; `name` is the source's."""

@@ -9,18 +9,8 @@ from pydantic import AfterValidator, StringConstraints
 
 from sts.model import Credential, Limits, Presented, Principal
 from sts.options import Names, Namespace, Rule, Section
-from sts.trust.fetch import check_url
 
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=512)]
-
-
-def _checked_url(value: str) -> str:
-    check_url(value)
-    return value
-
-
-OutboundUrl = Annotated[str, AfterValidator(_checked_url)]
-"""Where something is fetched or asked: https, or http to a literal loopback address."""
 
 
 def _not_empty(value: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from sts.errors import StartError
-from sts.options import Duration, KeptConfigFile, SecretText, Section
+from sts.options import Duration, KeptConfigFile, SecretText, Section, file_faults
 from sts.policy.table_files import FileTable
 from sts.trust.fetch import check_url, read_ca
 
@@ -89,8 +89,4 @@ class TableSettings(Section):
             self.at_file()
         except StartError as error:
             yield "file", str(error)
-        try:
-            if self.ca_file is not None:
-                read_ca(self.ca_file)
-        except StartError as error:
-            yield "ca_file", str(error)
+        yield from file_faults("ca_file", self.ca_file, read_ca)

@@ -9,6 +9,7 @@ from sts.edge.listener import server_context
 from sts.errors import StartError
 from sts.expressions import as_attribute
 from sts.mint.settings import KeysSettings, does_not_fit
+from sts.options import file_faults
 from sts.policy.mapping import reader_of
 from sts.policy.rules import AUDIENCE_VARIABLES, REQUEST_FACTS
 from sts.policy.settings import EVIDENCE_CLAIMS
@@ -66,11 +67,8 @@ def audience_files(parts: Parts) -> Iterator[Finding]:
 
 def opa_file(parts: Parts) -> Iterator[Finding]:
     """The CA file of `opa` can be used."""
-    try:
-        if parts.opa is not None and parts.opa.ca_file is not None:
-            read_ca(parts.opa.ca_file)
-    except StartError as error:
-        yield Finding(("opa", "ca_file"), str(error))
+    for key, problem in file_faults("ca_file", parts.opa.ca_file if parts.opa else None, read_ca):
+        yield Finding(("opa", key), problem)
 
 
 def evidence(parts: Parts) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from sts.errors import StartError
+from sts.options import file_faults
 from sts.redis_link.settings import read_ca
 from sts.settings.checks import Check, Parts
 from sts.settings.faults import Finding, Trail, dotted
@@ -44,11 +44,8 @@ def redis(parts: Parts) -> Iterator[Finding]:
     if asking and parts.written.get(REDIS) is None:
         hint = "such as `redis: {url: rediss://redis.example.internal:6379/0}`"
         yield Finding((REDIS,), f"`redis` is missing: {dotted(asking[0])} asks for it", hint)
-    if parts.redis is not None and parts.redis.ca_file is not None:
-        try:
-            read_ca(parts.redis.ca_file)
-        except StartError as error:
-            yield Finding((REDIS, "ca_file"), str(error))
+    for key, problem in file_faults("ca_file", parts.redis.ca_file if parts.redis else None, read_ca):
+        yield Finding((REDIS, key), problem)
 
 
 def shared_secret(parts: Parts) -> Iterator[Finding]:

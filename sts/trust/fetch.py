@@ -16,8 +16,9 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Final
+from typing import Annotated, Final
 
+from pydantic import AfterValidator
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import LocationParseError
 from urllib3.response import BaseHTTPResponse
@@ -76,6 +77,15 @@ def check_url(url: str) -> None:
     https only; http only to a literal loopback address, since a name such as `localhost` is what the resolver says.
     """
     _parse(url)
+
+
+def _checked(url: str) -> str:
+    check_url(url)
+    return url
+
+
+OutboundUrl = Annotated[str, AfterValidator(_checked)]
+"""A setting: where something is fetched or asked."""
 
 
 def origin(url: str) -> tuple[str, str, int]:

@@ -10,29 +10,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Final, Protocol, Self
+from typing import Final, Protocol, Self
 
-from pydantic import AfterValidator, model_validator
+from pydantic import model_validator
 
 from sts.errors import SOURCE_UNREACHABLE, Refusal, StartError
 from sts.jose import ContentEncryption, EncryptKey, EncryptKeys, KeyManagement, UnfitError, import_encryption_jwks
-from sts.options import KeptConfigFile, KeptFile, Section
-from sts.trust.fetch import Fetcher, check_url, read_ca
+from sts.options import KeptConfigFile, KeptFile, Section, file_faults
+from sts.trust.fetch import Fetcher, OutboundUrl, read_ca
 from sts.trust.remote_jwks import Loaded, RemoteSet
 
 STALE: Final = 3600.0
 """Seconds for which a backend's last good keys serve after their time when its set cannot be had."""
 
 
-def _checked_url(value: str) -> str:
-    check_url(value)
-    return value
-
-
 class EncryptionSettings(Section):
     """To which of a backend's keys its tokens are encrypted, and how."""
 
-    jwks_uri: Annotated[str, AfterValidator(_checked_url)] | None = None
+    jwks_uri: OutboundUrl | None = None
     """Where the backend publishes its keys: https, or http to a literal loopback address."""
     jwks_file: KeptConfigFile | None = None
     """The backend's JWK set as a file, instead of `jwks_uri`; a reload reads it anew."""
@@ -53,16 +48,8 @@ class EncryptionSettings(Section):
 
     def file_faults(self) -> Iterator[tuple[str, str]]:
         """What is wrong with the files named here: key and sentence."""
-        try:
-            if self.jwks_file is not None:
-                FileRecipient(self.jwks_file, self.alg)
-        except StartError as error:
-            yield "jwks_file", str(error)
-        try:
-            if self.ca_file is not None:
-                read_ca(self.ca_file)
-        except StartError as error:
-            yield "ca_file", str(error)
+        yield from file_faults("jwks_file", self.jwks_file, lambda file: FileRecipient(file, self.alg))
+        yield from file_faults("ca_file", self.ca_file, read_ca)
 
 
 class Recipient(Protocol):
