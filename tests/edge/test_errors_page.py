@@ -10,7 +10,8 @@ from sts.credentials import api_key
 from sts.credentials.introspection import MAX_TOKEN as MAX_OPAQUE
 from sts.edge import form, token
 from sts.errors import REASONS, Reason
-from sts.state import follower
+from sts.redis_link import PROMPT
+from sts.state import follower, sqlite
 from sts.trust import chain, crl, introspection, issuers, names, opa, remote_jwks, responders, upstream
 from sts.trust.fetch import Bounds
 
@@ -94,6 +95,10 @@ FIGURES = {
     "pause after three failures of OPA in a row": {
         3: f"{upstream.FIRST_PAUSE:g} s, doubled each time, up to {upstream.LONGEST_PAUSE:g} s"
     }[upstream.FAILURES],
+    "wait for Redis in a request (a client's assertion, a row of a table with `redis`)": (
+        f"{PROMPT.connect * 1000:g} ms to connect, {PROMPT.answer * 1000:g} ms for each answer"
+    ),
+    "wait for the SQLite state in a request (a client's assertion)": f"{sqlite.PATIENCE_S * 1000:g} ms",
     "certificates of one credential or header": (
         f"{chain.MAX_CERTIFICATES}, of {chain.MAX_CERTIFICATE_BYTES // 1024} KB each"
     ),
