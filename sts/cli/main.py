@@ -17,7 +17,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "check": ("sts.cli.check:check", "List everything that is wrong in a configuration."),
     "explain": ("sts.cli.explain:explain", "Walk one request through the service and say what each step made of it."),
     "exchange": ("sts.cli.exchange:exchange", "Ask a running service for a token and show what it holds."),
-    "keys": ("sts.cli.keys:keys", "Make, list and rotate the signing keys."),
+    "keys": ("sts.cli.keys:keys", "Make, list, rotate and revoke the signing keys."),
     "revoke": ("sts.cli.revoke:revoke", "Refuse at once what was proven or minted up to now."),
     "revocations": ("sts.cli.revoke:revocations", "List what is revoked."),
     "api-keys": ("sts.cli.api_keys:api_keys", "Make, list, revoke, rotate and import API keys."),
