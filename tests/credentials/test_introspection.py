@@ -231,7 +231,7 @@ def test_a_token_that_is_too_long_never_leaves(kind, refused):
 
 
 def test_an_active_token_is_a_principal_with_every_fact(prove):
-    """IN-04."""
+    """IN-04, MT-07."""
     cnf, act = {"jkt": "x"}, {"sub": "helper"}
     found = prove(
         nbf=NOW - 1, auth_time=NOW - 9, cnf=cnf, act=act, may_act={"sub": "gw"}, acr="mfa", amr=["pwd"], jti="j"

@@ -247,11 +247,32 @@ def test_a_gateway_without_a_certificate_says_so(plain):
     assert forward(plain, "nginx", None, X_SSL_Client_Verify="NONE").headers["x-auth-reason"] == "missing_credential"
 
 
-def test_the_twin_of_a_header_is_none(plain, world):
-    """CC-13."""
-    twin = {"X_SSL_Client_Cert": HEADERS["nginx"](world.ca.issue())["X-SSL-Client-Cert"]}
-    answer = plain.request("GET", "/forward-auth/nginx-gateway", {**twin, "X-Gateway-Secret": "nginx"})
-    assert answer.status in (400, 503)
+@pytest.mark.parametrize(
+    ("twin", "status"),
+    [("X-SSL-Client-Cert", 200), ("X_SSL_Client_Cert", 400), ("X-SSL_Client-Cert", 400), ("x_ssl_client_cert", 400)],
+)
+def test_the_twin_of_a_header_is_none(plain, world, twin, status):
+    """CC-13: with dashes it is the certificate, with one underscore the server itself refuses the request."""
+    headers = {
+        "X-Gateway-Secret": "nginx",
+        "X-Original-Method": "GET",
+        "X-Original-URI": "/orders/1",
+        "X-Original-Host": "api.example.com",
+        "X-SSL-Client-Verify": "SUCCESS",
+        twin: HEADERS["nginx"](world.ca.issue())["X-SSL-Client-Cert"],
+    }
+    assert plain.request("GET", "/forward-auth/nginx-gateway", headers).status == status
+
+
+def test_a_chain_that_the_server_does_not_take_is_431_and_nothing_else_is_read_instead(plain, world):
+    """CC-12."""
+    leaf = world.ca.issue()
+    long = {"X_SSL_Client_Cert": HEADERS["nginx"](leaf)["X-SSL-Client-Cert"] + "%0A" * 3000}
+    answer = plain.forward(
+        None, client="nginx-gateway", X_Gateway_Secret="nginx", X_SSL_Client_Verify="SUCCESS", **long
+    )
+    assert answer.status == 431
+    assert "authorization" not in answer.headers
 
 
 def test_at_token_a_client_that_may_hands_a_certificate_on(plain, world):

@@ -77,7 +77,7 @@ def test_a_jwt_still_goes_to_its_issuer_alone(opaque_service, as_, idp):
     ],
 )
 def test_what_the_server_says_is_judged_as_a_jwts_claims_are(opaque_service, as_, changes, reason):
-    """IN-02, IN-04, IN-05, TE-12."""
+    """IN-02, IN-04, IN-05, TE-12, MT-07."""
     token = as_.token(**changes)
     assert opaque_service.exchange(token).reason == reason
     assert opaque_service.forward(token).status in {401, 403}
