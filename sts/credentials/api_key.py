@@ -15,8 +15,17 @@ KIND: Final = "api_key"
 MAX_CHARS: Final = 256
 
 _HEADER: Final = r"^[A-Za-z][A-Za-z0-9-]{0,63}$"
-_TAKEN: Final = frozenset({"authorization", "cookie", "host", "origin", "dpop", "x-gateway-secret", "x-request-id"})
-_TAKEN_PREFIXES: Final = ("x-original-", "x-forwarded-", "x-envoy-", "x-accel-", "client-cert", "x-ssl-client")
+_TAKEN: Final = frozenset(
+    {
+        *("authorization", "cookie", "host", "origin", "dpop", "forwarded", "x-real-ip", "user-agent", "referer"),
+        *("x-gateway-secret", "x-request-id", "x-auth-reason", "x-token-expires-at"),
+        *("connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect", "via", "date"),
+    }
+)
+_TAKEN_PREFIXES: Final = (
+    *("x-original-", "x-forwarded-", "x-envoy-", "x-accel-", "client-cert", "x-ssl-client"),
+    *("accept", "access-control-", "cache-", "content-", "if-", "proxy-", "range", "sec-", "signature"),
+)
 
 KeyPrefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,30}_$")]
 """How the keys of one source begin: letters, digits and `_`, the last of them `_`."""
@@ -50,6 +59,10 @@ class KnownKey(Protocol):
     @property
     def id(self) -> str:
         """Its name, which is no secret."""
+
+    @property
+    def owner(self) -> str:
+        """Whose it is: its subject, in the source's own words."""
 
     @property
     def proof(self) -> str:
@@ -118,7 +131,7 @@ class ApiKeySourceAtWork:
             kind=KIND,
             source=self.name,
             issuer=NOT_APPLICABLE,
-            subject=None,
+            subject=key.owner,
             audience=NOT_APPLICABLE,
             reach=NOT_APPLICABLE if key.reach is None else key.reach,
             expires_at=NOT_APPLICABLE if key.expires_at is None else key.expires_at,

@@ -373,3 +373,14 @@ def test_a_last_use_that_cannot_be_read_is_not_known_and_hides_no_other(state, v
     LastUsed(state, {"good": float(NOW)}).flush()
     state.put("api_keys_used", "bad", value, expected=None)
     assert read_last_used(state) == {"good": NOW}
+
+
+def test_no_key_is_looked_up_in_the_store_known_or_not(state, worker, added, refused):
+    """What a stranger tries costs no round trip, whether he knows an id or not."""
+    key, text = added()
+    keys = worker()
+    state.away = True
+    assert keys.prove("partners", PREFIX, text) == key
+    for wrong in (make(PREFIX)[1], PREFIX + "legacy-0123456789"):
+        with refused(UNKNOWN_KEY):
+            keys.prove("partners", PREFIX, wrong)
