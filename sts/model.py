@@ -216,10 +216,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts for the subject, by an actor token that was proven and admitted: its raw identity (RFC 8693 §4.1)."""
+    """Who acts for the subject: a proven actor's raw identity (RFC 8693 §4.1), and its source (None: it says more)."""
 
     issuer: str
     subject: str
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +308,6 @@ class Issued:
     """
 
     subject: str = field(repr=False)
-
     token: str = field(repr=False)
     token_type: str
     expires_at: int

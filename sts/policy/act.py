@@ -21,10 +21,11 @@ def delegate(subject: Admitted, actor: Admitted, identity: Identity, issuer: str
     principal = actor.principal
     if principal.act not in (None, NOT_APPLICABLE):
         raise Refusal(ACTOR_REFUSED, why="the actor token has an `act` of its own")
+    source = principal.source if principal.reach is NOT_APPLICABLE else None
     if isinstance(principal.issuer, NotApplicable) or not principal.subject:
-        found = Actor(issuer, identity.subject)
+        found = Actor(issuer, identity.subject, source)
     else:
-        found = Actor(principal.issuer, principal.subject)
+        found = Actor(principal.issuer, principal.subject, source)
     return Admitted(
         subject.principal,
         min(subject.not_after, actor.not_after),

@@ -131,7 +131,7 @@ class Policy:
             max_token_bytes=min(audience.settings.max_token_bytes for audience in target.audiences),
             keep=not route.reads_now
             and all(one.settings.reuse == "shared" and not one.reads_now for one in target.audiences),
-            src=source_of(admitted.principal, target),
+            src=source_of(admitted, target),
             shadow=judge(target.audiences, scope),
             evidence=evidence(admitted.principal) if first.settings.evidence else {},
             recipient=None if first.settings.encryption is None else first.name,

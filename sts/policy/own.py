@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sts.errors import NO_MAPPING, Refusal
 from sts.expressions import EvaluationError, as_attribute
-from sts.model import NOT_APPLICABLE, Admitted, Identity, Principal
+from sts.model import NOT_APPLICABLE, Admitted, Identity
 from sts.policy.consent import Target
 from sts.policy.rules import AudienceRules
 
@@ -22,13 +22,17 @@ OWN: Final = "own"
 _PLAIN: Final = re.compile(r"identity\.([A-Za-z_][A-Za-z0-9_]*)")
 
 
-def source_of(principal: Principal, target: Target) -> str | None:
+def source_of(admitted: Admitted, target: Target) -> str | None:
     """The `src` of the minted token: the source, where a backend of the target may exchange the token again.
 
     None also for a credential that says more than its source about where it leads, which nobody could hold a token of
-    ours to: with a `may_act` (RFC 8693 §4.4), or with audiences of its own.
+    ours to: with a `may_act` (RFC 8693 §4.4), or with audiences of its own; and with an actor of another source or with
+    audiences of its own, whose consent would be asked no more.
     """
+    principal, actor = admitted.principal, admitted.actor
     if principal.may_act not in (None, NOT_APPLICABLE) or principal.reach is not NOT_APPLICABLE:
+        return None
+    if actor is not None and actor.source != principal.source:
         return None
     return principal.source if any(audience.backend for audience in target.audiences) else None
 

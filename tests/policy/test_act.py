@@ -112,7 +112,7 @@ def test_what_is_minted_ends_with_the_earlier_of_the_two(world, ends, fresh):
 
 def test_an_actor_of_a_kind_without_issuer_is_known_by_its_mapped_name(world):
     found = delegated(world, acting(world, issuer=NOT_APPLICABLE))
-    assert found.actor == Actor(ISSUER, "workloads|batch-job")
+    assert found.actor == Actor(ISSUER, "workloads|batch-job", "workloads")
 
 
 def test_may_act_must_name_the_proven_actor_and_not_the_client(world):

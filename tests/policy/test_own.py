@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sts.errors import Refusal
 from sts.mint import access_token
-from sts.model import NOT_APPLICABLE, TYPE_JWT, Admitted, Ask, Credential
+from sts.model import NOT_APPLICABLE, TYPE_JWT, Actor, Admitted, Ask, Credential
 from sts.policy.consent import Consent
 from sts.policy.own import identity_again, source_of
 from sts.policy.rules import AudienceRules
@@ -73,10 +73,14 @@ def test_a_claim_of_another_type_than_an_attribute_refuses(world):
 
 def test_only_tokens_for_a_backend_that_is_a_client_carry_their_source(world):
     target = world.policy().target(world.client, world.ask)
-    assert source_of(world.principal, target) is None
+    admitted = Admitted(world.principal, NOW + 100, float("inf"))
+    assert source_of(admitted, target) is None
     with_backend = replace(target, audiences=(replace(target.audiences[0], backend=True),))
-    assert source_of(world.principal, with_backend) == "idp"
-    assert source_of(replace(world.principal, may_act={"sub": "x"}), with_backend) is None
+    assert source_of(admitted, with_backend) == "idp"
+    restricted = replace(admitted, principal=replace(world.principal, may_act={"sub": "x"}))
+    assert source_of(restricted, with_backend) is None
+    for source, carried in (("idp", "idp"), ("workloads", None), (None, None)):
+        assert source_of(replace(admitted, actor=Actor("i", "s", source)), with_backend) == carried
 
 
 subsets = st.sets(st.sampled_from(SCOPES))

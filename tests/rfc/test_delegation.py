@@ -280,6 +280,14 @@ def test_a_users_may_act_is_not_washed_away_by_a_backend(asks, user):
     assert refusal(asks("orders-app", first, "billing")) == (400, "invalid_request", "unknown_issuer")
 
 
+def test_an_actor_reaches_no_further_backend_by_way_of_the_first(service, asks, user, workload):
+    """Lesson 2.4: what a gateway is refused for want of the actor's consent, a backend does not get either."""
+    assert refusal(asks("gateway", user(), "billing", **workload()))[2] == "no_consent"
+    token = asks("gateway", user(), "orders", **workload()).token
+    assert refusal(asks("orders-app", token, "billing")) == (400, "invalid_request", "unknown_issuer")
+    assert "src" not in judged(service, token, "orders")
+
+
 def test_a_changed_or_foreign_token_is_no_token_of_ours(asks, minted, providers):
     head, claims, signature = minted().split(".")
     wider = {**decoded(f"{head}.{claims}.{signature}")[1], "scope": "items:admin"}
