@@ -46,6 +46,7 @@ class Proxies:
     def peer(self, incoming: Incoming) -> Peer:
         """Who called, with the certificates that count as its own: forwarded ones, if a proxy is in between.
 
+        Where a secret stands there that is no proxy's, none count: it may be one to which a user has added.
         Raises what `handed_on` raises; MALFORMED for a certificate header from anybody else.
         """
         secret = incoming.headers.get("x-gateway-secret")
@@ -54,4 +55,4 @@ class Proxies:
                 forwarded = handed_on(incoming.headers, proxy.certificate_header)
                 return replace(incoming.peer, certificates=forwarded or ())
         handed_on(incoming.headers, None)
-        return incoming.peer
+        return incoming.peer if secret is None else replace(incoming.peer, certificates=())

@@ -38,6 +38,16 @@ def test_a_proxys_own_certificate_is_never_its_callers():
     assert peer({"x-gateway-secret": SECRET}, certificates=(OWN.der,)).certificates == ()
 
 
+@pytest.mark.parametrize("secret", ["wrong", f"users-own,{SECRET}", f"{SECRET},{SECRET}"])
+def test_a_secret_that_a_user_has_spoilt_makes_no_proxys_certificate_the_users(secret):
+    """Envoy adds its header to one that is there already, unless it is told otherwise."""
+    assert peer({"x-gateway-secret": secret}, certificates=(OWN.der,)).certificates == ()
+
+
+def test_without_a_secret_the_certificate_is_that_of_the_connection():
+    assert peer({}, certificates=(OWN.der,)).certificates == (OWN.der,)
+
+
 @pytest.mark.parametrize(
     "sender",
     [
