@@ -10,6 +10,7 @@ from pathlib import Path
 
 from scripts import servers
 from scripts.demo import steps
+from scripts.demo.api_keys import api_keys
 from scripts.demo.backend import Backend, Verifier
 from scripts.demo.certificates import mutual_tls
 from scripts.demo.encryption import CONFIGURATION_WITH_LEDGER, Ledger, encrypted
@@ -52,6 +53,7 @@ def main() -> int:
             encrypted(stage, provider, service, ledger)
             mutual_tls(stage, directory)
             opaque(stage, directory)
+            api_keys(stage, directory)
             rotation(stage, provider, service, verifier)
         except Exception as fault:  # noqa: BLE001 - whatever broke, the reader learns what and where to look
             stage.fault(f"the demo broke off: {type(fault).__name__}: {fault}")

@@ -47,6 +47,17 @@ def test_the_demo_shows_an_encrypted_token_that_its_backend_opens(demo):
         assert told in demo.stdout
 
 
+def test_the_demo_shows_an_api_key_from_its_making_to_its_revocation(demo):
+    for told in (
+        "shown this once",
+        "opens the route",
+        "kept nowhere",
+        "a typing error: refused",
+        "revoked: refused within",
+    ):
+        assert told in demo.stdout
+
+
 def test_the_demo_shows_a_partners_certificate_that_becomes_an_internal_token(demo):
     assert "spiffe://partners.example/billing" in demo.stdout
     for told in (
