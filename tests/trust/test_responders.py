@@ -108,6 +108,7 @@ def test_a_responder_that_fails_is_left_alone_for_a_while(responders, peer, part
 
 @pytest.mark.parametrize("url", ["http://10.0.0.1/ocsp", "ldap://a/x", "file:///etc/passwd", "http://localhost:1/"])
 def test_a_url_that_may_not_be_fetched_is_not(responders, partner_ca, clock, until, url):
+    """JW-23."""
     leaf = partner_ca.issue(responder=url)
     ask = asker(responders, partner_ca, leaf, clock)
     until(lambda: ask().why.startswith("the OCSP responder: "))
