@@ -103,6 +103,19 @@ def test_init_dry_run_makes_nothing(configure, keys, tmp_path):
 # Plan, rotate
 
 
+def test_an_algorithm_without_a_key_is_told_and_not_rotated(configure, keys):
+    configure()
+    keys("init")
+    for arguments in (["--algorithm", "RS256"], ["--algorithm", "RS256", "--if-due"]):
+        refused = keys("rotate", *arguments)
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert "no RS256 key is there, and the configuration uses none" in refused.stderr
+    configure("  algorithm: Ed25519\n")
+    refused = keys("rotate", "--dry-run")
+    assert refused.exit_code == 1
+    assert "no Ed25519 key is published yet: `sts keys init` publishes the first one" in refused.stderr
+
+
 def test_the_plan_is_a_sentence_per_algorithm(configure, keys):
     configure("  algorithm: Ed25519\n")
     keys("init")
