@@ -157,8 +157,9 @@ def prefixes(parts: Parts) -> Iterator[Finding]:
     """Each opaque token, and each API key, is one source's: nothing is ever tried at several (IN-06)."""
     opaque = {name: one for name, one in parts.sources.items() if isinstance(one, IntrospectionSource)}
     keys = {name: one for name, one in parts.sources.items() if isinstance(one, ApiKeySource)}
-    yield from _rivals({name: (("prefix",), one.prefix) for name, one in keys.items()})
-    yield from _rivals({name: (("match", "prefix"), one.match.prefix) for name, one in opaque.items() if one.match})
+    known: dict[str, tuple[Trail, str]] = {name: (("prefix",), one.prefix) for name, one in keys.items()}
+    known |= {name: (("match", "prefix"), one.match.prefix) for name, one in opaque.items() if one.match}
+    yield from _rivals(known)
     rest = [name for name, one in opaque.items() if one.match is None]
     for name in rest[1:]:
         hint = "one introspection source may go without `match`, for whatever no other one's prefix fits"

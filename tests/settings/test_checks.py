@@ -235,3 +235,30 @@ def test_the_ttl_that_is_taken_where_none_is_written_counts_as_well(base, only_f
 def test_a_backend_is_named_and_never_all_of_them(base, faults):
     base["clients"]["edge"]["backend_of"] = ["orders", "*"]
     assert [fault.path for fault in faults(base)] == ["clients.edge.backend_of[1]"]
+
+
+@pytest.mark.parametrize("theirs", ["sk_live_", "sk_", "sk_live_x"])
+def test_an_opaque_token_cannot_begin_as_an_api_key_does(two_sources, only_fault, theirs):
+    """Such a token would be nobody's: what begins as a key is never sent to another server."""
+    shared = {"audiences": ["orders"], "audience": "api", "client_id": "sts", "client_secret": "a-secret"}
+    two_sources["sources"] = {
+        "keys": {
+            "type": "api_key",
+            "prefix": "sk_live_",
+            "audiences": ["orders"],
+            "namespace": "key",
+            "identity": {"subject": "key.owner", "scopes": "key.scopes"},
+        },
+        "opaque": {
+            **shared,
+            "type": "introspection",
+            "endpoint": "https://as.example.com/introspect",
+            "issuer": "https://as.example.com",
+            "match": {"prefix": theirs},
+            "namespace": "opaque",
+            "identity": {"subject": "claims.sub"},
+        },
+    }
+    fault = only_fault(two_sources)
+    assert fault.path == "sources.opaque.match.prefix"
+    assert "begin alike" in fault.problem
