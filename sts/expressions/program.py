@@ -215,6 +215,11 @@ def _plain(found: cel.Value) -> Any:  # noqa: ANN401 - a JSON value, or ABSENT
 _POSITION: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (?:Syntax error: )?(.*)")
 _UNKNOWN: Final = re.compile(r"undeclared reference to '(.*?)'")
 _OVERLOAD: Final = re.compile(r"found no matching overload for '(.*?)' applied to '(.*?)'")
+_UNREAD: Final = re.compile(
+    r"(?:token recognition error at: |(?:mismatched|extraneous) input )'(.*?)\s*'(?= expecting <EOF>|$)"
+)
+_MEANT: Final = {"=": "==", "&": "&&", "|": "||", "and": "&&", "or": "||"}
+"""What other languages write, and CEL's own word for it."""
 _LONGEST_FAULT: Final = 200
 
 
@@ -250,6 +255,10 @@ def _what(what: str, variables: frozenset[str]) -> str:
         return f"`{overload[1].strip('@').replace('_', '') or overload[1]}` does not take {overload[2]}"
     if "'<EOF>'" in what:
         return "it ends too early"
+    unread = _UNREAD.match(what)
+    if unread:
+        meant = _MEANT.get(unread[1])
+        return f"`{unread[1]}` has no place here" + (f"; did you mean `{meant}`?" if meant else "")
     return " ".join(what.partition(" expecting {")[0].split())
 
 

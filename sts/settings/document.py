@@ -31,6 +31,8 @@ _INTEGER: Final = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})")
 _FLOAT: Final = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})\.[0-9]{1,18}")
 _BREAK: Final = re.compile(r"\r\n|[\r\n\x85\u2028\u2029]")
 """What ends a line for the parser, whose marks count them."""
+_QUOTED: Final = re.compile(r"""[:-]\s+(?:'[^']*'|"[^"]*")\s+$""")
+"""A line up to where a quoted value has ended, and something else follows."""
 _UNUSABLE: Final = re.compile("[\0\ud800-\udfff]")
 _WORDS: Final = {"": None, "~": None, "null": None, "true": True, "false": False}
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -202,9 +204,21 @@ def _syntax_fault(shown: str, text: str, error: yaml.MarkedYAMLError) -> Fault:
         return Fault(shown, mark.line + 1, "", "is not valid YAML: a tab", "indent with spaces")
     context = f" ({error.context} in line {start.line + 1})" if error.context and start else ""
     problem = f"is not valid YAML: {error.problem or 'the parser gave no reason'}{context}"
-    block = "block" in (error.context or "")
-    hint = "look at the indentation of this line and the one above" if block else ""
+    hint = _hint(text, error)
     return Fault(shown, mark.line + 1 if mark else 0, "", problem, hint)
+
+
+def _hint(text: str, error: yaml.MarkedYAMLError) -> str:
+    """What is most often wrong where the parser stopped."""
+    mark, block = error.problem_mark, "block" in (error.context or "")
+    before = "" if mark is None else next(itertools.islice(_BREAK.split(text), mark.line, None), "")[: mark.column]
+    if block and _QUOTED.search(before):
+        return """a value that begins with a quote ends with it: put quotes around the whole, "'staff' in identity.roles\""""
+    if block:
+        return "look at the indentation of this line and the one above"
+    if "mapping values" in (error.problem or ""):
+        return "look at the indentation of this line and the one above; a text with a colon and a space needs quotes"
+    return ""
 
 
 def _at_a_tab(text: str, mark: yaml.Mark) -> bool:

@@ -24,7 +24,7 @@ _SCHEME = r"\b((?:bearer|basic|dpop)\s+)[A-Za-z0-9._~+/=-]{8,}"
 _PARAMETER = r"\b([a-z0-9_]{0,40}(?:secret|password|passphrase|token|assertion)=)[^\s&\"']+"
 # base64url of an opened JSON object, `{"`, `{ ` or `{` and a line break; then the other parts of a JWS or JWE
 _JOSE = r"(?-i:(?<![A-Za-z0-9])()e[wy][A-Za-z0-9_-]{16,}\.[A-Za-z0-9_.-]*)"
-_QUERY = r"(\?)[^\s\"'?]+"
+_QUERY = r"(\?)(?![;,.:!)`](?:\s|$))[^\s\"'?]+"  # no question mark that ends a sentence
 # A pattern is tried only where one of its words stands: most texts hold none, and this is on the way of each refusal.
 _RULES: Final = tuple(
     (words, re.compile(pattern, re.IGNORECASE | re.DOTALL))

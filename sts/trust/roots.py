@@ -46,6 +46,14 @@ class Path:
         return self.certificates[0]
 
 
+def _certificates(content: bytes) -> list[x509.Certificate]:
+    """Raises ValueError in words of ours: the library's send an operator to its own documentation."""
+    try:
+        return x509.load_pem_x509_certificates(content)
+    except ValueError:
+        raise ValueError("it is no PEM file of certificates") from None
+
+
 class Roots:
     """The anchors in a PEM file. Raises StartError where one of them cannot be an anchor, in words for the operator."""
 
@@ -54,7 +62,7 @@ class Roots:
             content = file.read()
             if not content.isascii():  # the handshake's reader takes nothing else (RFC 7468 §2)
                 raise ValueError("it holds more than ASCII text")  # noqa: TRY301 - told as the others
-            anchors = x509.load_pem_x509_certificates(content)
+            anchors = _certificates(content)
             if len(anchors) > MAX_ANCHORS:
                 raise ValueError(f"it holds more than {MAX_ANCHORS} certificates")  # noqa: TRY301 - told as the others
             for anchor in anchors:

@@ -276,6 +276,12 @@ def test_any_text_compiles_or_raises_an_expression_error_of_one_bounded_line(tex
         ("'" + "a" * 5000 + "'", "longer than 4096 characters"),
         ("\ud800", "not valid Unicode"),
         ("'abc", "column 1: "),
+        ("identity.roles = 'x'", "column 16: `=` has no place here; did you mean `==`?"),
+        ("identity.a === 'x'", "`=` has no place here; did you mean `==`?"),
+        ("true & false", "`&` has no place here; did you mean `&&`?"),
+        ("'a' in identity.roles and true", "column 23: `and` has no place here; did you mean `&&`?"),
+        ("'a' in identity.roles or true", "`or` has no place here; did you mean `||`?"),
+        ("'a' in identity.roles)", "column 22: `)` has no place here"),
     ],
 )
 def test_a_faulty_expression_is_one_line_that_says_where_and_what(text, message):

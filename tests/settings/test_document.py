@@ -141,6 +141,18 @@ def test_a_block_that_does_not_line_up_is_told_to_be_looked_at(refused, text):
     assert (fault.line, fault.hint) == (3, "look at the indentation of this line and the one above")
 
 
+@pytest.mark.parametrize("text", ["a:\n  b: 'x' in y\n  c: 1\n", 'a:\n  b: "x" in y\n', "a:\n  - 'x' in y\n"])
+def test_a_value_that_goes_on_behind_its_quotes_is_told_to_be_quoted(refused, text):
+    fault = refused(text)
+    assert (fault.line, fault.hint[:38]) == (2, "a value that begins with a quote ends ")
+
+
+def test_a_text_with_a_colon_in_it_is_told_to_be_quoted(refused):
+    fault = refused("a:\n  b: c: 1\n")
+    assert fault.line == 2
+    assert fault.hint.endswith("a text with a colon and a space needs quotes")
+
+
 def test_another_fault_of_yaml_says_nothing_of_indentation(refused):
     assert not refused("a: [1,\n\t2\n").hint
     assert not refused("a: \t@x\n").hint
