@@ -20,7 +20,7 @@ from keys.signer import Pair, generate
 from keys.store import Store
 from sts.cli import common
 from sts.cli.keys_shown import plan_facts, plan_line, short, span
-from sts.cli.keys_store import ROTATED, ask, audit, dry_run_option, json_option, open_ring, spoken, yes_option
+from sts.cli.keys_store import ROTATED, ask, audit, dry_run_option, json_option, no_key, open_ring, spoken, yes_option
 from sts.settings import Settings
 
 _LEAST_OF_A_NAME: Final = 6
@@ -70,7 +70,7 @@ def rotate(
         ring, sightings, now = store.load(), tuple(store.sightings()), time.time()
         there = [one for one in asked or wanted.algorithms if one in ring.algorithms]
         if not there:
-            raise KeysError(_none_to_rotate(asked or wanted.algorithms, wanted.algorithms))
+            raise no_key(asked or wanted.algorithms, wanted.algorithms)
         plans = [rotation.plan(ring, one, now, wanted.schedule, sightings) for one in there]
         due = [one for one in plans if one.due or not if_due]
         missing, late = max(((one.guard_missing, one.late) for one in due), default=(0.0, ""))
@@ -91,13 +91,6 @@ def rotate(
             return
         audit(settings, ROTATED, ring, forced=bool(missing))
         _say_rotated(ring, done, as_json=as_json)
-
-
-def _none_to_rotate(asked: tuple[str, ...], used: tuple[str, ...]) -> str:
-    named = ", ".join(asked)
-    if set(asked).isdisjoint(used):
-        return f"no {named} key is there, and the configuration uses none: write it to `keys.algorithm` first"
-    return f"no {named} key is published yet: `sts keys init` publishes the first one, and so does a reload"
 
 
 @click.command(context_settings={"ignore_unknown_options": True})  # a name of an imported key may begin with a dash

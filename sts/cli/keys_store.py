@@ -54,6 +54,16 @@ def spoken(*, as_json: bool = False) -> Iterator[None]:
         common.fail(str(error), common.EXIT_REFUSED)
 
 
+def no_key(asked: tuple[str, ...], used: tuple[str, ...]) -> KeysError:
+    """Say that the ring has no key of the algorithms `asked`; the configuration uses those in `used`."""
+    named = ", ".join(asked)
+    if set(asked).isdisjoint(used):
+        return KeysError(
+            f"no {named} key is there, and the configuration uses none: write it to `keys.algorithm` first"
+        )
+    return KeysError(f"no {named} key is published yet: `sts keys init` publishes the first one, and so does a reload")
+
+
 def ask(question: str, *, yes: bool) -> None:
     """Ask before what cannot be taken back; ends the command with exit status 1 unless the answer is yes."""
     if not yes and not click.confirm(question, err=True):

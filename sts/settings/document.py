@@ -10,7 +10,6 @@ become a huge one ("billion laughs"), nor can an entry mean something else than 
 from __future__ import annotations
 
 import glob
-import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import Any, Final
 import yaml
 
 from sts.settings.faults import Fault, Mark, SettingsError, Trail, dotted
+from sts.settings.yaml_faults import syntax_fault
 
 SECTIONS: Final = ("clients", "sources", "audiences", "routes", "tables")
 """What an included file may hold."""
@@ -29,10 +29,6 @@ _MAX_DEPTH: Final = 32
 _STRING_TAGS: Final = frozenset({"!", "tag:yaml.org,2002:str"})
 _INTEGER: Final = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})")
 _FLOAT: Final = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})\.[0-9]{1,18}")
-_BREAK: Final = re.compile(r"\r\n|[\r\n\x85\u2028\u2029]")
-"""What ends a line for the parser, whose marks count them."""
-_QUOTED: Final = re.compile(r"""[:-]\s+(?:'[^']*'|"[^"]*")\s+$""")
-"""A line up to where a quoted value has ended, and something else follows."""
 _UNUSABLE: Final = re.compile("[\0\ud800-\udfff]")
 _WORDS: Final = {"": None, "~": None, "null": None, "true": True, "false": False}
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -187,7 +183,7 @@ def _parse(file: Path, shown: str) -> tuple[Document, list[Fault]]:
     try:
         value = builder.document()
     except yaml.MarkedYAMLError as error:
-        raise _Unreadable(_syntax_fault(shown, text, error)) from None
+        raise _Unreadable(syntax_fault(shown, text, error)) from None
     except yaml.YAMLError:
         raise _Unreadable(Fault(shown, 0, "", "holds a character that YAML does not allow", "")) from None
     builder.marks.setdefault((), Mark(shown, 1, ()))
@@ -196,35 +192,6 @@ def _parse(file: Path, shown: str) -> tuple[Document, list[Fault]]:
     if not isinstance(value, dict):
         raise _Unreadable(Fault(shown, 1, "", "must be a mapping of sections, such as `clients:`", ""))
     return Document(value, builder.marks), builder.faults
-
-
-def _syntax_fault(shown: str, text: str, error: yaml.MarkedYAMLError) -> Fault:
-    mark, start = error.problem_mark or error.context_mark, error.context_mark
-    if mark is not None and _at_a_tab(text, mark):
-        return Fault(shown, mark.line + 1, "", "is not valid YAML: a tab", "indent with spaces")
-    context = f" ({error.context} in line {start.line + 1})" if error.context and start else ""
-    problem = f"is not valid YAML: {error.problem or 'the parser gave no reason'}{context}"
-    hint = _hint(text, error)
-    return Fault(shown, mark.line + 1 if mark else 0, "", problem, hint)
-
-
-def _hint(text: str, error: yaml.MarkedYAMLError) -> str:
-    """What is most often wrong where the parser stopped."""
-    mark, block = error.problem_mark, "block" in (error.context or "")
-    before = "" if mark is None else next(itertools.islice(_BREAK.split(text), mark.line, None), "")[: mark.column]
-    if block and _QUOTED.search(before):
-        return """a value that begins with a quote ends with it: put quotes around the whole, "'staff' in identity.roles\""""
-    if block:
-        return "look at the indentation of this line and the one above"
-    if "mapping values" in (error.problem or ""):
-        return "look at the indentation of this line and the one above; a text with a colon and a space needs quotes"
-    return ""
-
-
-def _at_a_tab(text: str, mark: yaml.Mark) -> bool:
-    """Whether the parser stopped at a tab; libyaml does not say so."""
-    line = next(itertools.islice(_BREAK.split(text), mark.line, None), "")
-    return line[mark.column : mark.column + 1] == "\t"
 
 
 def read_alone(path: Path) -> Document:

@@ -238,7 +238,7 @@ def test_what_can_be_no_anchor_is_said_at_start(roots_of, make, says):
 
 
 def test_a_file_without_certificates_is_said_at_start(roots_of, tmp_path):
-    with pytest.raises(StartError, match="cannot be used: it is no PEM file of certificates$"):
+    with pytest.raises(StartError, match=r"cannot be used: it is no PEM file of certificates$"):
         roots_of()
     (tmp_path / "commented.pem").write_text("# Főtanúsítvány\n" + Authority().pem)
     with pytest.raises(StartError, match="ASCII"):
