@@ -46,7 +46,7 @@ class Proxies:
     def peer(self, incoming: Incoming) -> Peer:
         """Who called, with the certificates that count as its own: forwarded ones, if a proxy is in between.
 
-        Where a secret stands there that is no proxy's, none count: it may be one to which a user has added.
+        From a proxy's network with a secret that is not its own, none count: a user may have added to the secret.
         Raises what `handed_on` raises; MALFORMED for a certificate header from anybody else.
         """
         secret = incoming.headers.get("x-gateway-secret")
@@ -55,4 +55,6 @@ class Proxies:
                 forwarded = handed_on(incoming.headers, proxy.certificate_header)
                 return replace(incoming.peer, certificates=forwarded or ())
         handed_on(incoming.headers, None)
-        return incoming.peer if secret is None else replace(incoming.peer, certificates=())
+        if secret and any(within(incoming.peer, proxy.networks) for proxy, _ in self._proxies):
+            return replace(incoming.peer, certificates=())
+        return incoming.peer
