@@ -29,6 +29,8 @@ class Presence:
         self._name = f"{self._host}-{self._pid}-{secrets.token_hex(4)}"
         self._since = {key.kid: 0.0 for key in ring.keys}  # what it publishes first it never published without
         self._told: Sighting | None = None
+        self._guard = 0.0
+        self._held: dict[float, float] = {}  # each guard that was in force: until when its verifiers hold what they got
 
     @property
     def until(self) -> float:
@@ -48,9 +50,21 @@ class Presence:
         """
         since = {key.kid: self._since[key.kid] for key in ring.keys if is_published(key, seen_at)}
         until = seen_at + ring.keep
-        told = Sighting(self._name, self._host, self._pid, ring.version, seen_at, until, schedule.guard, since)
+        guard = self._longest(schedule.guard)
+        told = Sighting(self._name, self._host, self._pid, ring.version, seen_at, until, guard, since)
         self._store.report(told)
         self._told = told
+
+    def _longest(self, guard: float) -> float:
+        """The longest guard under which a verifier may still hold a JWKS from here; `guard` is in force from now on.
+
+        A shorter `jwks_max_age` does not shorten what was fetched before it.
+        """
+        now = self._clock()
+        self._held[self._guard] = now + self._guard
+        self._guard = guard
+        self._held = {one: until for one, until in self._held.items() if until > now}
+        return max(guard, *self._held, 0.0)
 
     def leave(self) -> None:
         """Say that nothing is published any more. Raises StoreUnavailable."""

@@ -23,7 +23,8 @@ class Sighting:
 
     `host` and `pid` say where it runs, `since` from when on it publishes each key (0 for one that it never published
     without), `until` when it stops publishing unless it says more. `guard` is how long a key must have been published
-    for every verifier to have it, by the configuration that this replica works by: it may be another than a writer's.
+    for every verifier to have it, by the configuration that this replica works by, or worked by when a verifier fetched
+    what it may still hold: it may be another than a writer's.
     """
 
     replica: str
