@@ -45,6 +45,7 @@ class World:
 
     def configuration(self, idp, **changes):
         config = yaml.safe_load(minimal(idp))
+        config["workers"] = 1  # each has a cache of its own
         config["sources"]["corporate-idp"].update(audiences=["*"], namespace="")
         config["sources"]["partners"] = {
             "type": "client_certificate",
