@@ -490,7 +490,9 @@ anything = st.recursive(
 
 @hypothesis.given(draws=st.data())
 @hypothesis.settings(
-    max_examples=120, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture], deadline=None
+    max_examples=120,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
+    deadline=None,
 )
 def test_whatever_stands_anywhere_gives_settings_or_faults_that_can_be_printed(draws, two_sources, tmp_path):
     config = copy.deepcopy(two_sources) | {
