@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from sts.clients.access_token import AccessTokenClient
 from sts.credentials.kind import SourceSettings
 from sts.settings.checks import ALL, Check, Parts
 from sts.settings.faults import Finding
@@ -51,9 +52,30 @@ def shared_subjects(parts: Parts) -> Iterator[Finding]:
                 yield Finding(("sources", name, "namespace"), problem, hint)
 
 
+def unused_sources(parts: Parts) -> Iterator[Finding]:
+    """From every source some client may hand credentials in, else all of them are refused (design §3)."""
+    clients = [client for client in parts.clients.values() if client.enabled]
+    listed = {name for client in clients for name in client.sources or (ALL,)}
+    proofs = {client.source for client in clients if isinstance(client, AccessTokenClient)}
+    for name, source in parts.sources.items():
+        if clients and source.enabled and listed.isdisjoint({ALL, name}) and name not in proofs:
+            problem = "no client lists it in `sources`: each of its credentials is refused (no_consent)"
+            yield Finding(("sources", name), problem, f"add {name} to the `sources` of who may hand them in")
+
+
+def handed_on(parts: Parts) -> Iterator[Finding]:
+    """What a client may present it may hand in, too."""
+    for name, client in parts.clients.items():
+        listed = client.sources or (ALL,)
+        for index, source in enumerate(client.may_present):
+            if ALL not in listed and source not in listed:
+                problem = "is not one of the client's `sources`: what it hands on is refused (no_consent)"
+                yield Finding(("clients", name, "may_present", index), problem, "list it there as well")
+
+
 def _reaches(source: SourceSettings, audience: str) -> bool:
     return source.audiences is None or not {ALL, audience}.isdisjoint(source.audiences)
 
 
-CHECKS: Final[tuple[Check, ...]] = (shared_subjects, token_sizes)
+CHECKS: Final[tuple[Check, ...]] = (handed_on, unused_sources, shared_subjects, token_sizes)
 """The checks of this module, in the order of the sections."""

@@ -1,8 +1,12 @@
 """Warnings of `sts check`: what is no fault but may well be a mistake."""
 
+import copy
+
 import pytest
 
 from sts.settings import estimate, examine, load
+
+SECOND_SECRET = "sha256:" + "1" * 64
 
 
 @pytest.fixture
@@ -62,3 +66,26 @@ def test_a_claim_that_looks_a_row_up_is_estimated_without_asking_anybody(base, w
     base["tables"] = {"hr": {"url": "https://hr.example.com/{key}"}}
     base["audiences"]["orders"]["claims"] = {"cost_centre": "lookup('hr', identity.subject).cost_centre"}
     assert estimate(load(write(base), {}))["orders"] > 300
+
+
+def test_a_source_that_no_client_lists_is_told(two_sources, warnings):
+    client, other = two_sources["clients"]["edge"], two_sources["sources"]["other"]
+    client["sources"] = ["idp"]
+    (only,) = warnings(two_sources)
+    assert only.path == "sources.other"
+    assert only.line
+    assert "no client lists it" in only.problem
+    two_sources["clients"]["second"] = {**copy.deepcopy(client), "secrets": [SECOND_SECRET], "sources": ["other"]}
+    assert warnings(two_sources) == ()
+    two_sources["clients"]["second"]["enabled"] = False
+    assert [one.path for one in warnings(two_sources)] == ["sources.other"]
+    other["enabled"] = False
+    assert warnings(two_sources) == ()
+
+
+def test_a_source_by_which_a_client_proves_itself_is_of_use(two_sources, warnings):
+    client = two_sources["clients"]["edge"]
+    client["sources"] = ["idp"]
+    proven = {"auth": "access_token", "source": "other", "client_id": "itself", "audiences": ["orders"]}
+    two_sources["clients"]["itself"] = {**proven, "sources": ["idp"]}
+    assert warnings(two_sources) == ()

@@ -5,6 +5,8 @@ import copy
 import pytest
 from pki import Authority
 
+from sts.settings import examine
+
 PROXY = {"networks": ["127.0.0.0/8"], "secrets": ["sha256:" + "b" * 64], "certificate_header": "xfcc"}
 
 
@@ -144,3 +146,13 @@ def test_a_form_is_for_forward_auth(certificates, only_fault):
 def test_a_proxy_has_all_three_keys(certificates, faults, key):
     certificates["proxies"] = [{name: value for name, value in PROXY.items() if name != key}]
     assert any(fault.path.startswith("proxies") for fault in faults(certificates))
+
+
+def test_what_a_client_may_present_and_not_hand_in_is_told(certificates, write):
+    certificates["clients"]["edge"]["sources"] = ["idp"]
+    told = [one for one in examine(write(certificates), {})[1] if one.path == "clients.edge.may_present[0]"]
+    assert [one.problem for one in told] == [
+        "is not one of the client's `sources`: what it hands on is refused (no_consent)"
+    ]
+    certificates["clients"]["edge"]["sources"] = ["idp", "partner"]
+    assert not [one for one in examine(write(certificates), {})[1] if "may_present" in one.path]
