@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -76,11 +77,11 @@ def exchange(  # noqa: PLR0913 - the options of the command line
         *([("scope", scope)] if scope else []),
     ]
     basic = None if secret is None else f"{client}:{secret}"
-    status, body = call("POST", address + "/token", fields, basic, Tls(ca_file, cert_file, key_file))
+    status, body, request_id = call("POST", address + "/token", fields, basic, Tls(ca_file, cert_file, key_file))
     answer = _json(body)
     if status != 200:
         common.console_err.print_json(json.dumps(answer), ensure_ascii=True)
-        common.fail(f"refused with {status}: {answer.get('error_reason', 'no reason given')}", common.EXIT_REFUSED)
+        common.fail(_refused(status, answer, request_id), common.EXIT_REFUSED)
     token = answer.get("access_token")
     if not isinstance(token, str):
         common.fail("the answer holds no token: is this the address of the service?", common.EXIT_UNREACHABLE)
@@ -89,6 +90,12 @@ def exchange(  # noqa: PLR0913 - the options of the command line
         return
     shown = {"answer": {**answer, "access_token": f"({len(token)} bytes)"}, **_decoded(token)}
     common.console.print_json(json.dumps(shown), ensure_ascii=True)
+
+
+def _refused(status: int, answer: Mapping[str, Any], request_id: str) -> str:
+    """The caller is told a constant sentence only: say where the operator finds the facts."""
+    told = f"refused with {status}: {answer.get('error_reason', 'no reason given')}"
+    return f"{told}; the audit says why, under request_id {request_id}" if request_id else told
 
 
 def _secret(file: BinaryIO | None, *, needed: bool) -> str | None:

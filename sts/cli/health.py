@@ -52,7 +52,8 @@ def health(*, config: Path, listen: str | None, tls: bool, ready: bool) -> None:
     try:
         status = _ask(at, path, tls=tls or at.tls is not None)
     except (OSError, http.client.HTTPException) as error:
-        _fail(f"sts: {printable(f'{at.bind} does not answer: {error}')}", _EXIT_UNREACHABLE)
+        why = getattr(error, "strerror", None) or error
+        _fail(f"sts: {printable(f'{at.bind} does not answer: {why}')}", _EXIT_UNREACHABLE)
     if status != http.HTTPStatus.OK:
         _fail(f"sts: {path} answered {status}", _EXIT_REFUSED)
     click.echo("ready" if ready else "alive")

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 import click
@@ -14,7 +15,9 @@ import urllib3
 
 from sts.cli.common import EXIT_UNREACHABLE, EXIT_USAGE, fail
 
-_TIMEOUT = urllib3.Timeout(connect=3.0, read=10.0)
+_CONNECT_S: Final = 3
+_READ_S: Final = 10
+_TIMEOUT: Final = urllib3.Timeout(connect=_CONNECT_S, read=_READ_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,8 @@ def call(
     fields: Sequence[tuple[str, str]] | None = None,
     basic: str | None = None,
     tls: Tls = Tls(),
-) -> tuple[int, bytes]:
-    """Send one request and return status and body; ends the command with exit status 3 if nobody answers.
+) -> tuple[int, bytes, str]:
+    """Send one request; return status, body and `X-Request-ID` ("" without one). Exit status 3 if nobody answers.
 
     `fields` are sent as a form; `basic` is "client id:secret" for HTTP Basic.
     """
@@ -59,8 +62,25 @@ def call(
     try:
         answer = pool.request(method, url, body=body, headers=headers, redirect=False)
     except urllib3.exceptions.HTTPError as error:
-        fail(f"{url} cannot be reached: {type(error).__name__}", EXIT_UNREACHABLE)
-    return answer.status, answer.data
+        fail(f"{url} cannot be reached: {_why(error)}", EXIT_UNREACHABLE)
+    return answer.status, answer.data, answer.headers.get("X-Request-ID", "")
+
+
+def _why(error: urllib3.exceptions.HTTPError) -> str:
+    """What went wrong, and what to look at: the library's own words name its classes."""
+    cause = error.__cause__
+    if isinstance(error, urllib3.exceptions.NewConnectionError) and isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror  # of a name that is not known, too
+    if isinstance(error, urllib3.exceptions.ConnectTimeoutError):
+        return f"no connection within {_CONNECT_S} s"
+    if isinstance(error, urllib3.exceptions.TimeoutError):
+        return f"no answer within {_READ_S} s; are https and http right?"
+    if isinstance(error, urllib3.exceptions.SSLError):
+        found = error.args[0] if error.args else None
+        if isinstance(found, ssl.SSLCertVerificationError):
+            return f"its certificate is not believed: {found.verify_message}; --ca-file says whom to believe"
+        return "no TLS there"
+    return "the connection was closed without an answer"
 
 
 def check_address(url: str) -> str:

@@ -1,14 +1,19 @@
 """`sts exchange` against the running service, and against what is no such service."""
 
 import base64
+import contextlib
 import http.server
 import json
+import re
+import socket
+import ssl
 import subprocess
 import sys
 import threading
 import urllib.parse
 
 import pytest
+import trustme
 from harness import ACCESS_TOKEN, CLIENT, GRANT, SECRET, free_port
 from recipient import Pair
 
@@ -128,7 +133,9 @@ def test_without_a_terminal_the_secret_must_stand_in_a_file():
 def test_a_refusal_is_shown_and_ends_with_1(exchange, idp, arguments, reason):
     result = exchange(*arguments, "--raw", input=idp.token())
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.endswith(f"sts: refused with 400: {reason}\n")
+    assert re.search(
+        rf"sts: refused with 400: {reason}; the audit says why, under request_id [0-9a-f]{{32}}\n$", result.stderr
+    )
     assert f'"error_reason": "{reason}"' in result.stderr
 
 
@@ -145,7 +152,56 @@ def test_nobody_there_ends_with_3(sts, secret_file):
     asked = ("exchange", "--url", url, "--client", "c", "--secret-file", secret_file, "--audience", "orders")
     result = sts(*asked, input="x")
     assert (result.exit_code, result.stdout) == (3, "")
-    assert f"{url}/token cannot be reached" in result.stderr
+    assert f"{url}/token cannot be reached: Connection refused" in result.stderr
+
+
+@pytest.fixture
+def unreachable(sts, secret_file):
+    """What the command says where nothing can be exchanged at the address."""
+
+    def run(url, *more):
+        asked = ("exchange", "--url", url, "--client", "c", "--secret-file", secret_file, "--audience", "orders", *more)
+        result = sts(*asked, input="x")
+        assert (result.exit_code, result.stdout) == (3, "")
+        return result.stderr
+
+    return run
+
+
+def test_a_name_that_nobody_knows_is_told_as_such(unreachable):
+    assert "NameResolutionError" not in unreachable("http://nowhere.invalid")
+
+
+def test_a_listener_that_hangs_up_or_speaks_no_tls_is_told_as_such(unreachable):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up():
+            for _ in range(2):
+                connection, _ = listener.accept()
+                connection.recv(100)
+                connection.sendall(b"no protocol at all\r\n\r\n")
+                connection.close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        assert "no TLS there" in unreachable(f"https://{address}")
+        assert "closed without an answer" in unreachable(f"http://{address}")
+
+
+def test_a_certificate_that_is_not_believed_is_told_with_the_option(unreachable):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def shake_hands():
+            connection, _ = listener.accept()
+            with contextlib.suppress(OSError):
+                context.wrap_socket(connection, server_side=True)
+
+        threading.Thread(target=shake_hands, daemon=True).start()
+        said = unreachable(f"https://127.0.0.1:{listener.getsockname()[1]}")
+    assert "its certificate is not believed: " in said
+    assert "--ca-file" in said
 
 
 @pytest.mark.parametrize(
