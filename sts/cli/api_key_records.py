@@ -75,6 +75,13 @@ def checked_audiences(settings: Settings, source: str, names: Iterable[str]) -> 
     return found
 
 
+def unknown_scopes(settings: Settings, scopes: Iterable[str]) -> str:
+    """A sentence about those of `scopes` that no audience has, "" for none: rules may map them, so it is no fault."""
+    known = {scope for audience in settings.audiences.values() for scope in audience.scopes or ()}
+    unknown = [scope for scope in scopes if scope not in known]
+    return f"no audience has the scope {', '.join(unknown)}: is that meant?" if unknown else ""
+
+
 def prefixes(settings: Settings) -> dict[str, str]:
     """The sources of API keys, disabled ones too, and how their keys begin."""
     return {name: source.prefix for name, source in settings.sources.items() if isinstance(source, ApiKeySource)}
@@ -87,7 +94,7 @@ def source_of(settings: Settings, name: str | None) -> tuple[str, str]:
         name = next(iter(found))
     if name is None:
         many = f"several sources of type api_key: say which with --source ({', '.join(found)})"
-        common.fail(many if found else "no source of type api_key is configured")
+        common.fail(many if found else "no source of type api_key is configured: write one under `sources`")
     if name not in found:
         common.fail(f"{name} is no source of type api_key")
     return name, found[name]

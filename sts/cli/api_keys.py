@@ -23,6 +23,7 @@ from sts.cli.api_key_records import (
     prefixes,
     source_of,
     source_option,
+    unknown_scopes,
 )
 from sts.cli.key_import import import_keys
 from sts.cli.key_show import Shown, show_new, show_table
@@ -102,6 +103,9 @@ def create(  # noqa: PLR0913 - the options of the command line
     with opened(settings) as records:
         records.put(key)
     show_new(key, text, as_json=as_json)
+    warning = unknown_scopes(settings, key.scopes)
+    if warning:
+        click.echo(f"warning: {warning}", err=True)
 
 
 @api_keys.command("list")

@@ -225,7 +225,9 @@ def _found(ring: Ring, name: str) -> str:
     cut = name.rstrip("….")
     found = [key.kid for key in ring.keys if key.kid.startswith(cut)]
     if len(cut) < _LEAST_OF_A_NAME or len(found) > 1:
-        raise KeysError(f"a key is named by {_LEAST_OF_A_NAME} letters or more that no other begins with")
+        raise KeysError(
+            f"a key is named by {_LEAST_OF_A_NAME} letters or more that no other begins with: `sts keys list --json`"
+        )
     if not found:
         raise KeysError(f"the ring has no key {name}")
     return found[0]

@@ -123,6 +123,13 @@ def test_a_person_is_told_in_three_lines(run):
     assert "it expires on 2" in run("create", "--owner", "acme", "--expires", "1d").stdout
 
 
+def test_a_scope_that_no_audience_has_is_told_and_the_key_is_made(run):
+    done = run("create", "--owner", "acme", "--scope", "orders:raed", "--scope", "orders:read", "--json")
+    assert json.loads(done.stdout)["key"]
+    assert done.stderr == "warning: no audience has the scope orders:raed: is that meant?\n"
+    assert run("create", "--owner", "acme", "--scope", "orders:read").stderr == ""
+
+
 def test_an_owner_may_have_several(create, listed):
     made = {create()["id"] for _ in range(3)}
     assert {one["id"] for one in listed("--owner", "acme")} == made
@@ -160,7 +167,10 @@ def test_of_several_sources_one_must_be_named_and_without_any_none_is_made(sts, 
     done = sts("api-keys", "create", "--owner", "a", "--source", "other", "--json", "-c", several)
     assert json.loads(done.stdout)["key"].startswith("pk_")
     done = sts("api-keys", "create", "--owner", "a", "-c", configure(lambda _: None))
-    assert (done.exit_code, done.stderr) == (1, "sts: no source of type api_key is configured\n")
+    assert (done.exit_code, done.stderr) == (
+        1,
+        "sts: no source of type api_key is configured: write one under `sources`\n",
+    )
 
 
 # list
