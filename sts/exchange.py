@@ -2,7 +2,7 @@
 
 A door parses what came in and shapes what goes out; a kind of credential extracts and proves. Every check that all of
 them need stands here, once, so that no new door or kind can forget it. The first half of `exchange` never waits; the
-second may, for a source's keys or a table's rows.
+second may, for a source's keys or a table's rows. Before it, only a caller that proves itself by a signed token may.
 """
 
 from __future__ import annotations
