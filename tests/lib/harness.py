@@ -253,7 +253,11 @@ class Service:
                 env={**os.environ, **(environment or {})},
             )
         if ready:
-            wait_for(self.is_ready, 30)
+            try:
+                wait_for(self.is_ready, 60)  # a second where nothing else runs
+            except BaseException:
+                self.stop()  # nobody else could
+                raise
 
     def address(self):
         return f"127.0.0.1:{self.port}" if self.unix is None else f"unix:{self.unix}"
