@@ -15,6 +15,7 @@ from rich.table import Table
 from sts.audit import LABEL
 from sts.cli import common
 from sts.credentials.api_key import ApiKeySource
+from sts.errors import StartError
 from sts.mint.keystore import open_secret
 from sts.options import parse_duration, show_duration
 from sts.settings import Settings
@@ -150,7 +151,7 @@ def _open(settings: Settings) -> State:
     state = open_state(settings.state, settings.redis, settings.var, time.time)
     try:
         state.check()
-    except StateUnavailableError as error:
+    except (StateUnavailableError, StartError) as error:  # one that may evict, or that others can read, too
         common.fail(str(error), common.EXIT_UNREACHABLE)
     return state
 

@@ -146,3 +146,13 @@ def test_whoever_revokes_api_keys_so_is_told_that_they_outlive_it(sts, config, o
     done = sts("revoke", *options, "--json", "-c", config, input="sk_of-somebody")
     assert (done.exit_code, json.loads(done.stdout)["done"]) == (0, True)
     assert ("`sts api-keys revoke` is for good" in done.stderr) is noted
+
+
+def test_a_store_that_may_not_be_used_is_one_that_cannot_be_reached(sts, config):
+    """As for `sts keys` and `sts api-keys`: a script tells a refusal from a store by the exit status."""
+    assert sts("revoke", "--subject", "alice", "-c", config).exit_code == 0
+    (load(config).var / "state.db").chmod(0o644)
+    for command in (["revoke", "--subject", "alice"], ["revocations", "list"]):
+        done = sts(*command, "-c", config)
+        assert (done.exit_code, done.stdout) == (3, "")
+        assert "state.db" in done.stderr
