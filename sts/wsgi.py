@@ -68,7 +68,7 @@ def application(service: Service, prefix: str = "") -> WSGIApplication:
             environ["RAW_URI"] = target = target.removeprefix(prefix)
         door = door_of(target)
         if door is None:
-            if _path(target) == introspection.PATH:
+            if path_of(target) == introspection.PATH:
                 incoming = receive(environ, "token")
                 return send(service.current.introspection.answer(incoming), incoming.method, start_response)
             return service.flask(environ, start_response)
@@ -86,7 +86,7 @@ def door_of(target: str) -> DoorName | None:
     A target in absolute form (RFC 9112 §3.2.2) that names a door's path is that door's too: it is there to refuse it,
     so that the refusal has the door's shape and stands in the audit.
     """
-    path = _path(target)
+    path = path_of(target)
     if path == token.PATH:
         return "token"
     if path == forward_auth.PATH or path.startswith(forward_auth.PATH + "/"):
@@ -94,7 +94,8 @@ def door_of(target: str) -> DoorName | None:
     return None
 
 
-def _path(target: str) -> str:
+def path_of(target: str) -> str:
+    """The path that a raw request target names, in origin or absolute form; "/" where it names none."""
     path = target.partition("?")[0]
     return path if path.startswith("/") else "/" + path.partition("://")[2].partition("/")[2]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import ssl
 import subprocess
 import sys
 import time
@@ -82,10 +83,18 @@ class Answer:
 
 
 class Service(AbstractContextManager["Service"]):
-    """A running service in `directory`; `port` is where it listens. `cpu` pins it to these processors."""
+    """A running service in `directory`; `port` is where it listens. `cpu` pins it to these processors.
+
+    `tls` is whom a caller trusts, for a configuration that listens with TLS.
+    """
 
     def __init__(
-        self, directory: Path, jwks_uri: str, configuration: str = CONFIGURATION, cpu: set[int] | None = None
+        self,
+        directory: Path,
+        jwks_uri: str,
+        configuration: str = CONFIGURATION,
+        cpu: set[int] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.port = free_port()
         self._directory = directory
@@ -106,7 +115,13 @@ class Service(AbstractContextManager["Service"]):
         if cpu is not None:  # at once, so that the workers, forked much later, inherit it
             os.sched_setaffinity(self._process.pid, cpu)
         # One kept connection stays with one worker, so that its second request meets that worker's cache.
-        self.connection = urllib3.HTTPConnectionPool("127.0.0.1", self.port, maxsize=1, block=True, retries=False)
+        self.connection = (
+            urllib3.HTTPConnectionPool("127.0.0.1", self.port, maxsize=1, block=True, retries=False)
+            if tls is None
+            else urllib3.HTTPSConnectionPool(
+                "127.0.0.1", self.port, maxsize=1, block=True, retries=False, ssl_context=tls
+            )
+        )
         try:
             await_port(self.port, self._process, self._log, _START_S)
             self._await_ready()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import io
 import json
 import re
 import socket
@@ -11,25 +12,30 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlencode
 
 from gunicorn import config, http
 from gunicorn.http import errors, wsgi
 
 from keys.keyring import Keyring
-from scripts.demo.service import CONFIGURATION, ISSUER, SECRET
+from scripts.demo.service import CLIENT, GRANT_TYPE, JWT_TYPE, SECRET, Service
+from scripts.fuzz.world import AUDIENCES, PREFIX, SUBJECTS, Material, World
 from sts.app import App
-from sts.audit import LABEL, AuditLog
+from sts.audit import LABEL, LINE_BYTES, AuditLog
 from sts.cli.arrival import Arrival
+from sts.edge import introspection
+from sts.labels import DeploymentSecret
 from sts.mint.keystore import prepare
 from sts.settings import Environment, load
-from sts.state import StateAtWork, open_state
+from sts.state import StateAtWork, key_records, key_text, open_state
 from sts.telemetry import metrics
-from sts.wsgi import application, door_of
+from sts.wsgi import application, door_of, path_of
 
 PARSER: Final = frozenset({400, 413, 414, 417, 431, 501})
 STATUSES: Final = {
     "token": frozenset({200, 400, 401, 405, 413, 415, 429, 503}),
     "forward_auth": frozenset({200, 401, 403, 503}),
+    "introspect": frozenset({200, 400, 401, 405, 413, 415, 429, 503}),
     None: frozenset({200, 304, 400, 404, 405, 503}),
 }
 
@@ -39,47 +45,63 @@ Send = Callable[[bytes], "Answer | None"]
 
 
 class Here:
-    """gunicorn's parser and the WSGI application, in this process; audit events are counted, and must be JSON."""
+    """gunicorn's parser and the WSGI application, in this process, on the configuration of `world`.
 
-    def __init__(self, directory: Path, jwks_uri: str) -> None:
+    Audit events are counted, and neither they nor the log may hold what `who` keeps secret.
+    """
+
+    def __init__(self, directory: Path, world: World, **changes: object) -> None:
         file = directory / "sts.yaml"
-        file.write_text(CONFIGURATION.format(issuer=ISSUER, port=8080, jwks_uri=jwks_uri), encoding="utf-8")
+        file.write_text(world.configuration(directory, **changes).format(port=8080), encoding="utf-8")
         chosen = load(file, Environment())
         secret, store, _, _ = prepare(chosen.keys, chosen.var, chosen.given_secret(), time.time, chosen.wanted())
         faults: list[object] = []
         keyring = Keyring(store, chosen.keys.schedule(), time.time, faults.append)
         keyring.start()
-        self.events = 0
-        audit = AuditLog(secret.key(LABEL), self._count, time.time, time.monotonic, metrics)
+        self.events: list[bytes] = []
+        audit = AuditLog(secret.key(LABEL), self.events.append, time.time, time.monotonic, metrics)
         state = open_state(chosen.state, chosen.redis, chosen.var, time.time)
         state.check()
-        kept = StateAtWork.of(
+        self.kept = StateAtWork.of(
             state, chosen.state, audit_secrets=secret.keys(LABEL), derive=secret.keys, clock=time.time
         )
-        kept.start()
-        self.serve = application(App(chosen, secret, keyring, audit, kept))
+        key = self._make_key(secret)
+        self.kept.start()
+        self.app = App(chosen, secret, keyring, audit, self.kept)
+        self.serve = application(self.app)
         self.config = config.Config()
         self.config.set("header_map", "refuse")
         self.peer = socket.socket()
+        self.sent = 0
+        token = world.provider.token(exp=4_000_000_000).encode()
+        self.who = Material(token, world, key)
+        self.who = Material(token, world, key, own_token(self.send(exchange(token))))
+
+    def _make_key(self, secret: DeploymentSecret) -> bytes:
+        key_id, text = key_text.make(PREFIX)
+        records = key_records.KeyRecords(self.kept.store, secret.keys(key_records.LABEL))
+        digest, now = key_text.digest(text), int(time.time())
+        records.put(key_records.ApiKey(key_id, "partner-keys", "acme", digest, now, scopes=("orders:read",)))
+        return text.encode()
 
     def close(self) -> None:
         """Close what it holds open."""
         self.peer.close()
-
-    def _count(self, *_: object) -> None:
-        self.events += 1
+        self.kept.close()
 
     def send(self, data: bytes) -> Answer | None:
         """Answer as the server would; what the parser refuses is the status that gunicorn gives it."""
         arrival = Arrival()
         arrival.data += data
         arrival.whole()  # it must never raise
+        self.sent += 1  # now and then from another address, or all would end at the limit of failures
+        address = f"127.{self.sent >> 19 & 255}.{self.sent >> 11 & 255}.{self.sent >> 3 & 255}"
         try:
-            request = next(http.parser.RequestParser(self.config, iter([data]), ("127.0.0.1", 1)))
+            request = next(http.parser.RequestParser(self.config, iter([data]), (address, 1)))
         except (errors.ParseException, errors.NoMoreData, StopIteration):
             return None
         request._expected_100_continue = False  # noqa: SLF001 - nobody is there to read it
-        _, environ = wsgi.create(request, self.peer, ("127.0.0.1", 1), ("127.0.0.1", 2), self.config)
+        _, environ = wsgi.create(request, self.peer, (address, 1), ("127.0.0.1", 2), self.config)
         began: list[tuple[int, dict[str, str]]] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], *_: object) -> Callable[[bytes], object]:
@@ -89,20 +111,41 @@ class Here:
             began.append((int(status[:3]), {name.lower(): value for name, value in headers}))
             return bytes
 
-        before = self.events
-        body = b"".join(self.serve(environ, start_response))
-        door = door_of(request.uri)
-        assert self.events - before == (door is not None), "one audit event for each decision, none for a page"
+        self.events.clear()
+        with contextlib.redirect_stderr(io.StringIO()) as told:
+            body = b"".join(self.serve(environ, start_response))
+        place = "introspect" if path_of(request.uri) == introspection.PATH else door_of(request.uri)
+        self.judge_told(told.getvalue().encode(), decided=place is not None)
         ((status, headers),) = began
-        assert status in STATUSES[door], (door, status)
+        assert status in STATUSES[place], (place, status)
         return status, headers, body
+
+    def judge_told(self, log: bytes, *, decided: bool) -> None:
+        """What must hold of the events and the log of one request."""
+        assert len(self.events) == decided, "one audit event for each decision, none for a page"
+        for event in self.events:
+            assert json.loads(event)["request_id"]
+            assert len(event) < LINE_BYTES + 1
+        assert b"Traceback" not in log
+        told = b"".join(self.events) + log
+        for needle in self.who.needles if hasattr(self, "who") else ():
+            assert needle not in told, "a secret or a token in the log or the audit"
 
 
 class There:
     """`sts serve` on a port, over a socket of its own for each input."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, port: int, who: Material) -> None:
+        self.port, self.who = port, who
+
+    @classmethod
+    def of(cls, service: Service, world: World) -> There:
+        """A running service on the configuration of `world`, and what a caller holds there."""
+        status, told = service.command("api-keys", "create", "--owner", "acme", "--scope", "orders:read", "--json")
+        assert status == 0, told
+        token = world.provider.token(exp=4_000_000_000)
+        own = service.exchange(token).body["access_token"]
+        return cls(service.port, Material(token.encode(), world, json.loads(told)["key"].encode(), own.encode()))
 
     def send(self, data: bytes) -> Answer | None:
         """Send, close our half, read to the end; the last whole answer counts, and none may be a 5xx of ours."""
@@ -116,11 +159,33 @@ class There:
             assert int(status) in PARSER | {100} | frozenset().union(*STATUSES.values()), received[:300]
         assert b"Traceback" not in received
         assert SECRET.encode() not in received
+        assert self.who.token not in received
         return None
 
 
-def judge(answer: Answer | None, token: bytes) -> str:
-    """What must hold of every answer; returns its name for the summary."""
+def exchange(token: bytes, audience: str = "orders", declared: str = JWT_TYPE) -> bytes:
+    """A good request at `/token`."""
+    form = {"grant_type": GRANT_TYPE, "subject_token": token, "subject_token_type": declared, "audience": audience}
+    body = urlencode(form).encode()
+    basic = base64.b64encode(f"{CLIENT}:{SECRET}".encode())
+    lines = [b"POST /token HTTP/1.1", b"Host: sts", b"Authorization: Basic " + basic]
+    lines += [b"Content-Type: application/x-www-form-urlencoded", b"Content-Length: %d" % len(body), b"", body]
+    return b"\r\n".join(lines)
+
+
+def own_token(answer: Answer | None) -> bytes:
+    """The token that a good request got."""
+    assert answer is not None
+    assert answer[0] == 200, answer
+    token: str = json.loads(answer[2])["access_token"]
+    return token.encode()
+
+
+def judge(answer: Answer | None, token: bytes, *, reachable: bool = True) -> str:
+    """What must hold of every answer; returns its name for the summary.
+
+    Not `reachable` says that a source may be the fault: then, and only then, that may be answered.
+    """
     if answer is None:
         return "parser"
     status, headers, body = answer
@@ -133,12 +198,13 @@ def judge(answer: Answer | None, token: bytes) -> str:
         if body:
             document = json.loads(body)
             assert re.fullmatch(r"[a-z_]+", document["error_reason"])
-            assert document["error_reason"] not in ("internal_error", "no_key", "source_unreachable"), document
+            assert document["error_reason"] not in ("internal_error", "no_key", "state_unavailable"), document
+            assert document["error_reason"] != "source_unreachable" or not reachable, document
     minted = headers.get("authorization", "") if kind == "" else ""
     if status == 200 and kind == "application/json" and b"access_token" in body:
         minted = json.loads(body)["access_token"]
-    if "." in minted:
-        claims = minted.split(".")[1]
-        assert json.loads(base64.urlsafe_b64decode(claims + "=="))["sub"] == "alice"
-        assert json.loads(base64.urlsafe_b64decode(claims + "=="))["aud"] == "orders"
+    if minted.count(".") == 2:
+        claims = json.loads(base64.urlsafe_b64decode(minted.split(".")[1] + "=="))
+        assert claims["sub"] in SUBJECTS, claims["sub"]
+        assert claims["aud"] in AUDIENCES, claims["aud"]
     return str(status)
