@@ -22,7 +22,7 @@ test: $(VENV)/.dev ## install what it needs, real servers too, then run the test
 	@$(BIN)/python -m scripts.servers
 	@$(BIN)/python -m pytest $(ARGS)
 
-fuzz: $(VENV)/.dev ## 110 000 hostile requests to both doors, most in process, a share over sockets (minutes)
+fuzz: $(VENV)/.dev ## 110 000 hostile requests, a share over sockets; bent answers of others, TLS records (minutes)
 	@$(BIN)/python -m scripts.fuzz
 
 lint: $(VENV)/.dev ## ruff's rules and format, mypy in strict mode

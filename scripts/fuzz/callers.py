@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import strategies as st
 
 from scripts.demo.service import CLIENT, GRANT_TYPE, JWT_TYPE
-from scripts.fuzz.inputs import any_json, claims, headers, odd_tokens, piece, request, some_bytes, visible
+from scripts.fuzz.inputs import any_json, claims, extension, headers, odd_tokens, piece, request, some_bytes, visible
 from scripts.fuzz.world import FORMS, PREFIX, Material, gateway, secret_of
 
 _ASSERTION_TYPE: Final = b"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -106,7 +106,7 @@ def handed(form: str, der: bytes, pem: bytes) -> Pairs:
 def _certificates(who: Material) -> Requests:
     """Good ones, those the CA signed with nonsense in them, and bytes; in each form, and as subject tokens."""
     world = who.world
-    odd = st.builds(world.odd_leaf, st.sampled_from(_EXTENSIONS), st.binary(max_size=40) | _bend(b"\x30\x03\x80\x01a"))
+    odd = st.builds(world.odd_leaf, st.sampled_from(_EXTENSIONS), extension)
     ders = _bend(world.leaf_der) | odd.map(lambda leaf: leaf.public_bytes(Encoding.DER)) | st.binary(max_size=80)
     chain = st.lists(st.just(world.leaf_der) | ders, min_size=1, max_size=3)
     names = [name for form in FORMS for name, _ in handed(form, b"", b"")]

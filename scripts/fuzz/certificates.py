@@ -24,6 +24,7 @@ CA_EXTENSIONS.append((_usage("key_cert_sign", "crl_sign"), True))
 
 
 def leaf_extensions(uri: str) -> Extensions:
+    """What a good client certificate with this one name says."""
     return [
         (x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), False),
         (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), False),
@@ -39,6 +40,7 @@ def _now(days: float) -> dt.datetime:
 def certificate(
     name: str, key: ec.EllipticCurvePrivateKey, issuer: x509.Certificate | None, extensions: Extensions
 ) -> x509.Certificate:
+    """A certificate that is good this week, signed with `key` whoever the issuer is; None: by itself."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = x509.CertificateBuilder().subject_name(subject).public_key(key.public_key())
     builder = builder.issuer_name(subject if issuer is None else issuer.subject)
@@ -49,6 +51,7 @@ def certificate(
 
 
 def revocation_list(ca: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> x509.CertificateRevocationList:
+    """A list that is good this week, with one number on it."""
     one = x509.RevokedCertificateBuilder().serial_number(77).revocation_date(_now(-1)).build()
     builder = x509.CertificateRevocationListBuilder().issuer_name(ca.subject).add_revoked_certificate(one)
     return builder.last_update(_now(-1)).next_update(_now(7)).sign(key, hashes.SHA256())

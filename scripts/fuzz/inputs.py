@@ -32,6 +32,20 @@ any_json = st.recursive(
 headers = st.sampled_from(["kid", "typ", "cty", "crit", "b64", "jku", "jwk", "x5c", "zip", "enc"])
 claims = st.sampled_from(["iss", "sub", "aud", "exp", "nbf", "iat", "scope", "cnf", "act", "events"])
 
+_tags = st.sampled_from([0x81, 0x82, 0x86, 0x86, 0x87, 0x88, 0xA0, 0xA4, 0x30, 0x0C])
+_uris = st.sampled_from([b"spiffe://partners.example/", b"SPIFFE://partners.example/a", b"https://a/%2e", b"urn:x:"])
+
+
+def _der(parts: list[tuple[int, bytes]]) -> bytes:
+    body = b"".join(bytes([tag, len(content)]) + content for tag, content in parts)
+    return b"\x30\x82" + len(body).to_bytes(2, "big") + body if len(body) > 127 else b"\x30%c" % len(body) + body
+
+
+extension = st.lists(
+    st.tuples(_tags, (some_bytes | st.builds(bytes.__add__, _uris, visible)).map(lambda one: one[:120])), max_size=4
+).map(_der)
+"""The bytes of an extension that is a list, of names above all (RFC 5280 §4.2.1.6), with nonsense in it."""
+
 
 def encoded(value: Any) -> bytes:  # noqa: ANN401 - any JSON
     """One part of a JWT."""

@@ -15,7 +15,7 @@ from typing import Final
 
 import trustme
 
-SECONDS: Final = 3.0
+SECONDS: Final = 8.0
 """How long it may take to close a connection of which our half is closed."""
 SILENCE: Final = 0.2
 """How long a caller waits for a word before it closes its half."""
@@ -109,8 +109,11 @@ def converse(port: int, first: bytes, follow: Callable[[bytes], bytes] = lambda 
             peer.sendall(more)
         peer.shutdown(socket.SHUT_WR)
         peer.settimeout(SECONDS)
-        while chunk := peer.recv(65536):
-            received += chunk
+        try:
+            while chunk := peer.recv(65536):
+                received += chunk
+        except TimeoutError:
+            raise AssertionError("a connection whose other half is closed stays open") from None
     return received
 
 
