@@ -266,6 +266,20 @@ def test_a_token_that_a_caller_sent_in_the_wrong_place_is_masked(log, lines):
     assert (second["audiences"], second["scopes"]) == (["***", "https://a/?***"], ["***"])
 
 
+def test_the_tail_of_a_token_that_was_cut_in_two_is_masked(log, lines):
+    """`subject_token=aaa&audience=bbb.signature`: after the cut there is no JWT any more, but a signature."""
+    claims, signature = JWT.split(".")[1], "c5gNyNvBrkRHu5jMuG67Br2EoKeQfjvbqUck_TtLDU1Bys-L3rNWVhgJ" * 2
+    kid, digest = "k" * 43, "0" * 64
+    trail = log.begin("token", "r", "v")
+    trail.called(caller(), known=True)
+    trail.asked(ask(audiences=(f"{claims[3:]}.{signature}", kid, digest), resources=(), scopes=(signature,)))
+    trail.refused(EXPIRED, {"why": f"of {signature}", "kid": kid})
+    log.record(trail)
+    event = json.loads(lines[0])
+    assert signature not in lines[0].decode()
+    assert (event["audiences"][1:], event["facts"]["kid"]) == ([kid, digest], kid)
+
+
 def test_what_was_asked_stands_until_it_is_known_what_was_meant(log, lines):
     trail = log.begin("token", "r", "v")
     trail.asked(ask(audiences=("ordres",), resources=("https://x",)))

@@ -198,7 +198,8 @@ def main(count: int = COUNT, seed: int | None = None) -> int:
     kinds = [*inputs.KINDS, *callers.KINDS]
     print(f"{count} requests in process, {count // SOCKET_SHARE} over sockets, of the kinds {', '.join(kinds)};")
     print(f"{count // ANSWER_SHARE} of each kind of answer, {count // TLS_SHARE} to a TLS port; seed {seed}")
-    with tempfile.TemporaryDirectory(prefix="sts-fuzz-") as folder, Provider() as provider, World(provider) as world:
+    folders = tempfile.TemporaryDirectory(prefix="sts-fuzz-", ignore_cleanup_errors=True)
+    with folders as folder, Provider() as provider, World(provider) as world:
         for number, place in enumerate((in_process, over_sockets, over_tls)):
             directory = Path(folder) / str(number)
             directory.mkdir()
