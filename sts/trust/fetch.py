@@ -7,6 +7,8 @@ server-side request forgery is that no URL ever comes from a token.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import socket
 import ssl
@@ -227,6 +229,7 @@ class Fetcher:
                 response.close()  # the socket stays open as long as the response does, whatever the connection says
                 raise
         except Exception:
+            _let_go(peer)
             _check_time(end)
             raise
         finally:
@@ -282,11 +285,15 @@ def _is_loopback(host: str) -> bool:
 
 
 def _hang_up(peer: socket.socket) -> None:
-    try:
+    with contextlib.suppress(OSError):  # it is closed already
         # Not SSLSocket.shutdown, which takes the TLS layer away from under the thread that reads.
         socket.socket.shutdown(peer, socket.SHUT_RDWR)
-    except OSError:
-        return  # it is closed already
+
+
+def _let_go(peer: socket.socket) -> None:
+    """Close the socket under an answer that urllib3 took, refused for its headers, and left open."""
+    with contextlib.suppress(OSError):
+        os.close(peer.detach())
 
 
 def _max_age(headers: Mapping[str, str]) -> float | None:

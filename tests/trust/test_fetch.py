@@ -1,7 +1,9 @@
 import contextlib
 import time
+from pathlib import Path
 
 import pytest
+from harness import wait_for
 
 from sts.errors import StartError
 from sts.options import KeptFile
@@ -192,6 +194,7 @@ HOSTILE = {
     "no HTTP": lambda c: c.sendall(b"\x16\x03\x01garbage\r\n\r\n"),
     "hangs up": lambda _: None,
     "gzip": lambda c: c.sendall(OK + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\nab"),
+    "two lengths": lambda c: c.sendall(OK + b"Connection: close\r\nContent-Length: 2\r\nContent-Length: 7\r\n\r\n{}"),
     "100 for ever": lambda c: [c.sendall(b"HTTP/1.1 100 Continue\r\n\r\n") for _ in range(50)],
 }
 
@@ -204,6 +207,21 @@ def test_a_hostile_peer_costs_bounded_time_and_one_kind_of_error(behave, fetcher
     with pytest.raises(UnreachableError):
         fetcher.fetch(peer.url)
     assert time.monotonic() - began < QUICK.total + 0.5
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only Linux tells how many files are open")
+def test_an_answer_that_is_refused_leaves_no_socket_open(peer):
+    """urllib3 takes an answer with two lengths, refuses it and forgets it: its socket stayed open with the error."""
+    peer.behave = HOSTILE["two lengths"]
+    fetcher, held = Fetcher(bounds=QUICK), []
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        try:
+            fetcher.ask("GET", peer.url, {})
+        except UnreachableError as error:
+            held.append(error)
+    assert len(held) == 20
+    wait_for(lambda: len(list(Path("/proc/self/fd").iterdir())) < before + 10, 2)
 
 
 def test_a_peer_that_falls_silent_is_given_up_before_the_total_is_over(peer):
