@@ -14,6 +14,8 @@ from sts.edge.form import MAX_BODY_BYTES
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_CHUNKED_BYTES: Final = 2 * MAX_BODY_BYTES
+MAX_CHUNKS: Final = 2048
+"""Chunks of one body: each costs the poller a few microseconds, however little it holds."""
 
 _END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
 _CHUNK_SIZE: Final = re.compile(rb"([0-9a-f]{1,16})[ \t]*(?:;.*)?", re.IGNORECASE | re.DOTALL)
@@ -25,21 +27,27 @@ class Arrival:
     """The bytes of one request, from its first to its last.
 
     `too_long` says that its head is longer than any may be; `oversize` that its body is, so that nobody will read it;
+    `shredded` that its body comes in more chunks than anybody needs, and is not waited for;
     `asks_to_continue` that the peer waits for a 100 before it sends the body.
     """
 
-    __slots__ = ("asks_to_continue", "chunk", "data", "decoded", "ends", "head", "oversize", "searched", "too_long")
+    __slots__ = (
+        *("asks_to_continue", "chunk", "chunks", "data", "decoded", "ends", "head", "oversize", "searched", "shredded"),
+        "too_long",
+    )
 
     def __init__(self) -> None:
         self.data = bytearray()
         self.too_long = False
         self.oversize = False
+        self.shredded = False
         self.asks_to_continue = False
         self.searched = 0  # so far there is no end of the head
         self.head = 0  # where the head ends, once it is there
         self.ends = 0  # where the request ends, if its head says so; -1 with chunks
         self.chunk = 0  # where the chunk begins that has not arrived whole
         self.decoded = 0  # how many bytes the chunks before it hold
+        self.chunks = 0  # how many those are
 
     def whole(self) -> bool:
         """Whether the request is there, as far as can be seen, or need not be waited for."""
@@ -100,5 +108,9 @@ class Arrival:
                 break
             self.decoded += size
             self.chunk = begin + size + 2
+            self.chunks += 1
+            if self.chunks > MAX_CHUNKS:
+                self.shredded = True
+                return False
         self.oversize = True
         return True

@@ -34,6 +34,7 @@ WRITE_S: Final = 5
 """How long one write of an answer may wait for the peer to read."""
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_BODY_TOO_LARGE: Final = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _HEAD_TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 )
@@ -218,9 +219,9 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         return True
 
     def _not_yet(self, conn: Connection) -> bool:
-        """Go on gathering, unless the head is longer than any may be; returns whether the connection is given up."""
-        if conn.arrival.too_long:
-            _send(conn, _HEAD_TOO_LARGE)
+        """Go on gathering, unless what comes is more than any may be; returns whether the connection is given up."""
+        if conn.arrival.too_long or conn.arrival.shredded:
+            _send(conn, _HEAD_TOO_LARGE if conn.arrival.too_long else _BODY_TOO_LARGE)
             self._end(conn)
             return True
         if conn.arrival.asks_to_continue and not conn.told_to_continue:

@@ -292,3 +292,11 @@ def test_a_peer_that_has_nothing_more_to_send_is_let_go(service):
         began = time.monotonic()
         assert peer.recv(1) == b""
         assert ARRIVAL_S - 1 < time.monotonic() - began < ARRIVAL_S + 3
+
+
+def test_a_body_in_more_chunks_than_anybody_needs_is_refused_and_costs_no_thread(few_threads, head):
+    """Each chunk costs the poller its share, however little it holds."""
+    answer = few_threads.raw(head(CHUNKED) + b"1\r\na\r\n" * 4_000 + b"0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    fits = few_threads.raw(head(CHUNKED) + b"1\r\na\r\n" * 2_000 + b"0\r\n\r\n")
+    assert fits.startswith(b"HTTP/1.1 400 ")  # read to its end: it is no form of ours
