@@ -62,6 +62,7 @@ FIGURES = {
     "the whole head, while it arrives": f"{arrival.MAX_HEAD_BYTES // 1024} KiB",
     "body at `/token`": f"{form.MAX_BODY_BYTES // 1024} KiB",
     "framing and content of a chunked body": f"{arrival.MAX_CHUNKED_BYTES // 1024} KiB",
+    "chunks of a body": str(arrival.MAX_CHUNKS),
     "parameters of a form": f"{form.MAX_PARAMETERS}",
     "arrival of a request, head and body": f"{worker.ARRIVAL_S:g} s",
     "TLS handshake": f"{worker.ARRIVAL_S:g} s",
