@@ -10,6 +10,7 @@ import http.client
 import http.server
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -56,13 +57,30 @@ def free_port():
         return found.getsockname()[1]
 
 
-def wait_for(condition, seconds=10.0, every=0.02):
-    """Wait until `condition()` is true, or fail the test."""
+def wait_for(condition, seconds=60.0, every=0.02):
+    """Wait until `condition()` is true, or fail the test: for as long as the slowest machine may need."""
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(every)
     return found
+
+
+def _has_loaded(worker):
+    """Whether a worker has built its application: the last thing it does before it serves is to ignore SIGHUP."""
+    with contextlib.suppress(OSError):  # it may be gone
+        ignored = re.search(r"^SigIgn:\s*([0-9a-f]+)$", Path(f"/proc/{worker}/status").read_text(), re.MULTILINE)
+        return bool(int(ignored[1], 16) >> (signal.SIGHUP - 1) & 1)
+    return False
+
+
+def _is_stopped(pid):
+    """Whether no thread of the process runs any more."""
+    try:
+        threads = [thread.joinpath("stat").read_text() for thread in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:  # a thread has just ended, or the whole process
+        return not Path(f"/proc/{pid}").exists()
+    return all(stat.rpartition(")")[2].split()[0] in "TZX" for stat in threads)
 
 
 class Key:
@@ -254,7 +272,8 @@ class Service:
             )
         if ready:
             try:
-                wait_for(self.is_ready, 60)  # a second where nothing else runs
+                wait_for(self.is_complete, 120)  # a second where nothing else runs
+                self.everywhere(self.is_ready)
             except BaseException:
                 self.stop()  # nobody else could
                 raise
@@ -266,10 +285,52 @@ class Service:
         self.file.write_text(configuration, encoding="utf-8")
 
     def is_ready(self):
+        """Whether the worker that is asked, which may be any of them, says that it is ready."""
         assert self.process.poll() is None, f"the service ended: {self.log()}"
         with contextlib.suppress(OSError):
             return self.get("/readyz").status == 200
         return False
+
+    def is_complete(self):
+        """Whether there are as many workers as are configured, each with its configuration loaded."""
+        assert self.process.poll() is None, f"the service ended: {self.log()}"
+        told = [json.loads(line) for line in self.log().splitlines() if '"event": "serving"' in line]
+        return bool(told) and sum(map(_has_loaded, self.workers())) == told[-1]["workers"]
+
+    def workers(self):
+        """The pids of the worker processes, as the kernel knows them."""
+        pid = self.process.pid
+        return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+    @contextlib.contextmanager
+    def only(self, worker):
+        """Let one worker alone serve: the others are stopped, and go on afterwards.
+
+        Not for long: after 30 s without a sign of life the master replaces a worker. What takes its time is waited for
+        with `everywhere`.
+        """
+        others = self.workers() - {worker}
+        try:
+            for pid in others:
+                os.kill(pid, signal.SIGSTOP)
+            wait_for(lambda: all(map(_is_stopped, others)), every=0.001)
+            yield
+        finally:
+            for pid in others:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    def each(self, ask):
+        """What `ask()` returns where one worker alone serves, for each of them."""
+        found = []
+        for worker in sorted(self.workers()):
+            with self.only(worker):
+                found.append(ask())
+        return found
+
+    def everywhere(self, condition, seconds=60.0):
+        """Wait until `condition()` is true whichever worker serves. All may work between two looks."""
+        return wait_for(lambda: all(self.each(condition)), seconds, every=0.1)
 
     def log(self):
         return self.log_file.read_text(encoding="utf-8")

@@ -223,9 +223,9 @@ def test_what_is_enabled_again_serves_again_and_not_what_disabling_it_made_void(
     assert {answer.token for answer in answers} != before
 
 
-def test_every_fault_of_a_faulty_file_is_told_and_nothing_changes(service, provider, base, configured, workers):
+def test_every_fault_of_a_faulty_file_is_told_and_nothing_changes(service, provider, base, configured):
     token = provider.token()
-    before, pids, refusals = revision(service), workers(service), counted(service, "refused")
+    before, pids, refusals = revision(service), service.workers(), counted(service, "refused")
     minted = exchange(service, token).token
     service.write(
         configured(
@@ -239,19 +239,19 @@ def test_every_fault_of_a_faulty_file_is_told_and_nothing_changes(service, provi
         (fault,) = (fault for fault in faults if path in fault)
         line = int(fault.partition(f"{service.file}:")[2].partition(" ")[0])
         assert path.rpartition(".")[2] in service.file.read_text().splitlines()[line - 1] or "nowhere" in fault
-    assert (revision(service), workers(service)) == (before, pids)
+    assert (revision(service), service.workers()) == (before, pids)
     assert exchange(service, token).token == minted
     assert counted(service, "refused") == refusals + 1
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"a: [", b"- a\n- b\n", b"&a [*a]\n", None])
-def test_a_file_that_is_no_configuration_changes_nothing(service, provider, workers, content):
-    pids = workers(service)
+def test_a_file_that_is_no_configuration_changes_nothing(service, provider, content):
+    pids = service.workers()
     service.file.unlink()
     if content is not None:
         service.file.write_bytes(content)
     refused(service)
-    assert workers(service) == pids
+    assert service.workers() == pids
     assert exchange(service, provider.token()).status == 200
 
 
@@ -266,15 +266,15 @@ def test_a_file_that_is_no_configuration_changes_nothing(service, provider, work
     ],
 )
 def test_a_fixed_setting_is_refused_by_name_and_all_that_comes_with_it(
-    service, provider, base, configured, workers, name, value
+    service, provider, base, configured, name, value
 ):
     (service.directory / "another-secret").write_text("E" * 43)
-    pids = workers(service)
+    pids = service.workers()
     service.write(configured(base, {name: value, "audiences/orders/ttl": "90s"}))
     assert refused(service) == [f"{name} cannot change without a restart"]
     _, claims = decoded(exchange(service, provider.token()).token)
     assert (claims["exp"] - claims["iat"], claims["iss"]) == (300, "https://sts.example.internal")
-    assert workers(service) == pids
+    assert service.workers() == pids
     assert not (service.directory / "elsewhere").exists()
 
 
@@ -303,20 +303,20 @@ def test_a_reload_reaches_a_worker_that_came_later(service, change, replaced):
     assert revision(service) == change({"audiences/orders/ttl": "90s"})["revision"]
 
 
-def test_sighup_for_every_process_of_the_service_kills_no_worker(service, change, workers):
-    pids = workers(service)
+def test_sighup_for_every_process_of_the_service_kills_no_worker(service, change):
+    pids = service.workers()
     for pid in pids:
         os.kill(pid, signal.SIGHUP)
     change({"audiences/orders/ttl": "90s"})
-    assert workers(service) == pids
+    assert service.workers() == pids
 
 
-def test_sigusr2_replaces_nothing(service, change, workers):
-    pids = workers(service)
+def test_sigusr2_replaces_nothing(service, change):
+    pids = service.workers()
     service.process.send_signal(signal.SIGUSR2)
     wait_for(lambda: "SIGUSR2 is not supported" in service.log())
     change({})
-    assert workers(service) == pids
+    assert service.workers() == pids
 
 
 def test_no_request_fails_during_ten_reloads(make_service, provider, configured, base):
@@ -400,11 +400,11 @@ def test_the_audit_moves_with_a_reload_and_a_rotated_file_is_made_anew(service, 
     ask(second)
 
 
-def test_a_worker_that_cannot_start_is_tried_again_and_does_not_end_the_service(service, provider, change, workers):
+def test_a_worker_that_cannot_start_is_tried_again_and_does_not_end_the_service(service, provider, change):
     logs, moved = service.directory / "logs", service.directory / "moved"
     logs.mkdir()
     change({"audit/file": "logs/audit.jsonl"})
-    (killed,) = workers(service)
+    (killed,) = service.workers()
     logs.rename(moved)
     os.kill(killed, signal.SIGKILL)
     wait_for(lambda: "worker cannot start" in service.log())

@@ -147,11 +147,11 @@ def test_where_it_says_allow_an_outage_is_only_told(started, idp):
     assert b"sts_revocations_age_seconds" in service.get("/metrics").body
 
 
-def test_a_worker_that_starts_later_knows_what_was_revoked(started, run, idp, workers):
+def test_a_worker_that_starts_later_knows_what_was_revoked(started, run, idp):
     service = started(workers=1)
     assert run(service, "revoke", "--source", "corporate-idp").returncode == 0
     wait_for(lambda: reasons(service, idp.token(), 2) == {"revoked"})
-    (worker,) = workers(service)
+    (worker,) = service.workers()
     os.kill(worker, signal.SIGKILL)
     wait_for(lambda: _refused(service, idp.token()), 20)
 

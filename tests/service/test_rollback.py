@@ -46,7 +46,7 @@ def ring_version(service):
     return service.get("/readyz").json["ring_version"]
 
 
-def test_a_worker_that_starts_later_refuses_the_ring_that_its_siblings_refuse(service, idp, workers, only, put):
+def test_a_worker_that_starts_later_refuses_the_ring_that_its_siblings_refuse(service, idp, put):
     ring = service.directory / "var" / "keyring.json"
     older, newer = ring.with_name("older"), ring.with_name("newer")
     shutil.copy(ring, older)
@@ -54,9 +54,9 @@ def test_a_worker_that_starts_later_refuses_the_ring_that_its_siblings_refuse(se
     first = ring_version(service)
     wait_for(lambda: rotated(service), 30, every=0.5)
     shutil.copy(ring, newer)
-    survivor, killed = workers(service)
+    survivor, killed = service.workers()
     for worker in (survivor, killed):
-        with only(worker):
+        with service.only(worker):
             wait_for(lambda: ring_version(service) == first + 1)
     present = signed_with(service, idp)
     assert present != former
@@ -82,5 +82,5 @@ def test_a_worker_that_starts_later_refuses_the_ring_that_its_siblings_refuse(se
         assert service.jwks() == document
     finally:
         os.kill(survivor, signal.SIGCONT)
-    assert workers(service) > {survivor}
+    assert service.workers() > {survivor}
     assert service.process.poll() is None

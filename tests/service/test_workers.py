@@ -46,30 +46,30 @@ def number(service, sample, **labels):
     )
 
 
-def test_metrics_are_the_sum_over_all_workers_whichever_answers(service, idp, workers, only):
-    first, second = workers(service)
+def test_metrics_are_the_sum_over_all_workers_whichever_answers(service, idp):
+    first, second = service.workers()
     token = idp.token()
     before = number(service, "sts_decisions_total")
-    with only(first):
+    with service.only(first):
         assert [service.exchange(token).status for _ in range(3)] == [200] * 3
         assert service.exchange(idp.token(exp=1)).status == 400
-    with only(second):
+    with service.only(second):
         assert [service.forward(token).status for _ in range(2)] == [200] * 2
         assert number(service, "sts_decisions_total") == before + 6
         assert number(service, "sts_decisions_total", door="token", outcome="allowed", cached="true") == 2
         assert number(service, "sts_decisions_total", reason="expired") == 1
         assert number(service, "sts_decision_seconds_count") == number(service, "sts_decisions_total")
         assert number(service, "sts_cache_entries") == 2
-    with only(first):
+    with service.only(first):
         assert number(service, "sts_decisions_total") == before + 6
 
 
-def test_what_a_killed_worker_counted_stays_and_its_cache_does_not(service, idp, workers, only, replaced):
-    survivor, killed = max(workers(service)), min(workers(service))
-    with only(killed):
+def test_what_a_killed_worker_counted_stays_and_its_cache_does_not(service, idp, replaced):
+    survivor, killed = max(service.workers()), min(service.workers())
+    with service.only(killed):
         assert service.exchange(idp.token()).status == 200
     decisions, entries = number(service, "sts_decisions_total"), number(service, "sts_cache_entries")
-    with only(survivor):
+    with service.only(survivor):
         assert service.exchange(idp.token()).status == 200
     assert replaced(service, signal.SIGKILL) == killed
     assert number(service, "sts_decisions_total") == decisions + 1
@@ -123,8 +123,8 @@ def test_who_is_an_operator_is_configured_and_reloaded(service, text, configured
     assert service.get("/metrics").status == 200
 
 
-def test_an_issuer_that_is_down_is_told_and_takes_nothing_down(service, idp, workers, only):
-    with only(min(workers(service))):
+def test_an_issuer_that_is_down_is_told_and_takes_nothing_down(service, idp):
+    with service.only(min(service.workers())):
         refused = service.exchange(idp.token(iss=DOWN))
         assert (refused.status, refused.reason) == (503, "source_unreachable")
         assert refused.headers["retry-after"]

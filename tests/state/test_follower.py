@@ -1,5 +1,7 @@
 """A worker's copy of a namespace, where its store misbehaves."""
 
+import threading
+
 import pytest
 
 from sts.state import Changes, Cursor, Follower, Record, StateUnavailableError
@@ -90,3 +92,21 @@ def test_what_the_listener_cannot_read_counts_as_unseen():
     assert follower.fault == "format 9"
     assert follower.age == float("inf")
     assert not follower.records
+
+
+def test_it_looks_once_a_second_so_that_every_change_is_known_within_two(monkeypatch):
+    """AK-02, RV-06: what no clock of a busy machine can show is how long it means to wait between two looks."""
+    pauses = []
+
+    class Stopping(threading.Event):
+        def wait(self, timeout=None):
+            pauses.append(timeout)
+            return len(pauses) == 3
+
+    store = Store(page(1, "a", reset=True), page(2, "b"), page(3, "c"))
+    follower = Follower(store, "keys")
+    monkeypatch.setattr(follower, "_stopping", Stopping())
+    follower.start()
+    follower.stop()
+    assert sorted(follower.records) == ["a", "b", "c"]
+    assert pauses == [1.0] * 3
