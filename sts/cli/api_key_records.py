@@ -88,15 +88,17 @@ def prefixes(settings: Settings) -> dict[str, str]:
 
 
 def source_of(settings: Settings, name: str | None) -> tuple[str, str]:
-    """The name and prefix of a source of keys; ends the command where it cannot be told which."""
+    """The name and prefix of the source of keys that is named, or of the only one; ends the command without one."""
     found = prefixes(settings)
-    if name is None and len(found) == 1:
-        name = next(iter(found))
-    if name is None:
-        many = f"several sources of type api_key: say which with --source ({', '.join(found)})"
-        common.fail(many if found else "no source of type api_key is configured: write one under `sources`")
-    if name not in found:
-        common.fail(f"{name} is no source of type api_key")
+    if not found:
+        common.fail("no source of type api_key is configured: write one under `sources`")
+    if name is None and len(found) > 1:
+        raise click.UsageError(
+            f"There are several sources of type api_key: say which with --source ({', '.join(found)})."
+        )
+    if name is not None and name not in found:
+        raise click.UsageError(f"{name} is no source of type api_key.")
+    name = name or next(iter(found))
     return name, found[name]
 
 

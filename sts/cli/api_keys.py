@@ -198,7 +198,9 @@ def rotate(*, config: Path, key_id: str, grace: float, as_json: bool) -> None:
         over = is_over(old, now)
         if over or old.replaced_by:
             common.fail(f"{key_id} is {over}: make a new key" if over else f"rotate {old.replaced_by}, its successor")
-        _, prefix = source_of(settings, old.source)
+        prefix = prefixes(settings).get(old.source)
+        if prefix is None:
+            common.fail(f"{old.source} is no source of type api_key")
         new_id, text = make(prefix)
         new = replace(
             old,

@@ -25,7 +25,7 @@ from sts.clients.secret import digest
 from sts.credentials.api_key import ApiKeySource
 from sts.credentials.jwt import JwtSource
 from sts.edge.token import GRANT_TYPE
-from sts.errors import UNKNOWN_ISSUER, Refusal, StartError
+from sts.errors import SOURCE_UNREACHABLE, STATE_UNAVAILABLE, UNKNOWN_ISSUER, Refusal, StartError
 from sts.jose import parse
 from sts.labels import DeploymentSecret
 from sts.mint.keystore import open_secret
@@ -117,7 +117,8 @@ def explain(  # noqa: PLR0913 - the options of the command line
       sts explain --request 'GET https://api.example.com/orders/7' inbound.jwt
 
     \b
-    Exit status: 0 a token would be made, 1 refused (the last step says why), 2 usage.
+    Exit status: 0 a token would be made, 1 refused (the last step says why), 2 usage, 3 a source, a table, OPA or the
+    state store cannot be reached.
     """
     if bool(audience) == bool(request):
         raise click.UsageError("Give either --audience or --request.")
@@ -134,6 +135,8 @@ def explain(  # noqa: PLR0913 - the options of the command line
     if story.refused_for(UNKNOWN_ISSUER):
         story.hints = _unknown(settings, credential)
     show(story, as_json=as_json)
+    if story.refused_for(SOURCE_UNREACHABLE, STATE_UNAVAILABLE):
+        raise SystemExit(common.EXIT_UNREACHABLE)
     raise SystemExit(common.EXIT_OK if status == 200 else common.EXIT_REFUSED)
 
 

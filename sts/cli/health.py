@@ -11,13 +11,14 @@ from typing import Final, NoReturn
 
 import click
 
-from sts.settings import SettingsError, default_config, listening, listening_at, printable
+from sts.settings import OptionError, SettingsError, default_config, listening, listening_at, printable
 from sts.settings.listen import Listen
 
 _TIMEOUT_S = 3.0
 
 # As in `common`, whose imports cost as much as all the rest: this command is run every few seconds.
 _EXIT_REFUSED: Final = 1
+_EXIT_USAGE: Final = 2
 _EXIT_UNREACHABLE: Final = 3
 
 
@@ -47,7 +48,8 @@ def health(*, config: Path, listen: str | None, tls: bool, ready: bool) -> None:
     try:
         at = listening(config) if listen is None else listening_at(listen)
     except SettingsError as error:
-        _fail("\n".join(f"sts: {fault}" for fault in error.faults), _EXIT_REFUSED)
+        status = _EXIT_USAGE if isinstance(error, OptionError) else _EXIT_REFUSED
+        _fail("\n".join(f"sts: {fault}" for fault in error.faults), status)
     path = "/readyz" if ready else "/healthz"
     try:
         status = _ask(at, path, tls=tls or at.tls is not None)

@@ -25,11 +25,12 @@ from sts.audit import LABEL, AuditLog
 from sts.audit_file import AuditFile
 from sts.cli import common
 from sts.cli.address import check_address
+from sts.cli.keys_store import spoken
 from sts.cli.server import Server
 from sts.errors import StartError
 from sts.labels import DeploymentSecret
 from sts.mint.keystore import prepare
-from sts.settings import Environment, Settings, SettingsError, load
+from sts.settings import Environment, OptionError, Settings, SettingsError, load
 from sts.state import StateAtWork, StateUnavailableError, open_state
 from sts.telemetry import log, metrics, prepare_metrics, take_over_logging
 from sts.wsgi import application
@@ -49,7 +50,7 @@ def serve(config: Path, listen: str | None) -> None:
 
     \b
     Exit status: 0 stopped when told to, 1 the configuration, the secret or the key ring is faulty or the address
-    cannot be used, 2 usage.
+    cannot be used, 2 usage, 3 the key store cannot be used.
     """
     environment = Environment()
 
@@ -62,7 +63,8 @@ def serve(config: Path, listen: str | None) -> None:
         settings = read()
     except SettingsError as error:
         common.show_faults(error.faults, common.console_err)
-        common.fail(common.summary(error.faults))
+        usage = isinstance(error, OptionError)
+        common.fail(common.summary(error.faults), common.EXIT_USAGE if usage else common.EXIT_REFUSED)
     take_over_logging()
     metrics_directory = Path(tempfile.mkdtemp(prefix="sts-metrics-", dir=_memory()))
     master = os.getpid()
@@ -88,15 +90,13 @@ def _prepare(settings: Settings) -> tuple[DeploymentSecret, Store, Floor]:
     """Open secret and ring, and make them on the very first start; the master does so once, before it forks.
 
     The floor is what all workers share from then on: the newest version of the ring that any of them has seen. What
-    else a worker opens is tried here too. Raises StartError.
+    else a worker opens is tried here too. Raises StartError; ends the command where keys raise.
     """
     AuditFile(settings.audit.file).close()
-    try:
+    with spoken():
         secret, store, ring, made = prepare(
             settings.keys, settings.var, settings.given_secret(), time.time, settings.wanted(), settings.redis
         )
-    except KeysError as error:
-        raise StartError(str(error)) from None
     _try_state(settings)
     store.close()  # no connection is handed on to the workers
     if made:

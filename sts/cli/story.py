@@ -65,10 +65,10 @@ class Story:
         if not self.steps or not isinstance(self.steps[-1][1], Refusal):
             self.steps.append((_TITLES["refused"], Refusal(reason, **facts)))
 
-    def refused_for(self, reason: Reason) -> bool:
-        """Whether the last step refused for this reason."""
+    def refused_for(self, *reasons: Reason) -> bool:
+        """Whether the last step refused for one of these reasons."""
         last = self.steps[-1][1] if self.steps else None
-        return isinstance(last, Refusal) and last.reason is reason
+        return isinstance(last, Refusal) and last.reason in reasons
 
 
 _TITLES: Final = {

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from sts.settings.asked import listening, listening_at
     from sts.settings.environment import Environment, default_config
-    from sts.settings.faults import Fault, SettingsError, printable
+    from sts.settings.faults import Fault, OptionError, SettingsError, printable
     from sts.settings.loading import changes_needing_restart, examine, load
     from sts.settings.model import Settings
     from sts.settings.printing import effective, schema
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Environment",
     "Fault",
+    "OptionError",
     "Settings",
     "SettingsError",
     "changes_needing_restart",
@@ -50,7 +51,7 @@ __all__ = [
 _MODULES: Final = {
     "asked": ("listening", "listening_at"),
     "environment": ("Environment", "default_config"),
-    "faults": ("Fault", "SettingsError", "printable"),
+    "faults": ("Fault", "OptionError", "SettingsError", "printable"),
     "loading": ("changes_needing_restart", "examine", "load"),
     "model": ("Settings",),
     "printing": ("effective", "schema"),

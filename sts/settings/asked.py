@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from sts.options import Place
 from sts.settings.document import read_alone
-from sts.settings.faults import Fault, SettingsError, findings
+from sts.settings.faults import Fault, OptionError, SettingsError, findings
 from sts.settings.listen import DEFAULT, Listen
 
 
@@ -37,11 +37,11 @@ def listening_at(address: str, written: Listen | None = None) -> Listen:
     """What `--listen ADDRESS` means, beside the `listen` that is `written`; a relative socket counts from here.
 
     Without `written` the address is only asked, and nothing is bound: then it may be beyond loopback without further
-    words. Raises SettingsError where `listen` would refuse it.
+    words. Raises OptionError where `listen` would refuse it.
     """
     beside = {"transport": "mesh"} if written is None else written.model_dump(exclude={"tls"}) | {"tls": written.tls}
     try:
         return Listen.model_validate(beside | {"address": address}).resolved(Path.cwd())
     except ValidationError as error:
         found = findings(error, Listen, (), (), {})
-        raise SettingsError(Fault("--listen", 0, address, one.problem, one.hint) for one in found) from None
+        raise OptionError(Fault("--listen", 0, address, one.problem, one.hint) for one in found) from None

@@ -89,7 +89,11 @@ class SettingsError(StartError):
 
     def __reduce__(self) -> tuple[type[SettingsError], tuple[tuple[Fault, ...]]]:
         """Let it travel between processes."""
-        return SettingsError, (self.faults,)
+        return type(self), (self.faults,)
+
+
+class OptionError(SettingsError):
+    """The faults are those of an option of the command line, and not of the configuration."""
 
 
 def printable(text: str) -> str:

@@ -226,5 +226,5 @@ class Settings(Section):
         return digest(shown)[:12]
 
     def listening_at(self, address: str) -> Settings:
-        """The same settings at another address. Raises SettingsError where `listen` would refuse it."""
+        """The same settings at another address. Raises OptionError where `listen` would refuse it."""
         return self.model_copy(update={"listen": listening_at(address, self.listen)})

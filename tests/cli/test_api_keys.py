@@ -150,7 +150,7 @@ def test_an_owner_may_have_several(create, listed):
         (["--owner", "a", "--expires", "90"], 2, "a duration is"),
         (["--owner", "a", "--expires", "0s"], 2, "it must end in the future"),
         (["--owner", "a", "--expires", "9999999d"], 2, "before the year 10000"),
-        (["--owner", "a", "--source", "corporate-idp"], 1, "corporate-idp is no source of type api_key"),
+        (["--owner", "a", "--source", "corporate-idp"], 2, "corporate-idp is no source of type api_key"),
     ],
 )
 def test_what_makes_no_key_is_refused_in_a_sentence(run, listed, options, status, says):
@@ -163,7 +163,9 @@ def test_what_makes_no_key_is_refused_in_a_sentence(run, listed, options, status
 def test_of_several_sources_one_must_be_named_and_without_any_none_is_made(sts, configure):
     several = prepared(configure(lambda it: with_keys(it, other={**SOURCE, "prefix": "pk_", "namespace": "other"})))
     done = sts("api-keys", "create", "--owner", "a", "-c", several)
-    assert (done.exit_code, "--source (partner-keys, other)" in done.stderr) == (1, True)
+    assert (done.exit_code, "--source (partner-keys, other)" in done.stderr) == (2, True)
+    done = sts("api-keys", "create", "--owner", "a", "--source", "corporate-idp", "-c", several)
+    assert (done.exit_code, "corporate-idp is no source of type api_key" in done.stderr) == (2, True)
     done = sts("api-keys", "create", "--owner", "a", "--source", "other", "--json", "-c", several)
     assert json.loads(done.stdout)["key"].startswith("pk_")
     done = sts("api-keys", "create", "--owner", "a", "-c", configure(lambda _: None))

@@ -198,7 +198,7 @@ def test_an_issuer_that_cannot_be_reached_is_told_so(sts, configure, idp):
     nobody = f"http://127.0.0.1:{free_port()}/jwks"
     config = configure(lambda document: document["sources"]["corporate-idp"].update(jwks_uri=nobody))
     result = sts("explain", "-c", config, "--audience", "orders", input=idp.token())
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert "✗ credential: proven: source_unreachable" in result.stdout
 
 
@@ -336,7 +336,7 @@ def test_a_table_that_does_not_answer_is_told(sts, looking_up, idp):
     document["tables"]["staff"] = {"url": f"http://127.0.0.1:{free_port()}/{{key}}"}
     looking_up.write_text(json.dumps(document))
     found = sts("explain", "-c", looking_up, "--audience", "orders", "--json", input=idp.token(sub="alice"))
-    assert found.exit_code == 1
+    assert found.exit_code == 3
     steps = json.loads(found.stdout)
     assert steps[-1]["step"] == "policy: a row is looked up"
     assert steps[-1]["refused"] == "source_unreachable"

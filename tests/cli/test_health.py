@@ -121,7 +121,7 @@ def test_it_asks_where_serve_was_told_to_listen_and_reads_no_file(sts, service, 
         assert sts("health", "-c", nowhere, "--listen", f"{host}:{service.port}").exit_code == 0
     assert sts("health", "-c", nowhere, "--listen", f"127.0.0.1:{free_port()}").exit_code == 3
     wrong = sts("health", "-c", nowhere, "--listen", "here")
-    assert (wrong.exit_code, wrong.stdout) == (1, "")
+    assert (wrong.exit_code, wrong.stdout) == (2, "")
     assert wrong.stderr.startswith("sts: --listen  here  an address is")
 
 

@@ -59,6 +59,8 @@ def unstartable(tmp_path_factory):
     (foreign / "var" / "secret").write_text("A" * 43)
     (foreign / "var" / "secret").chmod(0o600)
     (root / "plain").touch()
+    (root / "secret").write_text("A" * 43)
+    (root / "secret").chmod(0o600)
     (root / "var is a file").mkdir()
     (root / "var is a file" / "var").touch()
     with socket.create_server(("127.0.0.1", 0)) as busy, socket.socket(socket.AF_UNIX) as living:
@@ -71,6 +73,15 @@ def unstartable(tmp_path_factory):
             "secret of another ring": ({}, []),
             "var is a file": ({}, []),
             "no audit": ({"audit": {"file": "no/such/folder/audit.jsonl"}}, []),
+            "no key store": (
+                {
+                    "keys": {"store": "redis"},
+                    "redis": {"url": f"redis://127.0.0.1:{free_port()}"},
+                    "state": {"store": "redis"},
+                    "secret": {"file": str(root / "secret")},
+                },
+                [],
+            ),
             "no secret": ({"secret": {"env": "NO_SUCH_VARIABLE"}}, []),
             "beyond loopback": ({"listen": "0.0.0.0:8080"}, []),
             "beyond loopback by option": ({}, ["--listen", "0.0.0.0:8080"]),
@@ -98,19 +109,21 @@ EXPECTED = {
     "beyond loopback": ["sts.yaml:", "listen", "beyond loopback needs"],
     "beyond loopback by option": ["--listen  0.0.0.0:8080", "beyond loopback needs"],
     "no address": ["--listen  8080", "an address is"],
+    "no key store": ["redis://127.0.0.1:", "it cannot be reached"],
     "no socket": ["/plain: it is there and no socket"],
     "no folder": ["there is no directory"],
     "taken socket": ["/living: another process does"],
     "taken port": ["sts: cannot listen at 127.0.0.1:", "Address already in use"],
     "no secret": ["the environment variable NO_SUCH_VARIABLE is not set"],
 }
+OTHER_STATUSES = {"beyond loopback by option": 2, "no address": 2, "no key store": 3}
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_what_cannot_start_says_why_in_words_and_ends_with_1(unstartable, name):
+def test_what_cannot_start_says_why_in_words_and_ends_with_the_documented_status(unstartable, name):
     root, statuses = unstartable
     log = (root / name / "log").read_text()
-    assert statuses[name] == 1, log
+    assert statuses[name] == OTHER_STATUSES.get(name, 1), log
     assert [text for text in EXPECTED[name] if text not in log] == [], log
     assert "Traceback" not in log
     assert (root / name / "out").read_text() == ""
