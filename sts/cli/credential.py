@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import ssl
+from base64 import b64encode
 from typing import Final
+from urllib.parse import quote
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from sts.cli import common
-from sts.credentials.certificate import encode_chain
+from sts.credentials.api_key import ApiKeySource
+from sts.credentials.certificate import decode_chain, encode_chain
+from sts.edge.certificate_headers import CLIENT_CERT, CLIENT_CERT_CHAIN, NGINX_CERT, NGINX_VERIFY, XFCC, Form
+from sts.errors import Refusal
 from sts.model import TYPE_API_KEY, TYPE_CLIENT_CERTIFICATE, TYPE_PREFIX
+from sts.settings import Settings
 
 _OURS: Final = {urn.rpartition(":")[2]: urn for urn in (TYPE_API_KEY, TYPE_CLIENT_CERTIFICATE)}
+_NO_CERTIFICATE: Final = "the file holds no certificate in PEM"
 
 
 def urn(token_type: str) -> str:
@@ -19,12 +28,48 @@ def urn(token_type: str) -> str:
     return token_type if token_type.startswith("urn:") else _OURS.get(token_type, TYPE_PREFIX + token_type)
 
 
+def certificates(text: str) -> tuple[bytes, ...]:
+    """The certificates in a PEM text, in DER. Ends the command where there is none."""
+    try:
+        chain = x509.load_pem_x509_certificates(text.encode())
+    except ValueError:
+        common.fail(_NO_CERTIFICATE, common.EXIT_USAGE)
+    return tuple(one.public_bytes(Encoding.DER) for one in chain)
+
+
 def as_sent(token_type: str, text: str) -> str:
     """The text of a credential of this type (a URN): certificates in PEM, leaf first, become base64url DER."""
     if token_type != TYPE_CLIENT_CERTIFICATE or "-----BEGIN" not in text:
         return text
+    return encode_chain(certificates(text))
+
+
+def as_header(settings: Settings, client: str, token_type: str, text: str) -> dict[str, str]:
+    """The headers in which the gateway `client` hands a user's credential on at forward-auth, with lower-case names."""
+    if token_type == TYPE_API_KEY:
+        sources = [one for one in settings.sources.values() if isinstance(one, ApiKeySource)]
+        fitting = [one for one in sources if text.startswith(one.prefix)] or sources
+        return {fitting[0].header.lower() if fitting else "x-api-key": text}
+    if token_type != TYPE_CLIENT_CERTIFICATE:
+        return {"authorization": f"Bearer {text}"}
     try:
-        chain = x509.load_pem_x509_certificates(text.encode())
-    except ValueError:
-        common.fail("the file holds no certificate in PEM", common.EXIT_USAGE)
-    return encode_chain(one.public_bytes(Encoding.DER) for one in chain)
+        chain = decode_chain(as_sent(token_type, text))
+    except Refusal:
+        common.fail(_NO_CERTIFICATE, common.EXIT_USAGE)
+    return _handed_on(chain, settings.clients[client].certificate_header or "client_cert")
+
+
+def _handed_on(chain: tuple[bytes, ...], form: Form) -> dict[str, str]:
+    """A chain in DER as a gateway writes it; nginx tells no more than the leaf."""
+    leaf, *above = chain
+    pem = [quote(ssl.DER_cert_to_PEM_cert(one), safe="") for one in chain]
+    if form == "nginx":
+        return {NGINX_CERT: pem[0], NGINX_VERIFY: "SUCCESS"}
+    if form == "xfcc":
+        return {XFCC: f'Hash={hashlib.sha256(leaf).hexdigest()};Cert="{pem[0]}";Chain="{"".join(pem)}"'}
+    rest = {CLIENT_CERT_CHAIN: ", ".join(map(_byte_sequence, above))} if above else {}
+    return {CLIENT_CERT: _byte_sequence(leaf), **rest}
+
+
+def _byte_sequence(der: bytes) -> str:
+    return f":{b64encode(der).decode()}:"

@@ -19,9 +19,10 @@ from pydantic import SecretStr
 from sts.app import App, Revision
 from sts.audit import AuditLog
 from sts.cli import common
-from sts.cli.credential import as_sent, urn
+from sts.cli.credential import as_header, as_sent, certificates, urn
 from sts.cli.story import SHOWN, Story, Told, show
-from sts.clients.secret import digest
+from sts.clients.client import ClientSettings
+from sts.clients.secret import SecretClient, digest
 from sts.credentials.api_key import ApiKeySource
 from sts.credentials.jwt import JwtSource
 from sts.edge.token import GRANT_TYPE
@@ -93,6 +94,7 @@ class _Unrevoked:
     metavar="URN",
     help="The credential's type; the last part of the URN is enough.",
 )
+@click.option("--cert-file", type=click.File("rb"), help="The certificate that the client itself shows (PEM).")
 @click.option("--json", "as_json", is_flag=True, help="Print the steps as JSON.")
 @click.argument("file", type=click.File("rb"), default="-")
 def explain(  # noqa: PLR0913 - the options of the command line
@@ -103,6 +105,7 @@ def explain(  # noqa: PLR0913 - the options of the command line
     client: str | None,
     scope: str | None,
     token_type: str,
+    cert_file: BinaryIO | None,
     as_json: bool,
     file: BinaryIO,
 ) -> None:
@@ -110,6 +113,7 @@ def explain(  # noqa: PLR0913 - the options of the command line
 
     It reads the configuration and the issuer's keys (its JWKS is fetched if the source has a jwks_uri), and needs
     neither a running service nor the client's secret. OPA is asked where the audience says so.
+    With --request an API key or a certificate (--type) comes in the header that the client's gateway would use.
 
     \b
     Examples:
@@ -126,10 +130,14 @@ def explain(  # noqa: PLR0913 - the options of the command line
     name = _client(settings, client)
     secret = secrets.token_urlsafe(32)
     credential = common.read_text(file, "the credential")
+    shown = certificates(common.read_text(cert_file, "the certificate")) if cert_file is not None else ()
+    peer = Peer("127.0.0.1", certificates=shown)
     if request is not None:
-        incoming, door = _forward_auth(settings, name, secret, request, credential), "forward_auth"
+        sent = as_header(settings, name, urn(token_type), credential) if credential else {}
+        incoming, door = _forward_auth(settings, name, secret, request, sent), "forward_auth"
     else:
         incoming, door = _token(name, secret, audience, scope, token_type, credential), "token"
+    incoming = replace(incoming, peer=peer)
     story = Story()
     status = _walk(_revision(_let_in(settings, name, secret), story), door, incoming)
     if story.refused_for(UNKNOWN_ISSUER):
@@ -151,8 +159,10 @@ def _client(settings: Settings, name: str | None) -> str:
 
 
 def _let_in(settings: Settings, name: str, secret: str) -> Settings:
-    """The same configuration with a secret of our own for this one client, from any peer."""
-    client = settings.clients[name].model_copy(update={"secrets": (SecretStr(digest(secret)),), "networks": None})
+    """The same configuration with a secret of our own for this one client, however it proves itself, from any peer."""
+    kept = {key: getattr(settings.clients[name], key) for key in ClientSettings.model_fields}
+    ours = {"auth": "secret", "secrets": (SecretStr(digest(secret)),), "networks": None}
+    client = SecretClient.model_construct(**kept | ours)
     return settings.model_copy(update={"clients": {**settings.clients, name: client}})
 
 
@@ -174,8 +184,8 @@ def _token(
     return Incoming("POST", "/token", headers, Peer("127.0.0.1"), "explain", body)
 
 
-def _forward_auth(settings: Settings, name: str, secret: str, line: str, credential: str) -> Incoming:
-    """The request that the client's gateway would send for this request line."""
+def _forward_auth(settings: Settings, name: str, secret: str, line: str, sent: dict[str, str]) -> Incoming:
+    """The request that the client's gateway would send for this request line, with the credential in `sent`."""
     if settings.clients[name].profile != "nginx":
         raise StartError(f"the client {name} has no profile, so no forward-auth door")
     method, _, url = line.partition(" ")
@@ -191,7 +201,7 @@ def _forward_auth(settings: Settings, name: str, secret: str, line: str, credent
         "x-original-host": parts.netloc,
         "x-original-uri": (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
         "x-original-proto": parts.scheme,
-        **({"authorization": f"Bearer {credential}"} if credential else {}),
+        **sent,
     }
     return Incoming("GET", f"/forward-auth/{name}", headers, Peer("127.0.0.1"), "explain")
 

@@ -1,12 +1,16 @@
 """`sts explain`: the pipeline itself walks, and says what each step made of the credential."""
 
+import base64
+import hashlib
 import json
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 from harness import IDP, Key, decoded, free_port
+from pki import Authority
 from recipient import Pair, jwks
 
 from sts.jose import import_encryption_jwk
@@ -253,6 +257,86 @@ def test_no_claim_can_speak_to_the_terminal(explain, idp):
 def test_a_host_that_looks_like_the_scheme_is_read_rightly(explain, idp):
     text = explain(idp.token(), "--request", "GET https://s/orders/7", status=1)
     assert "no_route" in text
+
+
+WAYS = {
+    "private_key_jwt": {"jwks_file": "idp.jwks.json"},
+    "tls": {"ca_file": "ca.pem", "san_uri": "spiffe://example.internal/gateway", "profile": "nginx"},
+    "access_token": {"source": "corporate-idp", "client_id": "edge-gateway"},
+    "network": {"networks": ["unix"], "uids": [998], "profile": "nginx"},
+}
+
+
+@pytest.fixture
+def proving(offline, tmp_path):
+    """The configuration with a client that proves itself in another way than by a secret; and one of certificates."""
+    ca = Authority("Partner CA", now=time.time())
+    (tmp_path / "ca.pem").write_text(ca.pem)
+
+    def proving(auth, **more):
+        document = json.loads(offline.read_text())
+        client = {"auth": auth, "audiences": ["*"], "sources": ["*"]} | WAYS.get(auth, {}) | more
+        if auth == "secret":
+            client = document["clients"]["edge-gateway"] | {"sources": ["*"]} | more
+        document["clients"] = {"edge-gateway": client}
+        document["sources"]["corporate-idp"] |= {"audiences": ["*"], "namespace": ""}
+        document["sources"]["partner"] = {
+            "type": "client_certificate",
+            "ca_file": "ca.pem",
+            "san_prefix": "spiffe://partners.example/",
+            "audiences": ["*"],
+            "namespace": "partner",
+            "identity": {"subject": "certificate.uri", "scopes": "['orders:read']"},
+        }
+        document["audiences"]["orders"]["bind"] = "caller_certificate" if auth == "tls" else "none"
+        offline.write_text(json.dumps(document))
+        return ca
+
+    return proving
+
+
+@pytest.mark.parametrize("auth", WAYS)
+def test_a_client_is_taken_as_proven_in_whichever_way_it_proves_itself(explain, proving, idp, tmp_path, auth):
+    gateway = proving(auth).issue("gateway")
+    (tmp_path / "gateway.pem").write_text(gateway.pem)
+    shown = ["--cert-file", tmp_path / "gateway.pem"] if auth == "tls" else []
+    text = explain(idp.token(), "--audience", "orders", *shown)
+    assert titles(text) == STEPS
+    if auth == "tls":  # the audience binds its tokens to it
+        digest = base64.urlsafe_b64encode(hashlib.sha256(gateway.der).digest()).rstrip(b"=").decode()
+        assert f'"cnf": {{"x5t#S256": "{digest}"}}' in text
+    if "profile" in WAYS[auth]:
+        assert titles(explain(idp.token(), "--request", REQUEST, *shown)) == STEPS
+
+
+@pytest.mark.parametrize("form", ["client_cert", "xfcc", "nginx"])
+def test_a_request_with_a_certificate_is_what_the_gateway_would_send(explain, proving, form):
+    ca = proving("secret", may_present=["partner"], certificate_header=form)
+    below = Authority("Issuing CA", now=ca.now, parent=ca)
+    leaf, deeper = ca.issue(), below.issue()
+    text = explain(leaf.pem, "--request", REQUEST, "--type", "client_certificate")
+    assert titles(text) == STEPS
+    assert '"sub": "partner|spiffe://partners.example/billing"' in text
+    told = explain(
+        deeper.pem + below.pem, "--request", REQUEST, "--type", "client_certificate", status=int(form == "nginx")
+    )
+    assert ("unknown_issuer" in told) == (form == "nginx")  # it hands on the leaf alone
+
+
+def test_a_gateway_that_may_hand_no_certificate_on_is_told_so(explain, proving):
+    leaf = proving("secret").issue()
+    text = explain(leaf.pem, "--request", REQUEST, "--type", "client_certificate", status=1)
+    assert "a certificate header from one that may hand none on" in text
+
+
+def test_a_certificate_file_without_one_is_a_fault_of_the_command_line(sts, offline, tmp_path):
+    (tmp_path / "none.pem").write_text("none")
+    for more, given in (
+        (["--cert-file", tmp_path / "none.pem"], "eyJ"),
+        (["--type", "client_certificate"], "-----BEGIN CERTIFICATE-----"),
+    ):
+        result = sts("explain", "-c", offline, "--request", REQUEST, *more, input=given)
+        assert (result.exit_code, result.stderr) == (2, "sts: the file holds no certificate in PEM\n")
 
 
 def test_as_a_process_it_speaks_on_standard_output_alone(offline, idp):
