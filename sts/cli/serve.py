@@ -92,7 +92,7 @@ def _prepare(settings: Settings) -> tuple[DeploymentSecret, Store, Floor]:
     The floor is what all workers share from then on: the newest version of the ring that any of them has seen. What
     else a worker opens is tried here too. Raises StartError; ends the command where keys raise.
     """
-    AuditFile(settings.audit.file).close()
+    _try_audit(settings)
     with spoken():
         secret, store, ring, made = prepare(
             settings.keys, settings.var, settings.given_secret(), time.time, settings.wanted(), settings.redis
@@ -104,6 +104,15 @@ def _prepare(settings: Settings) -> tuple[DeploymentSecret, Store, Floor]:
     floor = Floor()
     floor.raise_to(ring.version)
     return secret, store, floor
+
+
+def _try_audit(settings: Settings) -> None:
+    """Open the audit's file. `var` is made for it, any other folder must be there. Raises StartError."""
+    file = settings.audit.file
+    if file is not None and file.parent == settings.var:
+        with contextlib.suppress(OSError):  # told by the next line
+            settings.var.mkdir(mode=0o700, parents=True, exist_ok=True)
+    AuditFile(file).close()
 
 
 def _try_state(settings: Settings) -> None:

@@ -157,7 +157,8 @@ def at_socket(tmp_path_factory):
     folder = tmp_path_factory.mktemp("socket")
     document = yaml.safe_load(MINIMAL.read_text())
     document["clients"]["edge-gateway"]["networks"] = ["unix"]
-    config = write(folder, {"listen": "unix:sts.sock", "clients": document["clients"]})
+    audit = {"file": "var/audit.jsonl"}  # which the first start has to make the folder for
+    config = write(folder, {"listen": "unix:sts.sock", "clients": document["clients"], "audit": audit})
     with (folder / "log").open("wb") as log, (folder / "out").open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "sts", "serve", "-c", config],
@@ -190,7 +191,8 @@ def test_a_request_through_the_socket_is_from_the_network_unix(at_socket):
     answer = _ask(folder / "sts.sock", "/forward-auth/edge-gateway", asked | {"X-Original-Host": "api.example.com"})
     assert answer.status == 200
     assert _ask(folder / "sts.sock", "/metrics").status == 200
-    assert json.loads((folder / "out").read_text().splitlines()[-1])["outcome"] == "allowed"
+    assert json.loads((folder / "var" / "audit.jsonl").read_text().splitlines()[-1])["outcome"] == "allowed"
+    assert stat.S_IMODE((folder / "var").stat().st_mode) == 0o700
 
 
 def test_health_asks_through_the_socket(at_socket, sts):
