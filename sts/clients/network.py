@@ -33,6 +33,9 @@ class NetworkClient(ClientSettings):
             raise ValueError(
                 "addresses beyond loopback prove nobody unless the network does: write `transport: ipsec` if it does"
             )
+        for one in self.networks:
+            if not isinstance(one, str) and one.prefixlen == 0:
+                raise ValueError(f"{one} is everybody: write the addresses that the client calls from")
         if self.profile is not None and UNIX not in self.networks:
             raise ValueError("forward-auth takes a client without a secret from our Unix socket alone")
         return self

@@ -40,6 +40,12 @@ def test_this_host_is_enough_at_the_token_door_only(proven):
         assert "networks" in proven(settings, caller(peer))["why"]
 
 
+@pytest.mark.parametrize("everybody", ["0.0.0.0/0", "::/0"])
+def test_the_network_of_all_addresses_is_no_place(everybody):
+    with pytest.raises(ValidationError, match="is everybody"):
+        client(networks=["10.0.0.0/8", everybody], uids=None, transport="ipsec")
+
+
 @pytest.mark.parametrize("settings", [LOCAL, {}, {"networks": ["10.0.0.0/8"], "uids": None, "transport": "ipsec"}])
 def test_any_forwarding_header_gives_a_proxy_away(proven, settings):
     peer = Peer("", unix=True, uid=998) if not settings else Peer("127.0.0.1" if settings is LOCAL else "10.1.1.1")
