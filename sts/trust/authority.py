@@ -43,8 +43,14 @@ class Proven:
 class Authority:
     """Proves certificates. What it knows of revocation outlives a reload (see `Authorities`)."""
 
-    def __init__(self, settings: AuthoritySettings, crl: CrlFile | None, responders: Responders | None) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: AuthoritySettings,
+        crl: CrlFile | None,
+        responders: Responders | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings, self._clock = settings, clock
         self._roots = Roots(settings.ca_file)
         self._crl, self._responders = crl, responders
         self._registers: tuple[Register, ...] = tuple(one for one in (crl, responders) if one is not None)
@@ -80,7 +86,13 @@ class Authority:
     @property
     def trouble(self) -> str:
         """Why revocation cannot be judged as it should, "" if it can; for operators."""
-        return "; ".join(one.trouble for one in (self._crl, self._responders) if one is not None and one.trouble)
+        told = [one.trouble for one in (self._crl, self._responders) if one is not None]
+        if self._crl is not None and self._crl.issuers:
+            if self._crl.issuers.isdisjoint(self.names):
+                told.append("no CRL of a CA in ca_file")
+            if self._crl.ends <= self._clock():
+                told.append("a CRL is past its nextUpdate")
+        return "; ".join(one for one in told if one)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +115,7 @@ class Authorities:
             responders = None
             if settings.ocsp == "fetch" and settings.revocation != "off":
                 responders = Responders(Fetcher(), self.clock, lambda why: self.notice(settings.source, why))
-            known = self._known[settings] = Authority(settings, crl, responders)
+            known = self._known[settings] = Authority(settings, crl, responders, self.clock)
             if crl is not None:
                 self.watch.add(crl)
         return known

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from sts.errors import StsError
+from sts.telemetry import log
 from sts.trust.revocation import REVOKED, Good, Status, Unknown
 
 MAX_FILE_BYTES: Final = 50_000_000
@@ -27,6 +28,7 @@ _BEGIN: Final = b"-----BEGIN X509 CRL-----"
 _END: Final = b"-----END X509 CRL-----"
 _WEAK: Final = (hashes.MD5, hashes.SHA1)
 _MAX_TRIED: Final = 16
+_UNREAD: Final = "not read yet"
 
 
 class UnfitCrlError(StsError):
@@ -97,7 +99,7 @@ def _read(load: Callable[[bytes], x509.CertificateRevocationList], content: byte
 
 
 class CrlFile:
-    """The lists in a file, as they were when it was last looked at; a look replaces them whole.
+    """The lists in a file, as they were when it was last looked at; a look replaces them whole, or says why not.
 
     `look` is for a thread of its own; everything else reads one reference. A file that cannot be used leaves the lists
     that were there, which then end with their own `nextUpdate`.
@@ -105,7 +107,7 @@ class CrlFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.trouble = "not read yet"
+        self.trouble = _UNREAD
         self.generation = 0
         """Counts the lists that were there: what was decided over others is decided anew."""
         self._lists: tuple[Crl, ...] = ()
@@ -114,8 +116,9 @@ class CrlFile:
         self.look()
 
     def look(self) -> None:
-        """Read the file if it has changed. Never raises; `trouble` says why it could not be used."""
+        """Read the file if it has changed. Never raises; `trouble` and the log say why it could not be used."""
         with self._looking:
+            before = self.trouble
             try:
                 state = self.path.stat()
                 seen = (state.st_mtime_ns, state.st_size, state.st_ino)
@@ -129,6 +132,13 @@ class CrlFile:
             else:
                 self._lists, self._seen, self.trouble = lists, seen, ""
                 self.generation += 1
+            if self.trouble not in ("", before) and before != _UNREAD:  # at the start it is told otherwise
+                log.warning("crl", file=str(self.path), why=self.trouble)
+
+    @property
+    def issuers(self) -> frozenset[bytes]:
+        """The DER names of the CAs whose lists these say they are."""
+        return frozenset(crl.issuer for crl in self._lists)
 
     @property
     def ends(self) -> float:

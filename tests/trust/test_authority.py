@@ -47,6 +47,16 @@ def test_a_certificate_that_nobody_took_back_is_proven_until_the_next_list(prove
     assert proves(partner_ca.issue(), lists=[partner_ca.crl()]).fresh_until == NOW + 3600
 
 
+def test_lists_that_can_vouch_for_nothing_are_trouble(authorities, settings_of, partner_ca, clock):
+    """The answer is 503, and who looks after the service asks /readyz why."""
+    authority = authorities.authority(settings_of(partner_ca.crl()))
+    assert authority.trouble == ""
+    clock.now += 3600
+    assert authority.trouble == "a CRL is past its nextUpdate"
+    foreign = authorities.authority(settings_of(Ca("Other CA").crl(life=(-60, 7200))))
+    assert foreign.trouble == "no CRL of a CA in ca_file"
+
+
 def test_a_revoked_certificate_is_refused(proves, partner_ca, refused):
     leaf = partner_ca.issue()
     for revocation in ("require", "soft"):

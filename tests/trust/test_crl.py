@@ -1,6 +1,7 @@
 """CRLs: the checks that the library leaves out (XC-09, LIB-C06), and a file that changes while we run."""
 
 import contextlib
+import json
 
 import pytest
 from cryptography import x509
@@ -156,6 +157,15 @@ def test_a_file_that_cannot_be_used_leaves_the_lists_that_were_there(listed, par
     lists.look()
     assert not lists.trouble
     assert isinstance(status(lists, leaf, partner_ca), Good)
+
+
+def test_a_file_that_becomes_unfit_is_told_to_the_log_once(listed, partner_ca, capsys):
+    lists = listed(partner_ca.crl())
+    lists.path.write_text("no list")
+    for _ in range(2):
+        lists.look()
+    (line,) = [json.loads(one) for one in capsys.readouterr().err.splitlines()]
+    assert (line["event"], line["file"], line["why"]) == ("crl", str(lists.path), lists.trouble)
 
 
 def test_a_file_that_is_not_there_vouches_for_nobody(tmp_path, partner_ca):
