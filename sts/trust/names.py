@@ -76,11 +76,6 @@ def speaks_for(leaf: x509.Certificate, prefix: str) -> bool:
     return bool(uris) and all(within(uri, prefix) for uri in uris)
 
 
-def _is_spiffe_id(uri: str) -> bool:
-    fits = len(uri) <= MAX_SPIFFE_BYTES and _SPIFFE.fullmatch(uri) is not None
-    return fits and _DOTS.isdisjoint(uri.split("/"))
-
-
 def attributes(leaf: x509.Certificate) -> Mapping[str, Any]:
     """What a mapping may read of a certificate as `certificate`; JSON values.
 
