@@ -15,6 +15,7 @@ from keys.errors import KeysError, NoUsableKey, RingMissing, RolledBack
 from keys.floor import Floor
 from keys.jwks import jwks
 from keys.lifecycle import Schedule, due_in, guard_missing
+from keys.poller import Poller
 from keys.presence import Presence
 from keys.record import KeyRecord, Ring
 from keys.signer import Signer, signer_of
@@ -69,10 +70,10 @@ class _Snapshot:
 class Keyring:
     """The ring of one worker, kept fresh by `refresh`.
 
-    `on_fault` hears when looking at the store begins to fail, or fails for another reason; `clock` gives Unix seconds;
-    `floor` is what all workers of a replica share, and without it this keyring knows only what it has seen itself.
-    The construction loads and raises KeysError; from then on the last good ring is kept, for signing until
-    `store_grace` has passed.
+    `on_fault` hears when looking at the store begins to fail, or fails for another reason, `on_deaf` why nothing is
+    heard of changes before the next poll; `clock` gives Unix seconds; `floor` is what all workers of a replica share,
+    and without it this keyring knows only what it has seen itself. The construction loads and raises KeysError; from
+    then on the last good ring is kept, for signing until `store_grace` has passed.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Keyring:
         clock: Callable[[], float],
         on_fault: Callable[[KeysError], None] | None = None,
         floor: Floor | None = None,
+        on_deaf: Callable[[str], None] | None = None,
     ) -> None:
         self._store = store
         self._schedule = schedule
@@ -89,8 +91,7 @@ class Keyring:
         self._on_fault = on_fault
         self._floor = Floor() if floor is None else floor
         self._refreshing = threading.Lock()
-        self._stopping = threading.Event()
-        self._poller: threading.Thread | None = None
+        self._poller = Poller(store, self._look, lambda: self._schedule.poll, on_deaf)
         self._fault = ""
         seen_at = clock()
         self._snapshot = _snapshot(self._load())
@@ -176,18 +177,12 @@ class Keyring:
         self._signs_until = min(self._signs_until, self._seen_at + schedule.store_grace)
 
     def start(self) -> None:
-        """Poll the store every `poll` seconds in a thread of this process; to be called after the fork."""
-        if self._poller is None:
-            self._stopping.clear()
-            self._poller = threading.Thread(target=self._poll, name="keys-poller", daemon=True)
-            self._poller.start()
+        """Look at the store every `poll` seconds, and when it tells of a change, in this process (see `Poller`)."""
+        self._poller.start()
 
     def stop(self) -> None:
-        """Stop polling, wait for the thread to end, and tell the store that nothing is published any more."""
-        self._stopping.set()
-        if self._poller is not None:
-            self._poller.join()
-            self._poller = None
+        """Stop looking, and tell the store that nothing is published any more."""
+        self._poller.stop()
         with contextlib.suppress(KeysError):  # it said until when at most
             self._presence.leave()
 
@@ -224,14 +219,13 @@ class Keyring:
         self._fault = ""
         return changed
 
-    def _poll(self) -> None:
-        while not self._stopping.wait(self._schedule.poll):
-            try:
-                self.refresh()
-            except KeysError:
-                continue  # told to on_fault, shown in status; signing ends by itself after store_grace
-            except Exception as error:  # noqa: BLE001 - a fault of ours: the thread lives on, the store counts as unseen
-                self._report(KeysError(f"the look at the key store failed: {type(error).__name__}"))
+    def _look(self) -> None:
+        try:
+            self.refresh()
+        except KeysError:
+            pass  # told to on_fault, shown in status; signing ends by itself after store_grace
+        except Exception as error:  # noqa: BLE001 - a fault of ours: the thread lives on, the store counts as unseen
+            self._report(KeysError(f"the look at the key store failed: {type(error).__name__}"))
 
     def _report(self, error: KeysError) -> None:
         """Tell of a fault once, not at every poll."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from threading import Event
 from typing import Protocol
 
 from keys.record import Ring
@@ -37,6 +38,13 @@ class Store(Protocol):
 
     def sightings(self) -> Iterable[Sighting]:
         """What all replicas said last; what is not authentic is left out. Raises StoreUnavailable."""
+
+    def listen(self, heard: Callable[[], None], stopping: Event) -> None:
+        """Call `heard` soon after each change of the ring, and once at first, until `stopping` is set.
+
+        Returns at once where the store tells of nothing. What is heard is a hint and proves nothing: several changes
+        may be told as one, and one that did not happen. Raises StoreUnavailable where it cannot be heard any more.
+        """
 
     def close(self) -> None:
         """Let go of connections, such as before a fork; the next use opens new ones."""

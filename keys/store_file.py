@@ -11,8 +11,9 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 from typing import Final
 
 from keys.errors import Conflict, RingMissing, StoreUnauthentic, StoreUnavailable
@@ -100,6 +101,9 @@ class FileStore:
         except OSError as error:
             raise self._unavailable(self._said, error) from None
         return found
+
+    def listen(self, heard: Callable[[], None], stopping: Event) -> None:
+        """A file tells of nothing (see `Store`)."""
 
     def close(self) -> None:
         """Nothing is held open (see `Store`)."""

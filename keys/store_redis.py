@@ -3,14 +3,21 @@
 Both keys lie in one slot of a cluster. Redis keeps what it is told without knowing what it is: the ring is sealed and
 authentic as in a file, and `witness` notices an older one. A failover may forget the last write, since Redis replicates
 behind its answers; that is noticed as a rollback, too.
+
+Each write is told on a channel, so that replicas need not wait for their next poll. Anybody who may publish there can
+wake them, and no more than that: what is heard says nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable
+from threading import Event
 from typing import Any, Final, Protocol, TypeVar
 
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keys.errors import Conflict, RingMissing, StoreUnauthentic, StoreUnavailable
 from keys.record import Ring
@@ -23,13 +30,19 @@ NAME: Final = "sts:keys"
 
 _NOTE: Final = "replica"
 _MOST_REPLICAS: Final = 4096
+_SLICE_S: Final = 0.5
+_SILENCE_S: Final = 10.0
+_ANSWER_S: Final = 2.0
+_MOST_AT_ONCE: Final = 1000
 # The whole value is compared, not a version: the script needs not know what it keeps. A write that is sent once more
-# because its answer was lost finds its own value, and is told that it is done.
+# because its answer was lost finds its own value, and is told that it is done. A user who may not publish has written
+# all the same, hence pcall.
 _SWAP: Final = """
 local found = redis.call('GET', KEYS[1]) or ''
 if found == ARGV[2] then return 1 end
 if found ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2])
+redis.pcall('PUBLISH', ARGV[3], '')
 return 1
 """
 
@@ -65,6 +78,7 @@ class RedisStore:
         self._place = f"{place} ({name})"
         self._ring_key = f"{{{name}}}:ring".encode()
         self._said_key = f"{{{name}}}:replicas".encode()
+        self._channel = f"{{{name}}}:changed".encode()
         self._last: tuple[bytes, Ring] | None = None
 
     @property
@@ -89,7 +103,8 @@ class RedisStore:
             pass
         if found == expected:
             after = self._sealer.seal(ring)
-            if self._run(lambda client: client.eval(_SWAP, 1, self._ring_key, before, after), again=True):
+            words = (_SWAP, 1, self._ring_key, before, after, self._channel)
+            if self._run(lambda client: client.eval(*words), again=True):
                 return
         raise Conflict(f"{self._place} was changed by somebody else: it does not hold version {expected or 'none'} now")
 
@@ -114,8 +129,49 @@ class RedisStore:
                 continue
         return found
 
+    def listen(self, heard: Callable[[], None], stopping: Event) -> None:
+        """Subscribe on a connection of its own, and hear (see `Store`).
+
+        One that says nothing is asked whether it is there: a connection may die without a word.
+        """
+        subscription = self._run(self._subscribe, again=False)
+        try:
+            heard()  # of what was written before we listened
+            spoke_at, asked = time.monotonic(), False
+            while not stopping.is_set():
+                message = subscription.get_message(timeout=_SLICE_S)
+                if message is not None:
+                    if _drain(subscription, message):
+                        heard()
+                    spoke_at, asked = time.monotonic(), False
+                    continue
+                silence = time.monotonic() - spoke_at
+                if silence > _SILENCE_S + _ANSWER_S:
+                    raise StoreUnavailable(f"{self._place} does not answer any more where it tells of changes")
+                if silence > _SILENCE_S and not asked:
+                    subscription.ping()
+                    asked = True
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"{self._place} tells of no changes any more: {type(error).__name__}") from None
+        finally:
+            with contextlib.suppress(RedisError, OSError):
+                subscription.close()
+
     def close(self) -> None:
         """Nothing is held here; whoever opened the client closes it (see `Store`)."""
+
+    def _subscribe(self, client: Any) -> Any:  # noqa: ANN401 - one of redis-py's clients, and its subscription
+        subscription = client.pubsub()
+        try:
+            subscription.subscribe(self._channel)
+            confirmed = subscription.get_message(timeout=_ANSWER_S)
+        except BaseException:
+            subscription.close()
+            raise
+        if confirmed is None:
+            subscription.close()
+            raise RedisTimeoutError
+        return subscription
 
     def _read(self) -> tuple[bytes, Ring]:
         length = self._run(lambda client: client.strlen(self._ring_key), again=True)
@@ -134,6 +190,17 @@ class RedisStore:
             raise StoreUnauthentic(f"{self._place}: {error}") from None
         self._last = (data, ring)
         return self._last
+
+
+def _drain(subscription: Any, message: dict[str, Any] | None) -> bool:  # noqa: ANN401 - redis-py's
+    """Take what else is there; returns whether a notice is among it, and not only an answer to our question."""
+    told = False
+    for _ in range(_MOST_AT_ONCE):
+        if message is None:
+            break
+        told = told or message["type"] != "pong"
+        message = subscription.get_message()
+    return told
 
 
 def _bytes(value: bytes | str) -> bytes:

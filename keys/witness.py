@@ -11,8 +11,9 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from threading import Event
 from typing import Final
 
 from keys.errors import KeysError, RingMissing, RolledBack, StoreUnauthentic, StoreUnavailable
@@ -80,6 +81,10 @@ class Witness:
     def sightings(self) -> Iterable[Sighting]:
         """What all replicas said last (see `Store`)."""
         return self._store.sightings()
+
+    def listen(self, heard: Callable[[], None], stopping: Event) -> None:
+        """Hear of changes (see `Store`)."""
+        self._store.listen(heard, stopping)
 
     def close(self) -> None:
         """Let go of connections (see `Store`)."""

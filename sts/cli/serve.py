@@ -177,6 +177,7 @@ def _worker(secret: DeploymentSecret, store: Store, floor: Floor, settings: Sett
         time.time,
         lambda fault: log.error("key store", fault=str(fault)),
         floor,
+        lambda why: log.warning("key store", changes="seen at the next poll only", why=why),
     )
     keyring.start()
     atexit.register(keyring.stop)  # its word that it publishes no more: no rotation then waits for it

@@ -42,7 +42,7 @@ class KeysSettings(Section):
     clock_skew: Duration = 30.0
     """How far the clocks of this service and of the verifiers differ at most."""
     poll: Positive = 5.0
-    """How often each worker looks whether the key ring has changed."""
+    """How often each worker looks whether the key ring has changed; with `store: redis` it is also told at once."""
     store_grace: Positive = 3600.0
     """How long a worker goes on signing without having seen the key ring."""
 

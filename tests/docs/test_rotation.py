@@ -10,11 +10,20 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from harness import wait_for
 
+from keys import rotation, store_redis
+from keys.changes import Wanted
+from keys.keyring import Keyring
 from sts.cli.main import cli
+from sts.labels import DeploymentSecret
+from sts.mint.keystore import prepare
 from sts.mint.settings import KeysSettings
+from sts.options import Place
+from sts.redis_link import RedisSettings
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "rotation.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "rotation.md").read_text(encoding="utf-8")
 RUNBOOK = re.compile(r"^### ([^\n]+)\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
 RUNBOOKS = dict(RUNBOOK.findall(PAGE.partition("## Runbooks")[2]))
 CONFIGURATION = """\
@@ -164,3 +173,35 @@ def test_the_numbers_of_the_page_are_the_defaults():
     assert "(1h 5m 30s with a ttl of 5m)" in PAGE
     assert f"`store_grace` ({schedule.store_grace / 3600:.0f}h)" in PAGE
     assert f"`rotate_every` ({schedule.rotate_every / 86400:.0f}d)" in PAGE
+
+
+def test_the_server_needs_no_more_rights_for_the_ring_than_the_page_says(run_redis, tmp_path, monkeypatch):
+    """The user of docs/rotation.md and docs/state.md, on a real server, does all that operators and replicas do."""
+    state_page = (ROOT / "docs" / "state.md").read_text(encoding="utf-8")
+    listed = re.search(r"must be allowed (.*?) on the\s+keys", state_page, re.DOTALL)[1]
+    listed += re.search(r"A user of its own must be allowed.*?\n\n", PAGE, re.DOTALL)[0]
+    commands = {f"+{word.lower()}" for word in re.findall(r"[A-Z]{3,}(?:\|[A-Z]+)?", listed)} - {"+acl"}
+    assert "+subscribe" in commands
+    server = run_redis()
+    rights = {"keys": ["{sts:*"], "channels": ["{sts:*"], "commands": ["-@all", *sorted(commands)]}
+    server.client().acl_setuser("sts", enabled=True, passwords=["+pw"], **rights)
+    url = server.settings["url"].replace("//", "//sts@")
+    redis = RedisSettings.model_validate({"url": url, "password": "pw"}, context=Place(tmp_path, {}))
+    keys = KeysSettings(store="redis", poll="1h", store_grace="2h")
+    wanted = Wanted(keys.schedule(), 300.0, ("ES256",))
+    monkeypatch.setattr(store_redis, "_SILENCE_S", 0.2)  # so that it asks whether the server is there
+    given, deaf = DeploymentSecret.parse("0b" * 32), []
+    _, store, ring, made = prepare(keys, tmp_path / "var", given, time.time, wanted, redis)
+    assert made
+    keyring = Keyring(store, keys.schedule(), time.time, on_deaf=deaf.append)
+    keyring.start()
+    wait_for(lambda: server.client().pubsub_numsub("{sts:keys}:changed")[0][1] == 1, 30)
+    time.sleep(1.5)  # it was told at once when it began to listen, and hears the next notice as such
+    later = rotation.revoke(store, time.time, ring.keys[0].kid)
+    wait_for(lambda: keyring.status(time.time()).version == later.version, 30)
+    store.forget("nobody")
+    keyring.stop()
+    store.close()
+    assert deaf == []
+    log = server.client().acl_log()
+    assert {entry["object"] for entry in log} <= {"config|get"}, log

@@ -182,3 +182,23 @@ def tls_server(redis_ca, tmp_path):
     server = RedisServer("redis", tmp_path / "tls", tls=redis_ca).start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def sentinel(redis_server, run_redis, tmp_path):
+    """A Sentinel that watches a primary and its replica: (sentinel's port, primary, replica)."""
+    replica = run_redis("--replicaof", f"127.0.0.1 {redis_server.port}")
+    wait_for(lambda: replica.client().info("replication")["master_link_status"] == "up")
+    port = free_port()
+    conf = tmp_path / "sentinel.conf"
+    conf.write_text(
+        f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\nsentinel monitor main 127.0.0.1 {redis_server.port} 1\n"
+        f"sentinel auth-pass main {PASSWORD}\nsentinel down-after-milliseconds main 300\n"
+        "sentinel failover-timeout main 3000\n"
+    )
+    program = servers.find(servers.REDIS if redis_server.kind == "redis" else servers.VALKEY)
+    with (tmp_path / "sentinel.log").open("wb") as log:
+        process = subprocess.Popen([program, str(conf), "--sentinel"], stdout=log, stderr=log)
+    yield port, redis_server, replica
+    process.kill()
+    process.wait()

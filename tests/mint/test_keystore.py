@@ -1,5 +1,9 @@
+import contextlib
+import dataclasses
+
 import pytest
 from harness import free_port, wait_for
+from redis import Redis
 
 from keys import rotation
 from keys.changes import Wanted
@@ -138,9 +142,43 @@ def test_a_cluster_keeps_the_ring_too(run_redis, tmp_path):
     keys = KeysSettings(store="redis")
     wanted = Wanted(keys.schedule(), 300.0, ("ES256",))
     _, store, ring, _ = prepare(keys, tmp_path / "one", GIVEN, lambda: NOW, wanted, redis)
-    keyring = Keyring(store, keys.schedule(), lambda: NOW)
+    keyring = Keyring(store, dataclasses.replace(keys.schedule(), poll=3600.0), lambda: NOW)
     assert [one.version for one in store.sightings()] == [1]
-    later, _ = rotation.rotate(store, lambda: NOW + 935, wanted)
-    assert keyring.refresh()
+    keyring.start()
+    wait_for(lambda: node.client().pubsub_numsub("{sts:keys}:changed")[0][1] == 1, 30)
+    later, _ = rotation.rotate(store, lambda: NOW + 935 + 3600, wanted)
+    wait_for(lambda: keyring.status(NOW).version == later.version, 30)  # it was told
+    keyring.stop()
     assert (store.load(), later.keys[0].kid) == (later, ring.keys[0].kid)
+    store.close()
+
+
+def test_a_replica_hears_of_the_ring_behind_sentinels_and_after_a_failover_too(sentinel, tmp_path):
+    port, primary, second = sentinel
+    written = {"mode": "sentinel", "master": "main", "nodes": [f"127.0.0.1:{port}"], "url": "redis://127.0.0.1/0"}
+    redis = RedisSettings.model_validate({**written, "password": primary.password}, context=Place(tmp_path, {}))
+    keys = KeysSettings(store="redis")
+    wanted = Wanted(keys.schedule(), 300.0, ("ES256",))
+
+    def subscribed(server):
+        return server.client().pubsub_numsub("{sts:keys}:changed")[0][1] == 1
+
+    def made():
+        with contextlib.suppress(StoreUnavailable):  # the Sentinel looks for its primary
+            return rotation.create(store, lambda: NOW, wanted)[0]
+
+    store = open_store(keys, tmp_path / "one", GIVEN, redis)
+    ring = wait_for(made, 30)
+    keyring = Keyring(store, dataclasses.replace(keys.schedule(), poll=3600.0), lambda: NOW)
+    keyring.start()
+    wait_for(lambda: subscribed(primary), 30)
+    later = rotation.revoke(store, lambda: NOW, ring.keys[0].kid)
+    wait_for(lambda: keyring.status(NOW).version == later.version, 30)
+    wait_for(lambda: second.client().get("{sts:keys}:ring") == primary.client().get("{sts:keys}:ring"), 30)
+    wait_for(lambda: Redis(port=port).sentinel_slaves("main"), 30)
+    primary.stop()
+    wait_for(lambda: subscribed(second), 90)
+    last = rotation.revoke(store, lambda: NOW, later.signing("ES256").kid)
+    wait_for(lambda: keyring.status(NOW).version == last.version, 30)
+    keyring.stop()
     store.close()

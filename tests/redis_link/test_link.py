@@ -9,7 +9,6 @@ import trustme
 from harness import free_port, wait_for
 from redis_servers import PASSWORD, Proxy, RedisServer
 
-from scripts import servers
 from sts.errors import StartError
 from sts.options import Place
 from sts.redis_link import PATIENT, RedisLink, RedisSettings, RedisUnavailableError
@@ -237,26 +236,6 @@ def test_a_cluster_whose_nodes_evict_is_refused(link, run_redis):
     wait_for(lambda: "cluster_state:ok" in _cluster_info(node))
     written = {"mode": "cluster", "nodes": [f"127.0.0.1:{node.port}"], "url": "redis://127.0.0.1"}
     unavailable(link(written | {"password": PASSWORD}))
-
-
-@pytest.fixture
-def sentinel(redis_server, run_redis, tmp_path):
-    """A Sentinel that watches a primary and its replica: (sentinel's port, primary, replica)."""
-    replica = run_redis("--replicaof", f"127.0.0.1 {redis_server.port}")
-    wait_for(lambda: replica.client().info("replication")["master_link_status"] == "up")
-    port = free_port()
-    conf = tmp_path / "sentinel.conf"
-    conf.write_text(
-        f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\nsentinel monitor main 127.0.0.1 {redis_server.port} 1\n"
-        f"sentinel auth-pass main {PASSWORD}\nsentinel down-after-milliseconds main 300\n"
-        "sentinel failover-timeout main 3000\n"
-    )
-    program = servers.find(servers.REDIS if redis_server.kind == "redis" else servers.VALKEY)
-    with (tmp_path / "sentinel.log").open("wb") as log:
-        process = subprocess.Popen([program, str(conf), "--sentinel"], stdout=log, stderr=log)
-    yield port, redis_server, replica
-    process.kill()
-    process.wait()
 
 
 def test_sentinels_lead_to_the_primary_and_after_a_failover_to_the_new_one(link, sentinel):
