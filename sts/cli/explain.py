@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlencode, urlsplit
@@ -20,6 +21,8 @@ from sts.app import App, Revision
 from sts.audit import AuditLog
 from sts.cli import common
 from sts.cli.credential import as_header, as_sent, certificates, urn
+from sts.cli.keys_store import open_ring
+from sts.cli.stand_ins import Unrevoked, Unsigned
 from sts.cli.story import SHOWN, Story, Told, show
 from sts.clients.client import ClientSettings
 from sts.clients.secret import SecretClient, digest
@@ -31,59 +34,17 @@ from sts.jose import parse
 from sts.labels import DeploymentSecret
 from sts.mint.keystore import open_secret
 from sts.model import TYPE_ACCESS_TOKEN, Incoming, Peer
-from sts.model_revocable import Revocable
 from sts.settings import Settings
 from sts.state import open_state
 from sts.state.api_keys import ApiKeys
 from sts.state.key_records import LABEL, KeyRecords
 
 
-@dataclass(frozen=True, slots=True)
-class _Unsigned:
-    """Stands where the keyring stands, so that a token can be shown without one being made."""
-
-    kid: str = "(not signed)"
-    algorithm: str = "ES256"
-
-    def signer(self, algorithm: str, _now: float) -> _Unsigned:
-        return replace(self, algorithm=algorithm)
-
-    def sign(self, _signing_input: bytes) -> bytes:
-        return b""
-
-    def published(self, _kid: str, _now: float) -> bool:
-        return True
-
-
-class _Unrevoked:
-    """Stands where the state stands: nothing is revoked, nothing was used. Only the API keys are read."""
-
-    def __init__(self, keys: object) -> None:
-        self.revocations = self.once = self
-        self.keys = keys
-
-    def mark(self, *_: object, until: float) -> None:
-        """Nothing was used before."""
-
-    def gather(self, *_: object) -> Revocable:
-        return Revocable(())
-
-    def check(self, *_: object) -> None:
-        return
-
-    check_caller = check
-
-    def current(self, *_: object) -> bool:
-        return True
-
-    def minted(self, revocable: Revocable, _: object) -> Revocable:
-        return revocable
-
-
 @click.command()
 @common.config_option
 @click.option("--audience", multiple=True, metavar="NAME", help="The backend, as at /token; may be repeated.")
 @click.option("--request", metavar="LINE", help="A request line, as at forward-auth: 'GET https://host/path'.")
+@click.option("--ip", metavar="ADDRESS", help="Whose request the line is, as the gateway would report it.")
 @click.option("--client", metavar="ID", help="Who asks; default: the only client there is.")
 @click.option("--scope", metavar="SCOPES", help="Scopes to ask for with --audience, separated by spaces.")
 @click.option(
@@ -102,6 +63,7 @@ def explain(  # noqa: PLR0913 - the options of the command line
     config: Path,
     audience: tuple[str, ...],
     request: str | None,
+    ip: str | None,
     client: str | None,
     scope: str | None,
     token_type: str,
@@ -112,13 +74,15 @@ def explain(  # noqa: PLR0913 - the options of the command line
     r"""Walk the credential in FILE (default: standard input) through the pipeline and show what each step decides.
 
     It reads the configuration and the issuer's keys (its JWKS is fetched if the source has a jwks_uri), and needs
-    neither a running service nor the client's secret. OPA is asked where the audience says so.
+    neither a running service nor the client's secret. OPA is asked where the audience says so. One of our own tokens,
+    handed back by a backend (--client), is proven by the key ring.
     With --request an API key or a certificate (--type) comes in the header that the client's gateway would use.
 
     \b
     Examples:
       sts explain --audience orders inbound.jwt
       sts explain --request 'GET https://api.example.com/orders/7' inbound.jwt
+      sts explain --request 'GET https://api.example.com/orders/7' --ip 192.0.2.7 inbound.jwt
 
     \b
     Exit status: 0 a token would be made, 1 refused (the last step says why), 2 usage, 3 a source, a table, OPA or the
@@ -126,6 +90,12 @@ def explain(  # noqa: PLR0913 - the options of the command line
     """
     if bool(audience) == bool(request):
         raise click.UsageError("Give either --audience or --request.")
+    if ip is not None and request is None:
+        raise click.UsageError("--ip goes with --request: at /token nobody says whose request it was.")
+    try:
+        ip_address(ip or "::")
+    except ValueError:
+        raise click.UsageError(f"--ip takes an address, and {ip} is none.") from None
     settings = common.load(config)
     name = _client(settings, client)
     secret = secrets.token_urlsafe(32)
@@ -134,6 +104,8 @@ def explain(  # noqa: PLR0913 - the options of the command line
     peer = Peer("127.0.0.1", certificates=shown)
     if request is not None:
         sent = as_header(settings, name, urn(token_type), credential) if credential else {}
+        if ip is not None:
+            sent["x-original-addr"] = ip
         incoming, door = _forward_auth(settings, name, secret, request, sent), "forward_auth"
     else:
         incoming, door = _token(name, secret, audience, scope, token_type, credential), "token"
@@ -185,7 +157,7 @@ def _token(
 
 
 def _forward_auth(settings: Settings, name: str, secret: str, line: str, sent: dict[str, str]) -> Incoming:
-    """The request that the client's gateway would send for this request line, with the credential in `sent`."""
+    """The request that the client's gateway would send for this request line, with the headers `sent` as well."""
     if settings.clients[name].profile != "nginx":
         raise StartError(f"the client {name} has no profile, so no forward-auth door")
     method, _, url = line.partition(" ")
@@ -209,8 +181,8 @@ def _forward_auth(settings: Settings, name: str, secret: str, line: str, sent: d
 def _revision(settings: Settings, story: Story) -> Revision:
     """The revision that would serve, with its steps told."""
     unwritten = AuditLog(bytes(32), lambda _line: None, time.time, time.monotonic)
-    keyring: Any = _Unsigned()
-    state: Any = _Unrevoked(_keys(settings))
+    keyring: Any = Unsigned(lambda: open_ring(settings).load())
+    state: Any = Unrevoked(_keys(settings))
     app = App(settings, DeploymentSecret(bytes(32)), keyring, unwritten, state)
     revision = app.current
     tell = story.tell

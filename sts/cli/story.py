@@ -16,6 +16,7 @@ from sts.cli import common
 from sts.errors import Reason, Refusal
 from sts.model import NOT_APPLICABLE
 from sts.options import show_duration
+from sts.policy.own import OWN
 from sts.settings import printable
 
 Show = Callable[[Any, tuple[Any, ...], Any], Mapping[str, object]]
@@ -106,8 +107,9 @@ def _claims(issued: Any) -> dict[str, object]:  # noqa: ANN401 - see Show
 
 
 def _mapped(part: Any, arguments: tuple[Any, ...], identity: Any) -> dict[str, object]:  # noqa: ANN401 - see Show
-    """Each attribute with the expression that it came from."""
-    rules = dict(part.sources[arguments[0].principal.source].identity)
+    """Each attribute with the expression that it came from; those of our own tokens come from none."""
+    principal = arguments[0].principal
+    rules = {} if principal.kind == OWN else dict(part.sources[principal.source].identity)
     return {name: _from(value, rules[name]) if name in rules else value for name, value in identity.attributes.items()}
 
 
@@ -115,9 +117,11 @@ def _from(value: object, rule: Any) -> str:  # noqa: ANN401 - an expression
     return f"{_text(value)}   ← {rule.text}"
 
 
-def _decided(_part: Any, arguments: tuple[Any, ...], grant: Any) -> dict[str, object]:  # noqa: ANN401 - see Show
-    audiences = arguments[3].audiences
+def _decided(part: Any, arguments: tuple[Any, ...], grant: Any) -> dict[str, object]:  # noqa: ANN401 - see Show
+    audiences, route = arguments[3].audiences, part.routes.get(arguments[4].route)
     rules = {f"allow of {audience.name}": audience.allow.text for audience in audiences if audience.allow}
+    if route is not None and route.allow:
+        rules["allow of the route"] = route.allow.text
     claims, headers = dict(audiences[0].claims), dict(audiences[0].headers)
     return {
         **rules,

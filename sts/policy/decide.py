@@ -111,8 +111,9 @@ class Policy:
         scopes = granted_scopes(identity, first, ask)
         scope = bind(_variables(identity, client, ask, now), rows)
         route = self._route(ask)
-        for allow in (route.allow, *(audience.allow for audience in target.audiences)):
-            _demand(allow, scope)
+        _demand(route.allow, scope, rule="allow of the route")
+        for audience in target.audiences:
+            _demand(audience.allow, scope, rule=f"allow of {audience.name}")
         ttl = min(audience.settings.ttl for audience in target.audiences)
         return Grant(
             client_id=client.id,
@@ -199,16 +200,16 @@ def _binding(target: Target, ask: Ask) -> str | None:
     return ask.caller_certificate
 
 
-def _demand(allow: Expression | None, scope: Scope) -> None:
+def _demand(allow: Expression | None, scope: Scope, *, rule: str) -> None:
     """Let pass only what the rule says `true` to: an error, an absent key, any other value refuses."""
     if allow is None:
         return
     try:
         holds = allow.holds(scope)
     except EvaluationError as error:
-        raise Refusal(NOT_ALLOWED, why=str(error)) from None
+        raise Refusal(NOT_ALLOWED, rule=rule, why=str(error)) from None
     if not holds:
-        raise Refusal(NOT_ALLOWED, why="`allow` is not true")
+        raise Refusal(NOT_ALLOWED, rule=rule, why="it is not true")
 
 
 def _claims(target: Target, scope: Scope) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import sys
 import time
 
 import pytest
-from harness import IDP, Key, decoded, free_port
+import yaml
+from harness import IDP, Key, decoded, free_port, minimal
 from pki import Authority
 from recipient import Pair, jwks
 
@@ -235,6 +236,8 @@ def test_the_client_is_named_where_there_are_several(sts, configure):
         ["--request", " https://api.example.com/"],
         ["--request", "GET https://[/"],
         ["--audience", "orders", "no-such-file"],
+        ["--audience", "orders", "--ip", "192.0.2.7"],
+        ["--request", REQUEST, "--ip", "10.0.0.0/8"],
     ],
 )
 def test_a_faulty_command_line_is_told_with_status_2(sts, offline, arguments):
@@ -382,6 +385,51 @@ def test_what_opa_said_is_a_step_of_its_own(sts, offline, idp, fake_opa):
         assert result.exit_code == status
         (step,) = [one for one in json.loads(result.stdout) if one["step"] == "policy: OPA"]
         assert step["facts"] == {"asked about": "orders", "result": says, "may be kept": "90s"}
+
+
+@pytest.mark.parametrize(("ip", "why"), [("10.1.2.3", None), ("192.0.2.7", "it is not true"), (None, "absent key")])
+def test_a_rule_about_addresses_is_told_for_an_address_and_named_where_it_refuses(explain, offline, idp, ip, why):
+    document = json.loads(offline.read_text())
+    document["routes"]["orders-read"]["allow"] = "ip_in(request.ip, '10.0.0.0/8')"
+    offline.write_text(json.dumps(document))
+    asked = ["--request", REQUEST, "--json", *(["--ip", ip] if ip else [])]
+    (step,) = [
+        one
+        for one in json.loads(explain(idp.token(), *asked, status=1 if why else 0))
+        if one["step"] == "policy: decision"
+    ]
+    if why is None:
+        assert step["facts"]["allow of the route"] == "ip_in(request.ip, '10.0.0.0/8')"
+    else:
+        assert (step["refused"], step["facts"]["rule"]) == ("not_allowed", "allow of the route")
+        assert why in step["facts"]["why"]
+
+
+def test_one_of_our_own_tokens_is_walked_for_the_backend_that_hands_it_back(sts, make_service, idp):
+    document = yaml.safe_load(minimal(idp))
+    document["clients"]["orders-service"] = {
+        "auth": "secret",
+        "secrets": ["sha256:" + "ab" * 32],
+        "backend_of": ["orders"],
+        "audiences": ["billing"],
+        "sources": [],
+    }
+    document["audiences"]["billing"].pop("allow", None)
+    document["audiences"]["billing"]["scopes"].append("orders:read")
+    service = make_service(json.dumps(document))
+    token = service.exchange(idp.token(), scope="orders:read").token
+    config = service.directory / "sts.yaml"
+    asked = ("explain", "-c", config, "--audience", "billing", "--json")
+    walked = sts(*asked, "--client", "orders-service", input=token)
+    assert walked.exit_code == 0, walked.output
+    steps = {step["step"]: step["facts"] for step in json.loads(walked.stdout)}
+    assert steps["policy: identity"]["subject"] == decoded(token)[1]["sub"]  # of no expression
+    act = steps["mint: the token would hold"]["claims"]["act"]
+    assert (act["sub"], act["act"]["sub"]) == ("orders-service", "edge-gateway")
+    refused = sts(*asked, "--client", "edge-gateway", input=token)
+    assert json.loads(refused.stdout)[-1]["refused"] == "no_consent"
+    elsewhere = sts(*asked, "--client", "orders-service", input=token, env={"STS_VAR": "nowhere"})
+    assert json.loads(elsewhere.stdout)[-1]["refused"] == "no_key"
 
 
 @pytest.fixture
