@@ -28,7 +28,7 @@ def correlation(name: str) -> str | None:
     return name if _CORRELATION_ID.fullmatch(name) else None
 
 
-def _text(text: str) -> str:
+def bounded_text(text: str) -> str:
     """A text that a caller may have chosen: what looks like a token is masked; one line, bounded, plain ASCII."""
     text = _LONG_RUN.sub(MASK, mask(text[: 4 * _TEXT])).encode("ascii", "backslashreplace").decode()
     return text if len(text) <= _TEXT else text[:_TEXT] + "..."
@@ -36,7 +36,7 @@ def _text(text: str) -> str:
 
 def bounded_texts(texts: Iterable[str]) -> list[str]:
     """Texts that a caller may have chosen, as they are written down."""
-    return [_text(text) for text in list(texts)[:_ITEMS]]
+    return [bounded_text(text) for text in list(texts)[:_ITEMS]]
 
 
 def _fact(value: object) -> object:
@@ -48,9 +48,9 @@ def _fact(value: object) -> object:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, str):
-        return _text(value)
+        return bounded_text(value)
     if isinstance(value, set | frozenset):
         value = sorted(map(str, value)) if all(isinstance(item, str) for item in value) else object()
     if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-        return _text(" ".join(value))
+        return bounded_text(" ".join(value))
     return f"<{type(value).__name__}>"

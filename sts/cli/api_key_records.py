@@ -10,16 +10,18 @@ from typing import Any, Final
 
 import click
 
-from sts.cli import common
+from sts.audit_texts import bounded_text
+from sts.cli import audited, common
 from sts.credentials.api_key import ApiKeySource
 from sts.errors import StartError
 from sts.mint.keystore import open_secret
 from sts.options import parse_duration
 from sts.settings import Settings
 from sts.state import ConflictError, StateUnavailableError, open_state
-from sts.state.key_records import LABEL, LATEST, KeyRecords
+from sts.state.key_records import LABEL, LATEST, NAMESPACE, ApiKey, KeyRecords
 
 MAX_TEXT: Final = 256
+REVOKED: Final = "revoked"
 
 _SCOPE: Final = re.compile(r"[!#-\[\]-~]{1,256}")  # RFC 6749 §3.3
 
@@ -100,6 +102,12 @@ def source_of(settings: Settings, name: str | None) -> tuple[str, str]:
         raise click.UsageError(f"{name} is no source of type api_key.")
     name = name or next(iter(found))
     return name, found[name]
+
+
+def audit(settings: Settings, action: str, key: ApiKey, **fields: object) -> None:
+    """Write down what was done to a key: never the key itself, nor its hash."""
+    what = {"credential_id": key.id, "owner": bounded_text(key.owner), "source": key.source, **fields}
+    audited.audit(settings, NAMESPACE, action, aloud=action == REVOKED, **what)
 
 
 @contextmanager

@@ -12,9 +12,11 @@ from typing import BinaryIO, Final, TypeVar, cast
 
 import click
 
-from sts.cli import common
+from sts.cli import audited, common
 from sts.cli.api_key_records import (
+    REVOKED,
     Span,
+    audit,
     checked_audiences,
     checked_scopes,
     checked_text,
@@ -29,7 +31,7 @@ from sts.cli.key_import import import_keys
 from sts.cli.key_show import Shown, show_new, show_table
 from sts.settings import Settings
 from sts.state import ConflictError
-from sts.state.key_records import ApiKey, KeyRecords, is_over
+from sts.state.key_records import NAMESPACE, ApiKey, KeyRecords, is_over
 from sts.state.key_text import digest, id_of, make
 from sts.state.last_used import read_last_used
 
@@ -102,6 +104,7 @@ def create(  # noqa: PLR0913 - the options of the command line
     )
     with opened(settings) as records:
         records.put(key)
+        audit(settings, "created", key)
     show_new(key, text, as_json=as_json)
     warning = unknown_scopes(settings, key.scopes)
     if warning:
@@ -163,7 +166,7 @@ def revoke(*, config: Path, key_id: str, as_json: bool) -> None:
     settings = common.load(config)
     key_id = _id(settings, key_id)
     with opened(settings) as records:
-        key = _revoked(records, key_id)
+        key = _revoked(settings, records, key_id)
     if as_json:
         click.echo(json.dumps({"id": key.id, "revoked_at": key.revoked_at}))
     else:
@@ -220,6 +223,7 @@ def rotate(*, config: Path, key_id: str, grace: float, as_json: bool) -> None:
         except ConflictError:  # revoked just now, perhaps: then it has no successor
             records.put(replace(new, revoked_at=now))
             raise
+        audit(settings, "rotated", old, replaced_by=new_id)
     show_new(new, text, as_json=as_json, replaces=old)
 
 
@@ -238,8 +242,10 @@ def reseal(*, config: Path, as_json: bool) -> None:
     \b
     Exit status: 0 done, 1 refused, 2 usage, 3 the state store cannot be used.
     """
-    with opened(common.load(config)) as records:
+    settings = common.load(config)
+    with opened(settings) as records:
         count = records.reseal()
+        audited.audit(settings, NAMESPACE, "resealed", aloud=False, records=count)
     click.echo(
         json.dumps({"resealed": count}) if as_json else f"{count} record{'' if count == 1 else 's'} written anew"
     )
@@ -277,14 +283,16 @@ def _existing(records: KeyRecords, key_id: str) -> ApiKey:
     return key
 
 
-def _revoked(records: KeyRecords, key_id: str) -> ApiKey:
+def _revoked(settings: Settings, records: KeyRecords, key_id: str) -> ApiKey:
     """Revoke a key, whoever else changes it at the same time; one that is revoked stays as it is."""
     for _ in range(_ATTEMPTS):
         key = _existing(records, key_id)
         if key.revoked_at is not None:
             return key
         try:
-            return records.put(replace(key, revoked_at=int(time.time())))
+            key = records.put(replace(key, revoked_at=int(time.time())))
         except ConflictError:
             continue
+        audit(settings, REVOKED, key)
+        return key
     raise ConflictError(key_id)

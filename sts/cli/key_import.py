@@ -11,7 +11,7 @@ import click
 from rich.text import Text
 
 from sts.cli import common
-from sts.cli.api_key_records import json_option, opened, source_of, source_option
+from sts.cli.api_key_records import audit, json_option, opened, source_of, source_option
 from sts.cli.key_files import imported, read, rows
 from sts.settings import Settings, printable
 from sts.state.key_records import ApiKey
@@ -60,6 +60,7 @@ def import_keys(*, config: Path, source: str | None, dry_run: bool, as_json: boo
                 made.append(key.id)
                 if not dry_run:
                     records.put(key)
+                    audit(settings, "imported", key)
     same = sum(1 for names in differ.values() if not names)
     differ = {key_id: names for key_id, names in differ.items() if names}
     if as_json:

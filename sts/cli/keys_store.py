@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import pwd
-import sys
-import time
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -16,10 +12,7 @@ import click
 from keys.errors import GuardRefused, KeysError, RingMissing, StoreUnavailable
 from keys.record import Ring
 from keys.store import Store
-from sts.audit_file import AuditFile
-from sts.audit_keys import keys_event
-from sts.cli import common
-from sts.errors import StartError
+from sts.cli import audited, common
 from sts.mint import keystore
 from sts.settings import Settings
 
@@ -71,36 +64,14 @@ def ask(question: str, *, yes: bool) -> None:
 
 
 def audit(settings: Settings, action: str, ring: Ring, *, forced: bool = False, revoked: Iterable[str] = ()) -> None:
-    """Write down what was done, where decisions are written: in `audit.file`.
-
-    Without that file a plain rotation is told on standard output alone; what was forced, or cannot be taken back, goes
-    to standard error, since standard output is the command's own. It is done already: where it cannot be written, that
-    is told and nothing more.
-    """
-    try:
-        by = pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        by = str(os.geteuid())
-    line = keys_event(
+    """Write down what was done to the ring; without `audit.file` a plain rotation is told on standard output alone."""
+    audited.audit(
+        settings,
+        "keys",
         action,
-        time.time(),
-        by=by,
+        aloud=forced or action != ROTATED,
         forced=forced,
-        version=ring.version,
-        signing=[key.kid for key in ring.keys if key.signs],
-        revoked=revoked,
-        revision=settings.revision,
+        ring_version=ring.version,
+        signing=sorted(key.kid for key in ring.keys if key.signs),
+        revoked=sorted(revoked),
     )
-    if settings.audit.file is None:
-        if action == ROTATED and not forced:
-            return
-        sys.stderr.write(line.decode("ascii"))
-        return
-    try:
-        file = AuditFile(settings.audit.file)
-        try:
-            file.write(line)
-        finally:
-            file.close()
-    except (OSError, StartError) as error:
-        common.console_err.print(f"sts: it is done, but the audit could not be written: {error}")

@@ -13,7 +13,9 @@ from rich import box
 from rich.table import Table
 
 from sts.audit import LABEL
+from sts.audit_texts import bounded_text
 from sts.cli import common
+from sts.cli.audited import audit
 from sts.credentials.api_key import ApiKeySource
 from sts.errors import StartError
 from sts.mint.keystore import open_secret
@@ -104,6 +106,9 @@ def revoke(  # noqa: PLR0913 - the options of the command line
         common.fail(str(error), common.EXIT_UNREACHABLE)
     finally:
         state.close()
+    if not dry_run:
+        told = {**done.as_json(), "reason": bounded_text(done.reason)}
+        audit(settings, NAMESPACE, "revoked", aloud=True, **told)
     if _concerns_keys(settings, kind, value, source):
         common.console_err.print(
             "note: API keys that this concerns work again after that: `sts api-keys revoke` is for good"

@@ -57,7 +57,7 @@ class Report:
             event = _event(line)
             if event is None:
                 self.unreadable += 1
-            elif event["time"] >= since:
+            elif event["event"] == "decision" and event["time"] >= since:
                 self.decisions += 1
                 self._add(event, audience)
 
@@ -88,12 +88,12 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _event(line: bytes) -> dict[str, Any] | None:
-    """The event of a decision, None for a line that is none."""
+    """An event of the audit, None for a line that is none."""
     try:
         event = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(event, dict) or event.get("event") != "decision":
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         return None
     at = event.get("time")
     return event if isinstance(at, str) and _TIME.fullmatch(at) else None

@@ -467,6 +467,49 @@ def test_whatever_is_imported_is_proven_with_exactly_what_the_file_says(sts, con
     state.close()
 
 
+# the audit
+
+
+def test_whatever_is_done_to_a_key_is_audited_by_its_id_and_never_with_the_key(sts, configure, tmp_path):
+    config = prepared(configure(lambda it: with_keys(it) or it.update(audit={"file": "audit.jsonl"})))
+
+    def run(*arguments, **more):
+        done = sts("api-keys", *arguments, "-c", config, **more)
+        assert (done.exit_code, done.stderr) == (0, "")
+        return done.stdout
+
+    first = json.loads(run("create", "--owner", "acme", "--json"))
+    second = json.loads(run("rotate", first["id"], "--json"))
+    run("revoke", "-", input=second["key"])
+    run("revoke", second["id"])  # it is revoked already: nothing was done
+    file = write(tmp_path, json.dumps({"key": LEGACY, "owner": "acme"}))
+    run("import", "--dry-run", file)
+    run("import", file)
+    run("import", file)  # it is there already
+    run("reseal")
+    run("list")
+    text = (tmp_path / "audit.jsonl").read_text()
+    events = [json.loads(line) for line in text.splitlines()]
+    imported = imported_id(digest(LEGACY))
+    assert [(one["action"], one.get("credential_id"), one.get("replaced_by")) for one in events] == [
+        ("created", first["id"], None),
+        ("rotated", first["id"], second["id"]),
+        ("revoked", second["id"], None),
+        ("imported", imported, None),
+        ("resealed", None, None),
+    ]
+    assert {(one["owner"], one["source"]) for one in events[:-1]} == {("acme", "partner-keys")}
+    assert all(one["event"] == "api_keys" and one["by"] and one["time"] and one["revision"] for one in events)
+    assert [key for key in (first["key"], second["key"], LEGACY, digest(LEGACY)) if key in text] == []
+
+
+def test_without_a_file_for_the_audit_a_revocation_alone_is_told_on_standard_error(run, create):
+    made = create("--owner", "acme")
+    (event,) = map(json.loads, run("revoke", made["id"]).stderr.splitlines())
+    assert (event["event"], event["action"], event["credential_id"]) == ("api_keys", "revoked", made["id"])
+    assert run("revoke", made["id"]).stderr == ""
+
+
 # stores
 
 

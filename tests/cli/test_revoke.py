@@ -71,6 +71,24 @@ def test_a_dry_run_changes_nothing(sts, config):
     assert sts("revocations", "list", "-c", config).stdout == "nothing is revoked\n"
 
 
+def test_a_revocation_is_audited_as_it_is_kept_and_a_dry_run_is_not(sts, config, tmp_path):
+    document = json.loads(config.read_text())
+    config.write_text(json.dumps({**document, "audit": {"file": "audit.jsonl"}}))
+    for options in (["--dry-run"], ["--reason", "laptop stolen"]):
+        assert sts("revoke", "--subject", "alice", *options, "-c", config).stderr == ""
+    (event,) = map(json.loads, (tmp_path / "audit.jsonl").read_text().splitlines())
+    (kept,) = listed(sts, config)
+    assert kept.items() <= event.items()
+    assert (event["event"], event["action"], event["reason"]) == ("revocations", "revoked", "laptop stolen")
+    assert event["by"]
+    assert event["revision"]
+
+
+def test_without_a_file_for_the_audit_a_revocation_is_told_on_standard_error(sts, config):
+    (event,) = map(json.loads, sts("revoke", "--subject", "alice", "-c", config).stderr.splitlines())
+    assert (event["event"], event["what"]) == ("revocations", "subject")
+
+
 def test_reason_and_life_are_kept_and_shown(sts, config):
     said = sts("revoke", "--subject", "alice", "--reason", "laptop stolen", "--for", "7d", "-c", config)
     assert said.stdout.endswith("revoked, kept for 7d\n")

@@ -69,6 +69,13 @@ def test_for_a_person_it_is_a_table_and_says_what_it_could_not_read(sts, audit):
     assert result.stderr == "1 lines are no audit events\n"
 
 
+def test_events_of_other_kinds_are_no_decisions_and_not_unreadable(sts, audit):
+    with audit.open("a") as file:
+        file.write('{"time":"2026-07-01T10:00:20.000Z","event":"keys","action":"rotated"}\n')
+    found = json.loads(sts("shadow", "report", "--json", audit).stdout)
+    assert (found["decisions"], found["unreadable"]) == (8, 1)
+
+
 def test_one_audience_from_a_time_on(sts, audit):
     result = sts("shadow", "report", "--json", "--audience", "orders", "--since", "2026-07-01T12:00:03+02:00", audit)
     assert rows(result) == [("orders", "edge-gateway", None, 2, 0, 0, 1), ("orders", "mesh", "both", 1, 0, 0, 0)]
