@@ -34,21 +34,33 @@ def read(file: BinaryIO) -> str:
         common.fail("the file is no UTF-8 text")
 
 
-def rows(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The lines of a file with their numbers. Ends the command where they cannot be read; never shows one."""
+def rows(text: str) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """The lines of a file with their numbers, None for one that is no JSON object.
+
+    Ends the command where there are no lines to be read; never shows one.
+    """
+    if text.lstrip().startswith("["):
+        common.fail("the file is one JSON list: write one object a line, without brackets and commas around them")
     try:
         if text.lstrip().startswith("{"):
-            for number, line in enumerate(text.splitlines(), start=1):
+            for number, line in enumerate(text.split("\n"), start=1):
                 if line.strip():
-                    row = json.loads(line)
-                    yield number, row if isinstance(row, dict) else {}
+                    yield number, _object(line)
         else:
             reader = csv.DictReader(io.StringIO(text), strict=True)
             _check_header(reader.fieldnames or ())
             for row in reader:
                 yield reader.line_num, dict(row)
-    except (ValueError, RecursionError, csv.Error) as error:
-        common.fail(f"the file cannot be read: {type(error).__name__}")
+    except csv.Error:
+        common.fail(f"the file is no CSV after line {reader.line_num}: look for an open quotation mark")
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def _check_header(names: Sequence[str]) -> None:
@@ -57,8 +69,10 @@ def _check_header(names: Sequence[str]) -> None:
         common.fail(f"the first line must name the columns, each once, of: {', '.join(COLUMNS)}")
 
 
-def imported(settings: Settings, source: str, prefix: str, row: dict[str, Any]) -> ApiKey:
+def imported(settings: Settings, source: str, prefix: str, row: dict[str, Any] | None) -> ApiKey:
     """One key of a file. Raises ValueError with what is wrong, and never with the key."""
+    if row is None:
+        raise ValueError("it is no JSON object")
     if None in row:
         raise ValueError("it has more columns than the first line")
     if not set(row) <= set(COLUMNS):

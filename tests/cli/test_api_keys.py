@@ -400,7 +400,7 @@ def test_no_file_brings_a_revoked_or_replaced_key_back_to_life(run, tmp_path, li
         (f"key,owner\nsk_live_{'x' * 50},a\n", "line 2: the key has the shape of those made here"),
         (f"key,sha256,owner\n{LEGACY},{'0' * 64},a\n", "line 2: write either `key` or `sha256`"),
         ("sha256,owner\nabc,a\n", "line 2: `sha256` is 64 hex digits"),
-        (f'key,owner,scopes\n{LEGACY},a,"x\n', "the file cannot be read"),
+        (f'key,owner,scopes\n{LEGACY},a,"x\n', "no CSV after line 1"),
         (f"key,owner,scopes\n{LEGACY},a,x\\y\n", "line 2: a scope is visible ASCII"),
         (f"key,owner,audiences\n{LEGACY},a,nowhere\n", "line 2: there is no audience nowhere"),
         (f"key,owner,audiences\n{LEGACY},a,billing\n", "line 2: the source partner-keys does not list"),
@@ -413,11 +413,12 @@ def test_no_file_brings_a_revoked_or_replaced_key_back_to_life(run, tmp_path, li
         (json.dumps({"key": LEGACY, "owner": "a", "scopes": [5]}), "line 1: `scopes` is a printable text"),
         (json.dumps({"key": [LEGACY], "owner": "a"}), "line 1: write either `key` or `sha256`"),
         (json.dumps({"key": LEGACY, "owner": "a", LEGACY: 1}), "line 1: it has an unknown column"),
-        ('{"key": ' + "[" * 100_000, "the file cannot be read"),
-        ("{}\n{", "the file cannot be read"),
-        ("{}\n[]", "line 2: write either"),
+        ('{"key": ' + "[" * 100_000, "line 1: it is no JSON object"),
+        ("{}\n{", "line 2: it is no JSON object"),
+        (f'[{{"key": "{LEGACY}", "owner": "a"}}]', "one object a line, without brackets"),
+        ("{}\n[]", "line 2: it is no JSON object"),
     ],
-    ids=range(29),
+    ids=range(30),
 )
 def test_a_faulty_line_is_named_the_key_is_not_and_nothing_is_imported(run, tmp_path, listed, text, says):
     done = run("import", write(tmp_path, text), status=1)
