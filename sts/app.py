@@ -56,7 +56,7 @@ from sts.state.at_work import StateAtWork
 from sts.telemetry import Reading, metrics
 from sts.trust.authority import Authorities
 from sts.trust.issuers import Issuers
-from sts.trust.opa import OpaServer, OpaSettings
+from sts.trust.opa import OpaServers
 from sts.trust.own_keys import OwnKeys
 from sts.trust.recipients import Recipient, Recipients
 
@@ -118,28 +118,37 @@ class App:
         stores = Stores(*answers, self.tokens.waiters)
         self.introspections = Introspections(time.monotonic, stores, waiters, self.issuers.all_waiters, tell)
         self.failures = Failures(time.monotonic, metrics.client_limited)
-        self._opa: tuple[OpaSettings, OpaServer] | None = None
+        self.opa = OpaServers(time.monotonic, waiters, self.issuers.all_waiters, metrics_of_opa)
         self.tables = Tables(clock, waiters, settings.redis)
         self._stamps: dict[str, tuple[str, str]] = {}
         self.current = self.build(settings)
         self.flask = self._flask()
 
     def swap(self, settings: Settings) -> None:
-        """Take a checked configuration; requests in flight finish on the one they began with."""
-        self.current = self.build(settings)
+        """Take a checked configuration; requests in flight finish on the one they began with.
+
+        One that cannot be built changes nothing. Raises as `build`.
+        """
+        try:
+            self.current = self.build(settings)
+        finally:  # close what only the former revision asked, or one that could not be built
+            in_force = self.current.settings
+            self.introspections.keep(in_force.sources)
+            self.tables.keep(in_force.tables)
+            self.opa.keep(in_force.opa)
         self.keyring.reschedule(settings.keys.schedule())
         self.state.reconfigure(settings.state)
         self.memory.bound = settings.cache.memory  # a smaller one is met with the next write
 
     def build(self, settings: Settings) -> Revision:
-        """Compile a whole revision; nothing is in force until it is assigned."""
+        """Compile a whole revision; nothing is in force until it is assigned. Raises StartError."""
         sources = self._sources(settings)
         recipients = self._recipients(settings)
         exchange = Exchange(
             revision=settings.revision,
             clients=Clients(settings.clients, self.failures, self._world(settings, sources)),
             sources=sources,
-            policy=replace(policy(settings, self._stamped(settings)), opa=self._opa_of(settings)),
+            policy=replace(policy(settings, self._stamped(settings)), opa=self.opa.of(settings.opa)),
             tables=self.tables.put(settings.tables),
             minter=Minter(settings.issuer, self.keyring, recipients),
             tokens=self.tokens,
@@ -228,18 +237,6 @@ class App:
         recipient = self.current.recipients.get(audience)
         return recipient is not None and recipient.current(thumbprint)
 
-    def _opa_of(self, settings: Settings) -> OpaServer | None:
-        """The policy server; over a reload that leaves it alone the same one, with what is known of its health."""
-        if settings.opa is None:
-            return None
-        if self._opa is None or self._opa[0] != settings.opa:
-            waiters = max(1, settings.threads // 8)
-            if self._opa is not None:
-                self._opa[1].close()
-            server = OpaServer(settings.opa, time.monotonic, waiters, self.issuers.all_waiters, metrics_of_opa)
-            self._opa = settings.opa, server
-        return self._opa[1]
-
     def _stamped(self, settings: Settings) -> dict[str, str]:
         """The fingerprint of each entry with a stamp of when it last changed.
 
@@ -264,8 +261,9 @@ class App:
         troubles = {name: one.trouble for name, one in self.current.sources.items()}
         troubles.update({f"table {name}": one.trouble for name, one in self.current.exchange.tables.items()})
         troubles.update({f"audience {name}": one.trouble for name, one in self.current.recipients.items()})
-        if self.current.settings.opa is not None and self._opa is not None:
-            troubles["opa"] = self._opa[1].trouble
+        opa = self.opa.of(self.current.settings.opa)
+        if opa is not None:
+            troubles["opa"] = opa.trouble
         detail = {
             "revision": self.current.exchange.revision,
             "revocations": revocations.status(),

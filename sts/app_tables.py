@@ -54,20 +54,21 @@ class Tables:
         # A row that was evicted refuses (`no_mapping`) and does no other harm.
         self._link = None if redis is None else RedisLink(redis, keeps=False)
         self._all_waiters = threading.BoundedSemaphore(2 * waiters)
-        self._known: dict[str, tuple[TableSettings, AnyTable]] = {}
+        self._known: dict[tuple[str, TableSettings], AnyTable] = {}
 
     def put(self, settings: Mapping[str, TableSettings]) -> dict[str, Counted]:
         """The tables by name. Raises StartError if a file cannot be used."""
-        known = self._known
-        self._known = {
-            name: known[name] if name in known and known[name][0] == table else (table, self._table(name, table))
-            for name, table in settings.items()
-        }
-        going_on = [table for _, table in self._known.values()]
-        for _, table in known.values():
-            if isinstance(table, HttpTable) and table not in going_on:
+        for key in settings.items():
+            if key not in self._known:
+                self._known[key] = self._table(*key)
+        return {name: Counted(name, self._known[name, table]) for name, table in settings.items()}
+
+    def keep(self, settings: Mapping[str, TableSettings]) -> None:
+        """Forget all tables but these; their connections are closed."""
+        for key in self._known.keys() - settings.items():
+            table = self._known.pop(key)
+            if isinstance(table, HttpTable):
                 table.close()
-        return {name: Counted(name, table) for name, (_, table) in self._known.items()}
 
     def _table(self, name: str, settings: TableSettings) -> AnyTable:
         file = settings.at_file()

@@ -214,21 +214,21 @@ class Introspections:
     def at_work(
         self, sources: Mapping[str, SourceSettings]
     ) -> tuple[IntrospectionKind, dict[str, IntrospectionSourceAtWork]]:
-        """The kind, and its enabled sources by name, out of all configured `sources`; asks nobody yet.
-
-        What is known of others is forgotten.
-        """
+        """The kind, and its enabled sources by name, out of all configured `sources`; asks nobody yet."""
         settings = {name: one for name, one in sources.items() if isinstance(one, IntrospectionSource)}
-        wanted = {name: (one.server(name), one.cache_ttl) for name, one in settings.items() if one.enabled}
-        before, self._known = self._known, {key: self._known.get(key) or self._make(*key) for key in wanted.values()}
-        for key in before.keys() - self._known.keys():
-            before[key][0].close()
+        wanted = _wanted(settings)
+        self._known.update({key: self._make(*key) for key in wanted.values() if key not in self._known})
         found = {
             name: IntrospectionSourceAtWork(name, settings[name], *self._known[key]) for name, key in wanted.items()
         }
         keys = [one.prefix for one in sources.values() if isinstance(one, ApiKeySource)]
         disabled = [one.match.prefix for one in settings.values() if one.match is not None and not one.enabled]
         return IntrospectionKind(found.values(), (*keys, *disabled)), found
+
+    def keep(self, sources: Mapping[str, SourceSettings]) -> None:
+        """Forget what is known of all but the enabled ones of these `sources`; their connections are closed."""
+        for key in self._known.keys() - _wanted(sources).values():
+            self._known.pop(key)[0].close()
 
     def _make(self, server: Server, ttl: float) -> tuple[Introspection, Answers]:
         asked = Introspection(
@@ -239,3 +239,12 @@ class Introspections:
             notice=self.notice,
         )
         return asked, Answers(asked.ask, ttl, self.stores, lambda outcome: self.notice(server.source, outcome, ""))
+
+
+def _wanted(sources: Mapping[str, SourceSettings]) -> dict[str, tuple[Server, float]]:
+    """The enabled sources, each with what shapes its answers."""
+    return {
+        name: (one.server(name), one.cache_ttl)
+        for name, one in sources.items()
+        if isinstance(one, IntrospectionSource) and one.enabled
+    }

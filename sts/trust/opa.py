@@ -104,3 +104,29 @@ class OpaServer:
         if not isinstance(document, dict):
             raise UnreachableError("its answer is no JSON object")
         return Said(document, answer.max_age)
+
+
+@dataclass(frozen=True, slots=True)
+class OpaServers:
+    """Makes the policy server, and keeps it, with what is known of its health, over a reload that leaves it alone.
+
+    The parameters are as for `OpaServer`.
+    """
+
+    monotonic: Callable[[], float]
+    max_waiters: int
+    all_waiters: threading.BoundedSemaphore | None = None
+    notice: Callable[[str], None] = lambda _why: None
+    _known: dict[OpaSettings, OpaServer] = field(default_factory=dict, repr=False)
+
+    def of(self, settings: OpaSettings | None) -> OpaServer | None:
+        """The server of these settings, None for None; asks nobody yet. Raises StartError as `OpaServer`."""
+        if settings is not None and settings not in self._known:
+            made = OpaServer(settings, self.monotonic, self.max_waiters, self.all_waiters, self.notice)
+            self._known[settings] = made
+        return None if settings is None else self._known[settings]
+
+    def keep(self, settings: OpaSettings | None) -> None:
+        """Forget every server but that of these settings; their connections are closed."""
+        for one in self._known.keys() - {settings}:
+            self._known.pop(one).close()

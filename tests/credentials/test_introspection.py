@@ -515,7 +515,14 @@ def test_with_a_ttl_of_nothing_nobody_shares(at_work, server, together):
 def reload(settings, stores):
     """The one source at work after a reload with these settings."""
     known = Introspections(time.monotonic, stores, 2)
-    return lambda **changed: known.at_work({"legacy": settings(**changed)})[1].get("legacy")
+
+    def reload(**changed):
+        sources = {"legacy": settings(**changed)}
+        _, found = known.at_work(sources)
+        known.keep(sources)
+        return found["legacy"]
+
+    return reload
 
 
 def test_a_reload_keeps_what_is_known_unless_what_shapes_an_answer_changed(reload):

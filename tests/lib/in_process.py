@@ -27,9 +27,9 @@ class World:
         self.idp = Idp()
         document = yaml.safe_load(minimal(self.idp))
         change(document)
-        file = folder / "sts.yaml"
-        file.write_text(json.dumps(document), encoding="utf-8")
-        settings = load(file)
+        self.file = folder / "sts.yaml"
+        self.file.write_text(json.dumps(document), encoding="utf-8")
+        settings = load(self.file)
         secret, store, _, _ = prepare(
             settings.keys, settings.var, settings.given_secret(), self.clock, settings.wanted()
         )
