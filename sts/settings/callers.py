@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from sts.clients.access_token import AccessTokenClient
+from sts.clients.client import UNIX
+from sts.clients.network import NetworkClient
 from sts.clients.tls import TlsClient
 from sts.settings.checks import Check, Parts
 from sts.settings.faults import Finding, near, quote
+from sts.settings.listen import DEFAULT
 
 
 def files(parts: Parts) -> Iterator[Finding]:
@@ -45,6 +48,25 @@ def handshakes(parts: Parts) -> Iterator[Finding]:
             yield Finding(path, "the handshake would refuse its certificates: `listen.tls.ca_file` is missing", hint)
 
 
+def places(parts: Parts) -> Iterator[Finding]:
+    """Who is known by where it is can call from there."""
+    unix = (parts.listen or DEFAULT).is_unix
+    for name, client in parts.clients.items():
+        if isinstance(client, NetworkClient) and not any((network == UNIX) is unix for network in client.networks):
+            problem = f"nobody calls from there: `listen` is {'a' if unix else 'no'} Unix socket"
+            yield Finding(("clients", name, "networks"), problem, "write where it calls from, or listen there")
+
+
+def disabled_issuers(parts: Parts) -> Iterator[Finding]:
+    """Who proves itself with an access token has a source at work that takes it."""
+    for name, client in parts.clients.items():
+        if isinstance(client, AccessTokenClient) and client.enabled:
+            source = parts.sources.get(client.source)
+            if source is not None and not source.enabled:
+                problem = f"{client.source} is disabled, so that this client cannot prove itself"
+                yield Finding(("clients", name, "source"), problem, "disable the client, too, if it is meant")
+
+
 def bindings(parts: Parts) -> Iterator[Finding]:
     """Tokens that are bound to the caller's certificate need callers that can present one."""
     tls = parts.listen.tls if parts.listen is not None else None
@@ -70,5 +92,5 @@ def issuers(parts: Parts) -> Iterator[Finding]:
 CHECKS: Final[tuple[Check, ...]] = (files, doors, issuers)
 """The checks of this module."""
 
-ADVICE: Final[tuple[Check, ...]] = (handshakes, bindings)
+ADVICE: Final[tuple[Check, ...]] = (handshakes, places, disabled_issuers, bindings)
 """What may well be a mistake: a client that can prove itself nowhere harms nobody."""

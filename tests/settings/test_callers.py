@@ -108,6 +108,31 @@ def test_a_certificate_that_nobody_could_present_is_warned_of(base, write, kind,
     assert [told in warning.problem for warning in found] == ([True] if told else [])
 
 
+@pytest.mark.parametrize(
+    ("networks", "listen", "told"),
+    [
+        (["unix"], "127.0.0.1:8080", "no Unix socket"),
+        (["127.0.0.0/8"], "unix:/run/sts/sts.sock", "a Unix socket"),
+        (["unix", "127.0.0.0/8"], "127.0.0.1:8080", ""),
+        (["unix"], "unix:/run/sts/sts.sock", ""),
+        (["127.0.0.0/8"], "127.0.0.1:8080", ""),
+    ],
+)
+def test_a_place_that_nobody_calls_from_is_warned_of(base, write, networks, listen, told):
+    uids = {"uids": [1]} if "unix" in networks else {}
+    config = base | {"listen": listen}
+    config["clients"]["other"] = {"auth": "network", "networks": networks} | uids | COMMON
+    found = [one.problem for one in examine(write(config), {})[1] if one.path == "clients.other.networks"]
+    assert [one.endswith("`listen` is " + told) for one in found] == ([True] if told else [])
+
+
+def test_a_client_whose_own_issuer_is_disabled_is_warned_of(write, two_sources):
+    config = with_client(two_sources, "access_token", sources=["idp"])
+    assert [one.path for one in examine(write(config), {})[1]] == []
+    config["sources"]["idp"]["enabled"] = False
+    assert "clients.other.source" in [one.path for one in examine(write(config), {})[1]]
+
+
 def test_an_audience_whose_tokens_nobody_could_be_bound_to_is_warned_of(base, write, files):
     base["audiences"]["orders"]["bind"] = "caller_certificate"
     (found,) = examine(write(base), {})[1]
