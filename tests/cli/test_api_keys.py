@@ -560,4 +560,4 @@ def test_two_machines_over_one_redis_have_the_same_keys(sts, configure, valkey, 
     began = time.monotonic()
     done = on("one", "revoke", made["id"])
     assert (done.exit_code, done.stdout) == (3, "")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30

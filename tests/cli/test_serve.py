@@ -166,14 +166,20 @@ def at_socket(tmp_path_factory):
             stdout=out,
             stderr=log,
         )
-    wait_for(lambda: (folder / "sts.sock").exists() and _ask(folder / "sts.sock", "/readyz").status == 200, 30)
+    wait_for(lambda: _is_ready(folder / "sts.sock"))
     yield process, folder
     process.terminate()
-    process.wait(40)
+    process.wait(120)
+
+
+def _is_ready(path):
+    with contextlib.suppress(OSError):  # it is not there, or nobody listens yet
+        return _ask(path, "/readyz").status == 200
+    return False
 
 
 def _ask(path, target, headers=None):
-    with contextlib.closing(http.client.HTTPConnection("localhost", timeout=20)) as connection:
+    with contextlib.closing(http.client.HTTPConnection("localhost", timeout=60)) as connection:
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.connect(str(path))
         connection.request("GET", target, headers=headers or {})
@@ -216,7 +222,7 @@ def test_a_socket_that_was_removed_does_not_hinder_the_end(at_socket):
     process, folder = at_socket
     (folder / "sts.sock").unlink()
     process.terminate()
-    assert process.wait(40) == 0
+    assert process.wait(120) == 0
     assert "Traceback" not in (folder / "log").read_text()
 
 

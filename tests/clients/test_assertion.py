@@ -212,10 +212,10 @@ def test_an_unknown_client_takes_as_long_as_a_wrong_signature():
     for _ in range(150):
         for name, (client_id, assertion) in calls.items():
             caller = Caller("token", client_id, None, Peer("127.0.0.1"), assertion=assertion)
-            began = time.perf_counter_ns()
+            began = time.thread_time_ns()
             with pytest.raises(Refusal):
                 clients.prove(caller)
-            times[name].append(time.perf_counter_ns() - began)
+            times[name].append(time.thread_time_ns() - began)
     medians = {name: statistics.median(found) for name, found in times.items()}
     assert max(medians.values()) < 1.5 * min(medians.values()), medians
 

@@ -221,11 +221,11 @@ def test_an_unknown_client_takes_as_long_as_a_wrong_secret(limited):
     times = {name: [] for name in ids}
     for _ in range(1500):
         for name, client_id in ids.items():  # by turns, so that what disturbs the machine disturbs all
-            began = time.perf_counter_ns()
+            began = time.thread_time_ns()
             try:
                 world.prove(client_id)
             except Refusal:
-                times[name].append(time.perf_counter_ns() - began)
+                times[name].append(time.thread_time_ns() - began)
         if not limited:
             world.now += 60
     medians = {name: statistics.median(found) for name, found in times.items()}

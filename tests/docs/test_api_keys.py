@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from harness import SECRET, decoded, minimal, wait_for
+from harness import SECRET, decoded, minimal
 
 from sts.state.key_text import make
 
@@ -69,9 +69,9 @@ def made(typed):
     return re.search(r"sk_live_\w+", said)[0], re.search(r"^id (\w+)", said, re.MULTILINE)[1]
 
 
-def test_a_key_of_the_page_opens_both_doors(typed, made):
+def test_a_key_of_the_page_opens_both_doors(service, typed, made):
     key, _ = made
-    wait_for(lambda: typed(AT_FORWARD, API_KEY=key).startswith("HTTP/1.1 200"), 10, 0.2)
+    service.everywhere(lambda: typed(AT_FORWARD, API_KEY=key).startswith("HTTP/1.1 200"))
     at_forward = typed(AT_FORWARD, API_KEY=key)
     at_token = json.loads(typed(AT_TOKEN, API_KEY=key))["access_token"]
     for token in (at_token, re.search(r"(?i)^authorization: Bearer (\S+)", at_forward, re.MULTILINE)[1]):

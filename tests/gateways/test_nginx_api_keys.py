@@ -63,7 +63,7 @@ def test_a_key_goes_the_whole_way(service, start_nginx, backend, send, idp):
     done = CliRunner().invoke(cli, ["api-keys", "create", *options, "--json", "-c", str(service.file)])
     key = json.loads(done.stdout)["key"]
     port = start_nginx(service.port, backend.server_port)
-    wait_for(lambda: send(port, request(f"X-API-Key: {key}\r\n")).status == 200, 5)
+    wait_for(lambda: send(port, request(f"X-API-Key: {key}\r\n")).status == 200)
     for _ in range(3):
         seen = send(port, request(f"X-API-Key: {key}\r\nX-User-ID: admin\r\n")).seen
         assert service.verified(seen["headers"]["authorization"].removeprefix("Bearer "))["sub"] == "key|acme"

@@ -66,6 +66,17 @@ def wait_for(condition, seconds=60.0, every=0.02):
     return found
 
 
+def in_time(attempt, lives=(3, 10, 40, 160)):
+    """The first `attempt(seconds)` that comes to something: with ever longer lives, until this machine is fast enough.
+
+    For what ends after some seconds, and must have been used before.
+    """
+    for seconds in lives:
+        if found := attempt(seconds):
+            return found
+    raise AssertionError("it ended each time before it was used")
+
+
 def _has_loaded(worker):
     """Whether a worker has built its application: the last thing it does before it serves is to ignore SIGHUP."""
     with contextlib.suppress(OSError):  # it may be gone
@@ -350,13 +361,13 @@ class Service:
             ends = ("reloaded", "reload refused, nothing has changed")
             return next((line for line in found if line["event"] in ends), None)
 
-        return wait_for(told, 30)
+        return wait_for(told)
 
     def stop(self):
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(40)
+                self.process.wait(120)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -364,10 +375,10 @@ class Service:
 
     def connection(self):
         if self.unix is not None:
-            return UnixConnection(self.unix, timeout=20)
+            return UnixConnection(self.unix, timeout=60)
         if self.tls is not None:
-            return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=self.tls)
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+            return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=60, context=self.tls)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
 
     def request(self, method, target, headers=(), body=None):
         connection = self.connection()
@@ -451,8 +462,8 @@ def idp():
 
 @pytest.fixture(scope="session")
 def service(idp, tmp_path_factory):
-    """One service on contract/minimal.yaml for all tests that do not change it."""
-    running = Service(tmp_path_factory.mktemp("service"), minimal(idp))
+    """One service on contract/minimal.yaml, with two workers, for all tests that do not change it."""
+    running = Service(tmp_path_factory.mktemp("service"), minimal(idp) + "\nworkers: 2\n")
     yield running
     assert running.stop() == 0, running.log()
 

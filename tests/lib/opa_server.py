@@ -32,7 +32,7 @@ class RealOpa:
                 return True  # it listens once the policy is loaded
             return False
 
-        wait_for(ready, 30)
+        wait_for(ready)
 
     def url(self, rule="sts/allow"):
         return f"{self.base}/v1/data/{rule}"

@@ -7,13 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
+from patient_stores import open_patiently
 from redis_servers import KINDS, Proxy, RedisServer
 
 from scripts import servers
 from sts.audit import LABEL
 from sts.options import Place
 from sts.redis_link import RedisSettings
-from sts.state import StateAtWork, StateSettings, open_state
+from sts.state import StateAtWork, open_state
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -21,13 +22,14 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 MARKER = """
 import json, sys, time
 from pathlib import Path
-from sts.audit import LABEL
+sys.path.insert(0, "tests/lib")
+from patient_stores import open_patiently
 from sts.options import Place
 from sts.redis_link import RedisSettings
-from sts.state import AlreadyMarkedError, StateSettings, open_state
+from sts.state import AlreadyMarkedError
 spec = json.loads(sys.argv[1])
 redis = spec["redis"] and RedisSettings.model_validate(spec["redis"], context=Place(Path("."), {}))
-state = open_state(StateSettings(store=spec["store"]), redis, Path(spec["var"]), time.time)
+state = open_patiently(redis, Path(spec["var"]), time.time)
 state.list("warm-up")
 print("ready", flush=True)
 for line in sys.stdin:
@@ -64,15 +66,14 @@ class Store:
 
     def open(self, clock=time.time):
         redis = self.settings and RedisSettings.model_validate(self.settings, context=Place(self.var, {}))
-        store = "redis" if self.settings else "sqlite"
-        state = open_state(StateSettings(store=store), redis, self.var, clock)
+        state = open_patiently(redis, self.var, clock)
         state.check()
         self.opened.append(state)
         return state
 
     def marker(self):
         """A process that marks; it is ready when this returns."""
-        spec = {"store": "redis" if self.settings else "sqlite", "redis": self.settings, "var": str(self.var)}
+        spec = {"redis": self.settings, "var": str(self.var)}
         process = subprocess.Popen(
             [sys.executable, "-c", MARKER, json.dumps(spec)],
             stdin=subprocess.PIPE,

@@ -11,6 +11,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "clients.md"
 ODD_CLIENT, ODD_SECRET = "node_client-1.a~b", "s_e-c.r~et_of-the-odd.client~1"
 
 ANOTHER_CLIENT = f"""
+workers: 2
 cache:
   min_remaining: 5m
 clients:

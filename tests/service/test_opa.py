@@ -70,25 +70,33 @@ def test_a_consent_is_kept_as_long_as_the_answer_says_and_for_the_same_request_o
     service, token = asking(fake_opa.url), idp.token()
     began = time.monotonic()
     assert service.forward(token, X_Original_Addr="10.0.0.1").status == 200
+    said = last_asked = time.monotonic()
     fake_opa.says = False
     assert service.forward(token, X_Original_Addr="10.0.0.2").status == 403
     assert service.forward(token, X_Original_Addr="10.0.0.1", uri="/orders/8").status == 403
-    assert service.forward(token, X_Original_Addr="10.0.0.1").status == 200 or time.monotonic() - began > 3
-    wait_for(lambda: service.forward(token, X_Original_Addr="10.0.0.1").status == 403)
-    assert 2 < time.monotonic() - began < 8
+    asking = time.monotonic()
+    while (answer := service.forward(token, X_Original_Addr="10.0.0.1")).status == 200:
+        last_asked = asking
+        time.sleep(0.05)
+        asking = time.monotonic()
+    assert answer.status == 403
+    assert time.monotonic() - began > 2
+    assert last_asked - said < 3
 
 
 def test_a_slow_or_broken_opa_is_trouble_of_ours_and_told(asking, idp, fake_opa):
-    service = asking(fake_opa.url, opa={"url": fake_opa.url, "timeout": "100ms"})
-    fake_opa.says = lambda _: time.sleep(6)
+    service = asking(fake_opa.url, opa={"url": fake_opa.url, "timeout": "1s"})
+    release = threading.Event()
+    fake_opa.says = lambda _: release.wait(60)
     began = time.monotonic()
     answer = service.exchange(idp.token())
     assert (answer.status, answer.reason, "retry-after" in answer.headers) == (503, "source_unreachable", True)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert service.forward(idp.token()).status == 503
     assert service.get("/readyz").status == 200
     wait_for(lambda: "opa" in service.get("/readyz").json["degraded"])
     assert 'sts_opa_questions_total{outcome="failed"}' in service.get("/metrics").body.decode()
+    release.set()
     fake_opa.says = True
     wait_for(lambda: service.exchange(idp.token()).status == 200)
     wait_for(lambda: service.get("/readyz").json["degraded"] == {})
@@ -97,7 +105,7 @@ def test_a_slow_or_broken_opa_is_trouble_of_ours_and_told(asking, idp, fake_opa)
 def test_a_hung_opa_leaves_threads_to_everybody_else(asking, idp, fake_opa):
     """Of 8 threads one may wait for it; the other seven answer."""
     release = threading.Event()
-    fake_opa.says = lambda handler: (release.wait(20), handler.reply(b"{}"))
+    fake_opa.says = lambda handler: (release.wait(60), handler.reply(b"{}"))
     service = asking(fake_opa.url, threads=8, opa={"url": fake_opa.url, "timeout": "5s"})
     waiting = [threading.Thread(target=service.exchange, args=[idp.token()]) for _ in range(20)]
     for thread in waiting:
@@ -105,7 +113,7 @@ def test_a_hung_opa_leaves_threads_to_everybody_else(asking, idp, fake_opa):
     wait_for(lambda: fake_opa.asked)
     began = time.monotonic()
     assert service.exchange(idp.token(), "billing").status == 200
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 4.5  # who waits for it, or for a thread of those who do, waits for 5 s
     release.set()
     for thread in waiting:
         thread.join()

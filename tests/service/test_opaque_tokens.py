@@ -97,7 +97,7 @@ def test_a_token_nobody_issued_and_a_revoked_one_are_refused(opaque_service, as_
 
 def test_a_token_ends_no_later_than_the_opaque_one(opaque_service, as_):
     """TE-30."""
-    end = int(time.time()) + 20
+    end = int(time.time()) + 120
     assert opaque_service.verified(opaque_service.exchange(as_.token(exp=end)).token)["exp"] == end
 
 
@@ -131,15 +131,17 @@ def test_a_revocation_there_stops_new_requests_after_the_ttl_and_not_after_ours(
     service = make_service(json.dumps(with_source(idp, as_, cache_ttl=f"{int(TTL * 1000)}ms")))
     token = as_.token()
     first = service.exchange(token)
-    assert service.verified(first.token)["exp"] > time.time() + 200
+    known_at = last_asked = time.monotonic()
     as_.revoke(token)
-    began = time.monotonic()
+    asking = time.monotonic()
     while (answer := service.exchange(token)).status == 200:
         assert answer.token == first.token  # nothing is minted anew from what is known no more
+        last_asked = asking
         time.sleep(0.02)
-    took = time.monotonic() - began
+        asking = time.monotonic()
     assert answer.reason == "revoked"
-    assert 0.5 < took < TTL + 1
+    assert last_asked - known_at < TTL
+    assert service.verified(first.token)["exp"] > time.time() + 100
     assert service.forward(token).status == 401
     assert service.verified(first.token)  # what was handed out lives to its end: docs/opaque-tokens.md says so
 
@@ -155,7 +157,7 @@ def test_a_disabled_source_refuses_its_tokens_cached_ones_too_and_asks_nobody(ma
     document["sources"]["legacy"]["enabled"] = False
     service.write(json.dumps(document))
     assert service.reload()["event"] == "reloaded"
-    wait_for(lambda: service.exchange(token).reason == "unknown_issuer", 10)
+    wait_for(lambda: service.exchange(token).reason == "unknown_issuer")
     assert service.forward(token).status == 401
     assert as_.times(token) == before
 
@@ -211,7 +213,7 @@ def test_each_part_of_the_consent_missing_alone_refuses_at_both_doors(make_servi
         document["clients"][name]["sources"] = ["legacy"]
         service.write(json.dumps(document))
         assert service.reload()["event"] == "reloaded"
-        wait_for(lambda: service.exchange(opaque).status == 200, 10)
+        wait_for(lambda: service.exchange(opaque).status == 200)
         assert service.exchange(signed).reason == "no_consent"
 
 

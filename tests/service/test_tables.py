@@ -109,7 +109,7 @@ def test_a_third_party_says_what_a_claim_holds(service, provider, people):
     assert decoded(first.token)[1]["cost_centre"] == "4711"
     assert people.asked == [("/people/E7", "Basic c3RzOmh1c2g=")]
     people.rows["E7"] = {"cost_centre": "4712"}
-    wait_for(lambda: decoded(service.exchange(token, "billing").token)[1]["cost_centre"] == "4712", 5)
+    wait_for(lambda: decoded(service.exchange(token, "billing").token)[1]["cost_centre"] == "4712")
 
 
 def test_a_third_party_that_fails_is_503_and_never_a_missing_row(service, provider, people):
@@ -121,7 +121,7 @@ def test_a_third_party_that_fails_is_503_and_never_a_missing_row(service, provid
     people.status = 200
     assert service.exchange(token, "billing").status == 200
     people.rows.clear()
-    wait_for(lambda: service.exchange(token, "billing").reason == "no_mapping", 5)
+    wait_for(lambda: service.exchange(token, "billing").reason == "no_mapping")
 
 
 def test_accounts_of_partners_lie_in_redis(provider, configured, redis_server, tmp_path):
@@ -137,7 +137,7 @@ def test_accounts_of_partners_lie_in_redis(provider, configured, redis_server, t
     token = provider.token(sub="alice")
     assert decoded(service.exchange(token).token)[1]["sub"] == "A-1"
     redis_server.client().hset("partners:alice", mapping={"account": "A-2"})
-    wait_for(lambda: decoded(service.exchange(token).token)[1]["sub"] == "A-2", 5)
+    wait_for(lambda: decoded(service.exchange(token).token)[1]["sub"] == "A-2")
     assert service.exchange(provider.token(sub="mallory")).reason == "no_mapping"
     redis_server.stop()
     assert service.exchange(provider.token(sub="bob")).reason == "source_unreachable"

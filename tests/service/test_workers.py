@@ -79,7 +79,8 @@ def test_what_a_killed_worker_counted_stays_and_its_cache_does_not(service, idp,
     assert number(service, "sts_decisions_total") == decisions + 3
 
 
-def test_the_keys_and_the_fetches_are_there_for_an_alarm(service):
+def test_the_keys_and_the_fetches_are_there_for_an_alarm(service, idp):
+    assert service.exchange(idp.token()).status == 200
     assert number(service, "sts_keys_published") == 2
     assert number(service, "sts_key_due_seconds", algorithm="ES256") > 29 * 86400
     assert number(service, "sts_jwks_fetches_total", source="corporate-idp", outcome="fetched") >= 1

@@ -11,6 +11,7 @@ import time
 import pytest
 from harness import minimal, wait_for
 
+from sts.cli.worker import ARRIVAL_S, WRITE_S
 from sts.edge.listener import server_context
 from sts.options import KeptFile
 
@@ -19,7 +20,7 @@ TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
 def connect(service, context, session=None):
     """A TLS connection, handshake done; with a small request answered, since TLS 1.3 refuses only then."""
-    raw = socket.create_connection(("127.0.0.1", service.port), timeout=10)
+    raw = socket.create_connection(("127.0.0.1", service.port), timeout=60)
     try:
         speaking = context.wrap_socket(raw, server_hostname="localhost", session=session)
     except BaseException:
@@ -87,7 +88,7 @@ def test_ciphers_without_forward_secrecy_or_authenticated_encryption_are_refused
     "spoken", [b"GET /healthz HTTP/1.1\r\nHost: sts\r\n\r\n", b"\x16\x03\x01\xff\xff" + b"\x00" * 200, b"\x00" * 100]
 )
 def test_what_is_no_tls_is_dropped_at_once(tls_service, spoken):
-    with socket.create_connection(("127.0.0.1", tls_service.port), timeout=5) as peer:
+    with socket.create_connection(("127.0.0.1", tls_service.port), timeout=ARRIVAL_S - 1) as peer:
         peer.sendall(spoken)
         answer = b""
         with contextlib.suppress(ConnectionError):
@@ -106,7 +107,7 @@ def test_an_answer_is_closed_as_tls_closes(tls_service, pki):
 
 
 def test_a_connection_is_kept_and_pipelined_requests_are_answered_in_order(tls_service, pki):
-    connection = http.client.HTTPSConnection("127.0.0.1", tls_service.port, timeout=10, context=pki.context())
+    connection = http.client.HTTPSConnection("127.0.0.1", tls_service.port, timeout=60, context=pki.context())
     for _ in range(3):
         connection.request("GET", "/healthz")
         answer = connection.getresponse()
@@ -144,7 +145,7 @@ class Slow:
     """Peers of a TLS port that do not go on with their handshake."""
 
     def __init__(self, port, count, first=b""):
-        self.sockets = [socket.create_connection(("127.0.0.1", port), timeout=15) for _ in range(count)]
+        self.sockets = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(count)]
         for one in self.sockets:
             if first:
                 one.sendall(first)
@@ -181,7 +182,7 @@ def test_peers_that_are_slow_to_shake_hands_do_not_keep_others_waiting(tls_servi
     assert tls_service.exchange(token).status == 200
     peers = Slow(tls_service.port, 40, first)
     try:
-        assert slowest(tls_service, token) < 1.0
+        assert slowest(tls_service, token) < WRITE_S - 1  # as long, at least, would be waited for a held thread
     finally:
         peers.close()
 
@@ -206,7 +207,7 @@ def test_peers_over_tls_that_never_read_do_not_keep_others_waiting(tls_service, 
             with contextlib.suppress(TimeoutError, OSError):
                 for _ in range(400):
                     peer.sendall(request * 20)
-        assert slowest(tls_service, token) < 1.0
+        assert slowest(tls_service, token) < WRITE_S - 1  # as long, at least, would be waited for a held thread
     finally:
         for peer in peers:
             peer.close()
@@ -216,7 +217,7 @@ def test_more_handshakes_than_there_may_be_leave_room_for_new_ones(tls_service, 
     token = idp.token()
     peers = Slow(tls_service.port, 1500)
     try:
-        assert slowest(tls_service, token) < 1.0
+        assert slowest(tls_service, token) < WRITE_S - 1  # as long, at least, would be waited for a held thread
     finally:
         peers.close()
 
@@ -230,9 +231,12 @@ def test_a_reload_takes_the_renewed_certificate_for_new_connections(own_pki, wit
     with connect(service, own_pki.context()) as still:
         assert still.getpeercert(binary_form=True) == before
     assert service.reload()["event"] == "reloaded"
-    for _ in range(6):  # whichever worker answers
+
+    def shown():
         with connect(service, own_pki.context()) as now:
-            assert now.getpeercert(binary_form=True) != before
+            return now.getpeercert(binary_form=True)
+
+    assert before not in service.each(shown)
     healthy(old)
     old.close()
 
@@ -294,11 +298,11 @@ def test_a_write_to_a_peer_that_does_not_read_ends_with_our_patience(pki):
         thread.start()
         speaking.setblocking(True)
         speaking.do_handshake()
-        thread.join(5)
+        thread.join(60)
         speaking.patience = 0.2
         speaking.setblocking(True)
         began = time.monotonic()
         with pytest.raises(TimeoutError):
             speaking.sendall(b"x" * 10_000_000)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 30
     peers[0].close()

@@ -32,7 +32,7 @@ class Peer:
 
     def _talk(self, connection):
         with contextlib.suppress(OSError), connection:
-            connection.settimeout(5)
+            connection.settimeout(60)
             if self._tls is None:
                 self._answer(connection)
             else:
@@ -145,7 +145,7 @@ def clock():
 def until():
     """Wait for something that another thread does."""
 
-    def wait(happens, seconds=5):
+    def wait(happens, seconds=60):
         end = time.monotonic() + seconds
         while not happens():
             assert time.monotonic() < end, "it did not happen"

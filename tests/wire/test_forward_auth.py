@@ -307,7 +307,7 @@ def test_no_door_ever_redirects_or_keeps_anybody_waiting(asked, description):
             began = time.monotonic()
             answer = asked(method=method, **how)
             assert answer.status == status
-            assert time.monotonic() - began < 2.0
+            assert time.monotonic() - began < 10
             assert answer.headers["cache-control"] == "no-store"
             if method != "CONNECT":
                 description.check(DOOR, "head" if method == "HEAD" else "get", answer)
