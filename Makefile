@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+JOBS ?= 4
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 UV := uv==0.13.9
@@ -18,9 +19,9 @@ help: ## list the targets
 demo: $(VENV)/.demo ## install what it needs, then show the whole service at work (under half a minute)
 	@$(BIN)/python -m scripts.demo
 
-test: $(VENV)/.dev ## install what it needs, real servers too, then run the tests (ARGS='-k name' for some)
+test: $(VENV)/.dev ## install what it needs, real servers too, then run the tests (ARGS='-k name', JOBS=0)
 	@$(BIN)/python -m scripts.servers
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 fuzz: $(VENV)/.dev ## 110 000 hostile requests, a share over sockets; bent answers of others, TLS records (minutes)
 	@$(BIN)/python -m scripts.fuzz

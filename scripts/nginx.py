@@ -5,6 +5,8 @@ The tests and the demo share this, so that what is shown and judged is the very 
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import socket
 import subprocess
@@ -17,12 +19,24 @@ SHIPPED: Final = Path(__file__).resolve().parent.parent / "deploy" / "gateways" 
 _START_S: Final = 10.0
 
 
+# Below the ports that the kernel gives to connections, and each process begins elsewhere: what is free when it is
+# asked for is still free when the server that it is for has started.
+_PORTS: Final = itertools.cycle(range(10000, 32000))
+next(itertools.islice(_PORTS, os.getpid() * 613 % 22000, None))
+
+
 def free_port() -> int:
-    """Return a port of the loopback that nobody listened on a moment ago."""
+    """Return a port of the loopback that nobody listens on."""
+    return next(filter(_is_free, _PORTS))
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what only lingers is free
+        with contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return True
+    return False
 
 
 def await_port(port: int, process: subprocess.Popen[bytes], log: Path, seconds: float = _START_S) -> None:

@@ -14,7 +14,7 @@ HERE = Path(__file__).resolve().parent
 def run(tmp_path):
     """Run one module of tests with the rule in force, with CI set or not; return (exit status, output)."""
 
-    def run(source, allowed="", *, ci=True):
+    def run(source, allowed="", *, ci=True, processes=0):
         (tmp_path / ".ci").mkdir()
         (tmp_path / ".ci" / "allowed-skips").write_text(allowed)
         (tmp_path / "tests").mkdir()
@@ -27,6 +27,8 @@ def run(tmp_path):
                 "-m",
                 "pytest",
                 "-q",
+                "-n",
+                str(processes),
                 "-p",
                 "no:cacheprovider",
                 "-p",
@@ -52,8 +54,9 @@ SKIPPED = (
 WHOLE_MODULE = "import pytest\npytest.skip('nothing here', allow_module_level=True)\n"
 
 
-def test_a_skip_that_nobody_wrote_down_fails_the_run(run):
-    status, output = run(SKIPPED)
+@pytest.mark.parametrize("processes", [0, 2])
+def test_a_skip_that_nobody_wrote_down_fails_the_run(run, processes):
+    status, output = run(SKIPPED, processes=processes)
     assert status == 1
     assert "tests/test_some.py::test_no[1]" in output.partition("not listed")[2]
 
@@ -68,8 +71,9 @@ def test_a_skip_without_a_reason_is_an_error(run):
     assert status != 0
 
 
-def test_a_whole_module_that_skips_itself_is_seen_too(run):
-    status, output = run(WHOLE_MODULE + "def test_x(): pass\n")
+@pytest.mark.parametrize("processes", [0, 2])
+def test_a_whole_module_that_skips_itself_is_seen_too(run, processes):
+    status, output = run(WHOLE_MODULE + "def test_x(): pass\n", processes=processes)
     assert status != 0
     assert "tests/test_some.py" in output.partition("not listed")[2]
 

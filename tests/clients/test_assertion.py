@@ -104,7 +104,7 @@ def test_a_good_assertion_proves_the_client_once(prove, marks):
         {"key": RSA, "alg": "RS256"},
         {"key": RSA, "alg": "PS384"},
     ],
-    ids=str,
+    ids=" ".join,
 )
 def test_whatever_the_standard_leaves_open_is_taken(prove, changes):
     """PK-03, PK-06."""
@@ -144,7 +144,7 @@ def test_whatever_the_standard_leaves_open_is_taken(prove, changes):
         {"key": STRANGE, "header": {"kid": "ec", "jwk": ECAlgorithm.to_jwk(STRANGE.public_key(), as_dict=True)}},
         {"key": RSA, "alg": "RS256", "header": {"kid": "ec"}},
     ],
-    ids=str,
+    ids=" ".join,
 )
 def test_everything_else_is_refused_and_leaves_no_mark(prove, marks, changes):
     """PK-01, PK-02, PK-03, PK-04, PK-05, PK-06, PK-07."""

@@ -25,6 +25,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
+from scripts.nginx import free_port
+
 MINIMAL = Path(__file__).resolve().parent.parent / "settings" / "data" / "minimal.yaml"
 SECRET = "edge-gateway-secret-for-tests-only"
 CLIENT = "edge-gateway"
@@ -49,12 +51,6 @@ def decoded(token):
     """Header and claims of a token, unverified."""
     header, claims, _ = token.split(".")
     return json.loads(unb64(header)), json.loads(unb64(claims))
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def wait_for(condition, seconds=60.0, every=0.02):

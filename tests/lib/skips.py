@@ -41,9 +41,17 @@ class SkipGuard:
         if report.skipped:
             self.skipped.append(report.nodeid)
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node):
+        """Of several processes, what one reports of a module that it did not collect reaches nobody else (xdist)."""
+        self.skipped += getattr(node, "workeroutput", {}).get("skipped", [])
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session, exitstatus):
-        self.unlisted = unlisted_skips(self.skipped, self.allowed)
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput["skipped"] = self.skipped
+            return
+        self.unlisted = unlisted_skips(dict.fromkeys(self.skipped), self.allowed)
         if self.unlisted and exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -15,7 +15,7 @@ IDS = ["google_sts", "authlib_session", "oauth2client"]
 
 
 def exchanges(service):
-    return [event for event in service.events() if event["door"] == "token"]
+    return [event for event in service.events() if event.get("door") == "token"]
 
 
 @pytest.fixture

@@ -250,7 +250,7 @@ def test_an_assertion_that_was_used_gets_nothing_out_of_a_warm_cache(call, servi
         {"exp": int(time.time()) + 5000},
         {"jti": None},
     ],
-    ids=str,
+    ids=" ".join,
 )
 def test_an_assertion_that_says_something_else_is_refused(call, key, changes):
     """PK-01, PK-02, PK-03, PK-04, PK-05."""
@@ -297,7 +297,7 @@ def test_an_access_token_of_its_own_is_enough(call, service, provider):
         {"nonce": "x"},
         {"cnf": {"x5t#S256": "x"}},
     ],
-    ids=str,
+    ids=" ".join,
 )
 def test_an_access_token_that_is_not_the_clients_own_is_refused(call, provider, changes):
     """A user's token, though meant for us or issued to the same client, proves no client."""
