@@ -8,12 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from sts.telemetry import mask
-from sts.telemetry.redaction import MASK
 
 _CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-# No name, kid or hash, but a signature that was cut off its token. From the beginning of a run only: linear.
-_RUN = "[A-Za-z0-9_-]"
-_LONG_RUN: Final = re.compile(rf"(?<!{_RUN})(?={_RUN}*[0-9])(?={_RUN}*[A-Z])(?={_RUN}*[a-z]){_RUN}{{80,}}")
 _TEXT: Final = 256
 _ITEMS: Final = 16
 
@@ -24,13 +20,13 @@ def bounded_facts(facts: Mapping[str, object]) -> dict[str, object]:
 
 
 def correlation(name: str) -> str | None:
-    """The caller's own name for the request, None where it is none that can be written down."""
-    return name if _CORRELATION_ID.fullmatch(name) else None
+    """The caller's own name for the request, None where it is none that can be written down, or looks like a token."""
+    return name if _CORRELATION_ID.fullmatch(name) and mask(name) == name else None
 
 
 def bounded_text(text: str) -> str:
     """A text that a caller may have chosen: what looks like a token is masked; one line, bounded, plain ASCII."""
-    text = _LONG_RUN.sub(MASK, mask(text[: 4 * _TEXT])).encode("ascii", "backslashreplace").decode()
+    text = mask(text[: 4 * _TEXT]).encode("ascii", "backslashreplace").decode()
     return text if len(text) <= _TEXT else text[:_TEXT] + "..."
 
 

@@ -25,10 +25,11 @@ from sts.labels import hashed
 from sts.model import TYPE_ACCESS_TOKEN, Ask, Credential, Issued, Peer, Presented, Trial
 from sts.model_caller import Caller
 from sts.options import Place
-from sts.telemetry import Log, Metrics
+from sts.telemetry import Log, Metrics, know_prefixes
 
 SECRET = b"s" * 32
 NOW = 1_800_000_000.25
+KEY = "sk_live_" + "aB3dE" * 10  # of the shape of our own
 JWT = "eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiJtYXJrZWQtdXNlciJ9.c2lnbmF0dXJl"
 FIELDS = [
     *("time", "event", "outcome", "reason", "request_id", "correlation_id", "door", "client", "source", "kind"),
@@ -243,11 +244,13 @@ def test_the_name_of_no_configured_client_is_not_written_down(log, lines, client
     assert not client_id or client_id not in lines[0].decode()
 
 
-@pytest.mark.parametrize("correlation_id", ["", "a b", "x" * 129, "a\u00e9", JWT])
-def test_what_is_no_correlation_id_is_not_written_down(log, lines, correlation_id):
+@pytest.mark.parametrize(
+    "correlation_id", ["", "a b", "x" * 129, "a\u00e9", JWT, JWT[:128], KEY, "seen_before_hunter2hunter2"]
+)
+def test_what_is_no_correlation_id_or_looks_like_a_credential_is_not_written_down(log, lines, correlation_id):
+    know_prefixes(["seen_before_"])
     log.record(log.begin("token", "r", "v", correlation_id))
-    written = json.loads(lines[0])["correlation_id"]
-    assert written is None or len(correlation_id) <= 128
+    assert json.loads(lines[0])["correlation_id"] is None
 
 
 def test_a_token_that_a_caller_sent_in_the_wrong_place_is_masked(log, lines):
@@ -264,6 +267,30 @@ def test_a_token_that_a_caller_sent_in_the_wrong_place_is_masked(log, lines):
     first, second = map(json.loads, lines)
     assert (first["client"], first["facts"]["sent"], first["facts"]["name"]) == (None, "***", "Bearer ***")
     assert (second["audiences"], second["scopes"]) == (["***", "https://a/?***"], ["***"])
+
+
+def test_an_api_key_that_a_caller_sent_in_the_wrong_place_is_masked_whatever_its_prefix(log, lines):
+    key, bare = KEY, KEY.removeprefix("sk_live_")
+    trail = log.begin("token", "r", "v")
+    trail.called(caller(), known=True)
+    trail.asked(ask(audiences=(key, f"orders {key[:-1]}"), resources=(f"https://a/{key}",), scopes=(bare,)))
+    trail.refused(EXPIRED, {"sent": f"a-{bare}", "many": [key, "orders"]})
+    log.record(trail)
+    event = json.loads(lines[0])
+    assert event["audiences"] == ["***", "orders ***", "https://a/***"]
+    assert (event["scopes"], event["facts"]) == (["***"], {"sent": "***", "many": "*** orders"})
+
+
+def test_what_begins_as_the_credentials_of_a_source_do_is_masked(log, lines):
+    know_prefixes(["legacy_", "op_"])
+    trail = log.begin("token", "r", "v")
+    trail.called(caller(), known=True)
+    trail.asked(ask(audiences=("legacy_0123456789abcdef", "shop_orders-and-more"), resources=(), scopes=("op_x",)))
+    trail.refused(EXPIRED, {"sent": "GET /op_abc.def.ghi, and more"})
+    log.record(trail)
+    event = json.loads(lines[0])
+    assert event["audiences"] == ["legacy_***", "shop_orders-and-more"]
+    assert (event["scopes"], event["facts"]["sent"]) == (["op_x"], "GET /op_***, and more")
 
 
 def test_the_tail_of_a_token_that_was_cut_in_two_is_masked(log, lines):

@@ -17,7 +17,7 @@ from sts.errors import MALFORMED, REVOKED, TOO_LARGE, UNKNOWN_ISSUER, Refusal
 from sts.jose import looks_signed, text_or_texts
 from sts.model import NOT_APPLICABLE, TYPE_ACCESS_TOKEN, Credential, Limits, Presented, Principal
 from sts.options import Duration, KeptConfigFile, SecretText, Section, file_faults
-from sts.telemetry import log, metrics
+from sts.telemetry import know_prefixes, log, metrics
 from sts.trust.fetch import OutboundUrl, read_ca
 from sts.trust.introspection import UNAUTHORIZED, Introspection, Notice, Server
 
@@ -222,6 +222,7 @@ class Introspections:
             name: IntrospectionSourceAtWork(name, settings[name], *self._known[key]) for name, key in wanted.items()
         }
         keys = [one.prefix for one in sources.values() if isinstance(one, ApiKeySource)]
+        know_prefixes([*keys, *(one.match.prefix for one in settings.values() if one.match is not None)])
         disabled = [one.match.prefix for one in settings.values() if one.match is not None and not one.enabled]
         return IntrospectionKind(found.values(), (*keys, *disabled)), found
 

@@ -2,7 +2,7 @@
 
 from sts.telemetry.logs import GunicornLogger, Log, log, take_over_logging
 from sts.telemetry.measures import Metrics, Reading, metrics
-from sts.telemetry.redaction import mask
+from sts.telemetry.redaction import know_prefixes, mask
 from sts.telemetry.values import mark_dead, prepare_metrics
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Log",
     "Metrics",
     "Reading",
+    "know_prefixes",
     "log",
     "mark_dead",
     "mask",

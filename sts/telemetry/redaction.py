@@ -1,13 +1,13 @@
 """The second line of defence against secrets in a log: whatever looks like one is masked.
 
 The first line is that nobody hands one over: facts are names, hashes and key ids. What is masked here does not prove
-that the rest is harmless: an opaque token or a chosen password looks like any other word.
+that the rest is harmless: a short opaque token without a prefix, or a chosen password, looks like any other word.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 MASK: Final = "***"
@@ -37,6 +37,13 @@ _RULES: Final = tuple(
         (("?",), _QUERY),
     )
 )
+# An API key of ours, an opaque token, or a signature that was cut off its token; no kid (43 characters), no hash (small
+# letters), hardly a name. From the beginning of a run only: linear.
+_RUN = "[A-Za-z0-9_-]"
+_LONG: Final = 50
+_LONG_RUN: Final = re.compile(rf"(?<!{_RUN})(?={_RUN}*[0-9])(?={_RUN}*[A-Z])(?={_RUN}*[a-z]){_RUN}{{{_LONG},}}")
+_prefixes: set[str] = set()
+_prefixed: list[re.Pattern[str]] = []  # none, or one for all of them
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _SECRET_NAME: Final = re.compile(
     r"secret|password|passphrase|authorization|cookie|private"
@@ -45,8 +52,15 @@ _SECRET_NAME: Final = re.compile(
 )
 
 
+def know_prefixes(prefixes: Iterable[str]) -> None:
+    """Mask in this process from now on what begins as credentials of the configuration do, now or before a reload."""
+    _prefixes.update(prefixes)
+    words = "|".join(map(re.escape, sorted(_prefixes, key=len, reverse=True)))
+    _prefixed[:] = [re.compile(rf"(?<![A-Za-z0-9])({words})[^\s,;&\"']{{8,}}")] if words else []
+
+
 def mask(text: str) -> str:
-    """Mask what looks like a token, a secret header or parameter, a query or a private key; one line, bounded."""
+    """Mask what looks like a credential, a secret header or parameter, a query or a private key; one line, bounded."""
     text = text[: 4 * _LONGEST]
     lower = text.lower()
     for words, pattern in _RULES:
@@ -54,6 +68,10 @@ def mask(text: str) -> str:
             if word in lower:
                 text = pattern.sub(rf"\1{MASK}", text)
                 break
+    for pattern in _prefixed:
+        text = pattern.sub(rf"\1{MASK}", text)
+    if len(text) >= _LONG:
+        text = _LONG_RUN.sub(MASK, text)
     if not text.isprintable():
         text = _CONTROL.sub(" ", text)
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"

@@ -152,6 +152,17 @@ def test_every_event_of_a_known_key_names_its_id_and_no_other_text_is_named(with
         assert text[8:20] not in json.dumps(with_keys.events()[-1])
 
 
+def test_a_key_that_is_sent_in_another_place_stands_in_no_event(with_keys, make, idp):
+    ours, theirs = make()["key"], "sk_live_legacy-0123456789abcdef"
+    for text in (ours, theirs):
+        for fields in ({"audience": text}, {"resource": f"https://{text}/x", "audience": None}, {"scope": text}):
+            assert with_keys.exchange(idp.token(), **fields).status == 400
+        assert with_keys.forward(idp.token(), X_Request_ID=text).status == 200
+    told = with_keys.audit_file.read_text() + with_keys.log()
+    assert [text for text in (ours, theirs) if text.removeprefix("sk_live_") in told] == []
+    assert "sk_live_***" in told
+
+
 def test_a_key_beside_a_token_is_refused(with_keys, make, idp):
     """AK-03."""
     key = make()["key"]
