@@ -62,7 +62,10 @@ class Rows:
     def _fetch(self, table: str, key: str) -> None:
         if len(self._at_hand) == MAX_ROWS:
             raise Refusal(NO_MAPPING, why=f"more than {MAX_ROWS} rows are looked up", table=table)
-        row = self._tables[table].row(key, self._clock())
+        try:
+            row = self._tables[table].row(key, self._clock())
+        except Refusal as refusal:  # whose answer it is that was missed, no table knows
+            raise Refusal(refusal.reason, **refusal.facts, table=table) from None
         if row is None:
             raise Refusal(NO_MAPPING, why="there is no such row", table=table)
         self._at_hand[(table, key)] = row.values
