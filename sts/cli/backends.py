@@ -52,15 +52,16 @@ def keygen(*, alg: KeyManagement, curve: Curve | None, out: Path) -> None:
         raise click.UsageError("RSA-OAEP-256 has no curve.")
     private, public = make_pair(alg, curve or "P-256")
     kid = private["kid"]
+    private_file, public_file = out / f"{kid}.private.jwk.json", out / f"{kid}.jwks.json"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        _write(out / f"{kid}.private.jwk.json", private, 0o600)
-        _write(out / f"{kid}.jwks.json", {"keys": [public]}, 0o644)
+        _write(private_file, private, 0o600)
+        _write(public_file, {"keys": [public]}, 0o644)
     except OSError as error:
         fail(f"{error.filename or out} cannot be written: {error.strerror}", EXIT_REFUSED)
-    click.echo(f"for the backend alone:  {out / f'{kid}.private.jwk.json'}")
-    click.echo(f"for everybody:          {out / f'{kid}.jwks.json'}")
-    click.echo(f"encryption: {{jwks_file: {kid}.jwks.json, alg: {alg}}}")
+    click.echo(f"for the backend alone:  {private_file}")
+    click.echo(f"for everybody:          {public_file}")
+    click.echo(f"encryption: {{jwks_file: {json.dumps(str(public_file))}, alg: {alg}}}")
 
 
 def _write(path: Path, document: dict[str, Any], mode: int) -> None:

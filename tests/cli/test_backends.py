@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
+import yaml
 from recipient import Pair
 
 from sts.jose import encrypt, import_encryption_jwks
@@ -49,6 +50,15 @@ def test_the_private_key_is_its_owners_alone_and_the_set_holds_nothing_secret(ke
         assert PRIVATE.isdisjoint(jwk)
         assert (jwk["use"], jwk["kid"]) == ("enc", public.name.removesuffix(".jwks.json"))
         assert PRIVATE & json.loads(private.read_text()).keys()
+
+
+@pytest.mark.parametrize("folder", ["keys", "a, b: {c} #d"])
+def test_the_line_for_the_configuration_names_the_file_that_was_written(sts, tmp_path, folder):
+    result = sts("backends", "keygen", "--out", tmp_path / folder)
+    (said,) = (yaml.safe_load(line) for line in result.stdout.splitlines() if line.startswith("encryption:"))
+    named = tmp_path / said["encryption"]["jwks_file"]
+    (key,) = import_encryption_jwks(named.read_bytes(), said["encryption"]["alg"]).keys
+    assert key.kid in result.stdout
 
 
 def test_a_curve_for_rsa_is_a_usage_error(keygen):
