@@ -13,8 +13,8 @@ from urllib.parse import quote
 import pytest
 import yaml
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from harness import CLIENT, Service, b64, free_port, minimal
-from pki import URI, Authority
+from harness import CLIENT, Service, b64, free_port, minimal, wait_for
+from pki import URI, Authority, hostile
 
 from scripts import servers
 from scripts.nginx import await_port, stop
@@ -95,6 +95,7 @@ def proxied(ca, idp, tmp_path_factory):
         "type": "client_certificate",
         "ca_file": "partner-ca.pem",
         "san_prefix": "spiffe://partners.example/",
+        "crl_file": "partner.crl.pem",
         "audiences": ["orders"],
         "namespace": "partner",
         "identity": {"subject": "certificate.uri", "scopes": "['orders:read']"},
@@ -103,7 +104,10 @@ def proxied(ca, idp, tmp_path_factory):
     digest = "sha256:" + hashlib.sha256(SECRET.encode()).hexdigest()
     config["proxies"] = [{"networks": ["127.0.0.0/8"], "secrets": [digest], "certificate_header": "xfcc"}]
     (directory / "partner-ca.pem").write_text(ca.pem)
+    revoked = ca.issue("revoked")
+    (directory / "partner.crl.pem").write_bytes(ca.crl(revoked))
     running = Service(directory, yaml.safe_dump(config))
+    running.revoked = revoked
     yield running
     assert running.stop() == 0, running.log()
 
@@ -151,14 +155,16 @@ def envoy(request, start_envoy):
 def exchange(proxied, server_ca, tmp_path):
     """Exchange a certificate through Envoy, on a connection of `holder`."""
 
-    def exchange(port, holder, subject, headers=None):
+    def exchange(port, holder, *subject, headers=None):
         through = copy.copy(proxied)
         through.port, through.tls = port, ssl.create_default_context(cadata=server_ca.pem)
         if holder is not None:
             file = tmp_path / "client.pem"
             file.write_text(holder.pem + holder.key_pem)
+            through.tls.set_ciphers("DEFAULT:@SECLEVEL=0")  # a hostile client has no scruples about its key
             through.tls.load_cert_chain(file)
-        form = {"subject_token": b64(subject.der), "subject_token_type": CERTIFICATE, "audience": "orders"}
+        token = ".".join(b64(one.der) for one in subject)
+        form = {"subject_token": token, "subject_token_type": CERTIFICATE, "audience": "orders"}
         form["grant_type"] = "urn:ietf:params:oauth:grant-type:token-exchange"
         return through.post(form, headers)
 
@@ -171,6 +177,56 @@ def test_a_callers_certificate_comes_through_envoy(exchange, envoy, proxied, ca)
     answer = exchange(envoy, leaf, leaf)
     assert answer.status == 200, proxied.events()[-1]
     assert proxied.verified(answer.json["access_token"])["sub"] == f"partner|{URI}"
+
+
+SHAPES = {
+    **dict.fromkeys(["of another CA", "of a CA nobody knows", "expired", "for servers only"], "no handshake"),
+    "self-signed": "no handshake",
+    **dict.fromkeys(["a CA's", "with two SANs", "beyond the prefix", "with a weak key", "revoked"], "refused"),
+}
+
+
+@pytest.fixture(scope="module")
+def sanitizing(start_envoy):
+    return start_envoy("SANITIZE_SET", **DETAIL)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_hostile_certificate_gets_no_token_through_envoy(exchange, sanitizing, proxied, ca, shape):
+    """Envoy's handshake stops some of them; the others are ours to refuse."""
+    shapes = hostile(ca) | {"revoked": (proxied.revoked, "revoked")}
+    assert set(shapes) == set(SHAPES)
+    holder, why = shapes[shape]
+    if SHAPES[shape] == "no handshake":
+        before = len(proxied.events())
+        with pytest.raises(OSError):  # noqa: PT011 - the alert, or the connection that is gone after it
+            exchange(sanitizing, holder, holder)
+        assert len(proxied.events()) == before
+        return
+    answer = exchange(sanitizing, holder, holder)
+    assert (answer.status, answer.json["error_reason"]) == (400, why)
+
+
+def test_a_chain_out_of_order_is_refused_through_envoy(exchange, sanitizing, ca):
+    leaf, below = ca.issue(), Authority("Issuing CA", now=ca.now, parent=ca)
+    answer = exchange(sanitizing, leaf, leaf, below)
+    assert (answer.status, answer.json["error_reason"]) == (400, "malformed")
+
+
+def test_a_stale_crl_opens_nothing_through_envoy(exchange, sanitizing, proxied, ca):
+    def publish(content):
+        new = proxied.directory / "new.crl"
+        new.write_bytes(content)
+        new.rename(proxied.directory / "partner.crl.pem")
+
+    try:
+        publish(ca.crl(proxied.revoked, life=(-3600, -1)))
+        leaf = ca.issue()
+        answer = wait_for(lambda: (found := exchange(sanitizing, leaf, leaf)).status == 503 and found, 30, every=0.3)
+        assert answer.json["error_reason"] == "source_unreachable"
+    finally:
+        publish(ca.crl(proxied.revoked))
+        wait_for(lambda: {exchange(sanitizing, one, one).status for one in [ca.issue() for _ in range(6)]} == {200}, 30)
 
 
 def test_a_certificate_that_is_not_the_callers_is_refused(exchange, envoy, ca):
@@ -191,7 +247,7 @@ def test_a_header_that_the_caller_forged_gives_it_nothing(exchange, envoy, ca, f
         "open quote": f'Hash={digest};Cert="{quote(victim.pem, safe="")}";Subject="',
     }[forged]
     for holder in (ca.issue(), None):
-        answer = exchange(envoy, holder, victim, {"X-Forwarded-Client-Cert": header})
+        answer = exchange(envoy, holder, victim, headers={"X-Forwarded-Client-Cert": header})
         assert (answer.status, answer.json["error_reason"]) in {(400, "binding_failed"), (400, "malformed")}
 
 

@@ -6,7 +6,7 @@ import itertools
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
@@ -143,3 +143,18 @@ class Authority(Holder):
 def partner_ca():
     """A CA whose certificates are valid a day around second 1 000 000."""
     return Authority()
+
+
+def hostile(ca):
+    """Certificates that prove nothing to whoever believes `ca`, by what is wrong, and the refusal's reason."""
+    return {
+        "of another CA": (Authority("Partner CA", now=ca.now).issue(), "bad_signature"),
+        "of a CA nobody knows": (Authority("Other CA", now=ca.now).issue(), "unknown_issuer"),
+        "expired": (ca.issue(life=(-DAY, -60)), "expired"),
+        "for servers only": (ca.issue(purposes=[ExtendedKeyUsageOID.SERVER_AUTH]), "bad_type"),
+        "a CA's": (ca.issue(extra=[(x509.BasicConstraints(True, None), True)]), "bad_type"),
+        "with two SANs": (ca.issue(uris=[URI, URI + "2"]), "malformed"),
+        "beyond the prefix": (ca.issue(uris=["spiffe://partners.example.evil/x"]), "requirement_failed"),
+        "with a weak key": (ca.issue(key=rsa.generate_private_key(65537, 1024)), "bad_algorithm"),  # noqa: S505
+        "self-signed": (Authority("Partner CA", now=ca.now), "bad_type"),
+    }

@@ -12,11 +12,10 @@ from urllib.parse import quote
 import pytest
 import yaml
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from harness import ACCESS_TOKEN, CLIENT, Service, b64, decoded, minimal, wait_for
-from pki import DAY, URI, Authority, Holder
+from pki import DAY, URI, Authority, Holder, hostile
 
 CERTIFICATE = "urn:sts:token-type:client_certificate"
 SERVER = [ExtendedKeyUsageOID.SERVER_AUTH]
@@ -167,22 +166,6 @@ def test_the_same_certificate_again_is_answered_from_the_cache(plain, world):
     assert plain.events()[-1]["cached"]
 
 
-def hostile(world):
-    ca = world.ca
-    return {
-        "of another CA": (Authority("Partner CA", now=ca.now).issue(), "bad_signature"),
-        "of a CA nobody knows": (Authority("Other CA", now=ca.now).issue(), "unknown_issuer"),
-        "expired": (ca.issue(life=(-DAY, -60)), "expired"),
-        "for servers only": (ca.issue(purposes=SERVER), "bad_type"),
-        "a CA's": (ca.issue(extra=[(x509.BasicConstraints(True, None), True)]), "bad_type"),
-        "with two SANs": (ca.issue(uris=[URI, URI + "2"]), "malformed"),
-        "beyond the prefix": (ca.issue(uris=["spiffe://partners.example.evil/x"]), "requirement_failed"),
-        "with a weak key": (ca.issue(key=rsa.generate_private_key(65537, 1024)), "bad_algorithm"),  # noqa: S505
-        "revoked": (world.revoked, "revoked"),
-        "self-signed": (Authority("Partner CA", now=ca.now), "bad_type"),
-    }
-
-
 SHAPES = [
     *("of another CA", "of a CA nobody knows", "expired", "for servers only", "a CA's", "with two SANs"),
     *("beyond the prefix", "with a weak key", "revoked", "self-signed"),
@@ -192,7 +175,7 @@ SHAPES = [
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("form", HEADERS)
 def test_a_hostile_certificate_is_refused(plain, world, form, shape):
-    shapes = hostile(world)
+    shapes = hostile(world.ca) | {"revoked": (world.revoked, "revoked")}
     assert set(shapes) == set(SHAPES)
     holder, why = shapes[shape]
     answer = forward(plain, form, holder)
