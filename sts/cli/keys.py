@@ -13,7 +13,7 @@ from keys.errors import RingMissing
 from keys.record import Ring
 from sts.cli import common, keys_changed
 from sts.cli.keys_shown import plan_facts, plan_line, replica_lines, ring_facts, short, time_line
-from sts.cli.keys_store import dry_run_option, json_option, open_ring, spoken
+from sts.cli.keys_store import dry_run_option, json_option, looks_only, open_ring, spoken
 from sts.mint import keystore
 from sts.settings import Settings
 
@@ -55,19 +55,26 @@ def init(*, config: Path, dry_run: bool, as_json: bool) -> None:
         _say_what_init_would_do(settings, as_json=as_json)
         return
     with spoken():
+        before = _there(settings)
         _, store, ring, made = keystore.prepare(
             settings.keys, settings.var, settings.given_secret(), time.time, settings.wanted(), settings.redis
         )
+    fresh = [key for key in ring.keys if before is not None and before.find(key.kid) is None]
     if as_json:
-        click.echo(json.dumps({"made": made, "place": store.place, "version": ring.version}))
+        facts = {"made": made, "place": store.place, "version": ring.version}
+        click.echo(json.dumps({**facts, "published": [key.kid for key in fresh]}))
     elif made:
         click.echo(f"{store.place}: made; {_signing(ring)} signs, its standby is published")
+    elif fresh:
+        for key in fresh:
+            click.echo(f"{store.place}: {short(key.kid)}, the first {key.algorithm} key, is published and waits")
     else:
         click.echo(f"{store.place}: is there already (version {ring.version}), nothing was made")
 
 
 @keys.command("list")
 @common.config_option
+@looks_only
 @json_option
 def list_keys(*, config: Path, as_json: bool) -> None:
     r"""Show the time line: what signs, what waits, what may go and when.
@@ -100,6 +107,7 @@ def list_keys(*, config: Path, as_json: bool) -> None:
 
 @keys.command()
 @common.config_option
+@looks_only
 @json_option
 def plan(*, config: Path, as_json: bool) -> None:
     r"""Say when rotations are due, and what they wait for.
@@ -131,6 +139,8 @@ def plan(*, config: Path, as_json: bool) -> None:
 
 @keys.command("jwks")
 @common.config_option
+@looks_only
+@click.option("--json", is_flag=True, expose_value=False, help="JSON is what is printed in any case.")
 def show_jwks(*, config: Path) -> None:
     r"""Print the JWK Set as services publish it now.
 
@@ -148,19 +158,28 @@ def show_jwks(*, config: Path) -> None:
     click.echo(json.dumps(jwks.jwks(ring, time.time()), indent=1))
 
 
+def _there(settings: Settings) -> Ring | None:
+    """The ring as it is, if there is one."""
+    if settings.secret is None and not (settings.var / keystore.SECRET_FILE).exists():
+        return None
+    try:
+        return open_ring(settings).load()
+    except RingMissing:
+        return None
+
+
 def _say_what_init_would_do(settings: Settings, *, as_json: bool) -> None:
     with spoken():
-        secret_is_there = settings.secret is not None or (settings.var / keystore.SECRET_FILE).exists()
-        found = False
-        if secret_is_there:
-            try:
-                found = bool(open_ring(settings).load())
-            except RingMissing:
-                found = False
+        found = _there(settings)
+    lacking = [] if found is None else [name for name in settings.wanted().algorithms if found.standby(name) is None]
     if as_json:
-        click.echo(json.dumps({"made": False, "would_make": not found}))
+        click.echo(json.dumps({"made": False, "would_make": found is None, "would_publish": lacking}))
+    elif found is None:
+        click.echo(f"a ring would be made in {settings.var}")
+    elif lacking:
+        click.echo(f"the ring is there; a first key would be published for {', '.join(lacking)}")
     else:
-        click.echo("nothing would be made: the ring is there" if found else f"a ring would be made in {settings.var}")
+        click.echo("nothing would be made: the ring is there")
 
 
 def _signing(ring: Ring) -> str:

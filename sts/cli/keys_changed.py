@@ -83,13 +83,14 @@ def rotate(
             would = "\n".join(f"{short(one.standby)} would sign instead of {short(one.signing)}" for one in due)
             _say_untouched(due, "dry run", would, as_json=as_json)
             return
-        if missing:
-            ask(f"Verifiers may refuse tokens for {span(missing)}. Rotate all the same?", yes=yes)
+        if force:
+            risk = f"Verifiers may refuse tokens for {span(missing)}." if missing else "It would do without --force."
+            ask(f"{risk} Rotate all the same?", yes=yes)
         ring, done = rotation.rotate(store, time.time, wanted, asked, only_if_due=if_due, force=force)
         if not done:
             _say_untouched(plans, "not due", "not due any more: somebody else rotated", as_json=as_json)
             return
-        audit(settings, ROTATED, ring, forced=bool(missing))
+        audit(settings, ROTATED, ring, forced=force)
         _say_rotated(ring, done, as_json=as_json)
 
 
@@ -183,6 +184,11 @@ def import_key(*, config: Path, file: BinaryIO, algorithm: str | None, dry_run: 
     else:
         click.echo(
             f"{pair.kid} {'would wait' if dry_run else 'waits'}; it may sign {pair.algorithm} in {span(ready_in)}"
+        )
+    if pair.algorithm not in settings.wanted().algorithms:
+        common.console_err.print(
+            f"sts: the configuration uses no {pair.algorithm}: the next rotation drops this key, unless "
+            "`keys.algorithm` or an audience's `algorithm` names it by then"
         )
 
 

@@ -18,7 +18,9 @@ from sts.settings import Settings
 
 ROTATED: Final = "rotated"
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object; times are Unix seconds.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON; times are Unix seconds.")
+looks_only = click.option("--dry-run", is_flag=True, expose_value=False, hidden=True)
+"""For commands that change nothing in any case."""
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 

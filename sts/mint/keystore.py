@@ -34,7 +34,10 @@ SEAL_LABEL: Final = "keys seal"
 
 def open_secret(given: DeploymentSecret | None, var: Path) -> DeploymentSecret:
     """The secret that the configuration gives, else the one in `var`. Raises StartError, naming the absolute path."""
-    return labels.read(var / SECRET_FILE) if given is None else given
+    if given is not None:
+        return given
+    _check_not_lost(var)
+    return labels.read(var / SECRET_FILE)
 
 
 def open_store(
@@ -96,7 +99,8 @@ def _in_redis(redis: RedisSettings | None, sealer: Sealer) -> RedisStore:
     return _RedisStore(redis, sealer)
 
 
-def _make_secret(var: Path) -> DeploymentSecret:
+def _check_not_lost(var: Path) -> None:
+    """Raise StartError where there is a ring in `var` whose secret is gone: a new one would not open it."""
     secret_file, ring_file = (var / SECRET_FILE).absolute(), (var / RING_FILE).absolute()
     try:
         # the ring first: whoever makes both makes the secret first, so a start beside ours is not taken for a loss
@@ -107,4 +111,8 @@ def _make_secret(var: Path) -> DeploymentSecret:
         raise StartError(
             f"there is a key ring at {ring_file}, but its deployment secret {secret_file} is gone: restore it"
         )
-    return labels.create(secret_file)
+
+
+def _make_secret(var: Path) -> DeploymentSecret:
+    _check_not_lost(var)
+    return labels.create(var / SECRET_FILE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
@@ -62,24 +63,25 @@ class KeysSettings(Section):
         )
 
 
-def does_not_fit(keys: KeysSettings, longest_ttl: float) -> str:
-    """Say why the numbers of `keys` cannot work with tokens that live for `longest_ttl` seconds; "" if they can.
+def does_not_fit(keys: KeysSettings, longest_ttl: float) -> Iterator[tuple[str, str]]:
+    """Say why the numbers of `keys` cannot work with tokens that live for `longest_ttl` seconds, and what to do.
 
     A rotation must be over (the next key known to every verifier, the last token of the former key expired) before
     the next one is due (RO-04), and a worker must look at the ring more often than it may go without.
     """
     schedule = keys.schedule()
     if schedule.poll >= schedule.store_grace:
-        return (
+        text = (
             f"poll ({show_duration(schedule.poll)}) must be shorter than store_grace "
             f"({show_duration(schedule.store_grace)}), else a worker stops signing between two looks at the ring"
         )
+        yield text, "look more often, or lengthen `store_grace`"
     keep = schedule.keep(longest_ttl)
-    if schedule.rotate_every > schedule.guard + keep:
-        return ""
-    return (
-        f"rotate_every ({show_duration(schedule.rotate_every)}) must be longer than one rotation takes: "
-        f"{show_duration(schedule.guard)} until every verifier has the next key (jwks_max_age + verifier_refresh + "
-        f"clock_skew + poll), and {show_duration(keep)} until the last token of the former key is over "
-        f"(store_grace + longest ttl {show_duration(longest_ttl)} + clock_skew)"
-    )
+    if schedule.rotate_every <= schedule.guard + keep:
+        text = (
+            f"rotate_every ({show_duration(schedule.rotate_every)}) must be longer than one rotation takes: "
+            f"{show_duration(schedule.guard)} until every verifier has the next key (jwks_max_age + verifier_refresh + "
+            f"clock_skew + poll), and {show_duration(keep)} until the last token of the former key is over "
+            f"(store_grace + longest ttl {show_duration(longest_ttl)} + clock_skew)"
+        )
+        yield text, "rotate less often, or shorten the longest `ttl`"

@@ -116,9 +116,8 @@ def schedule(parts: Parts) -> Iterator[Finding]:
     if parts.keys is None and "keys" in parts.written:
         return
     longest = max((audience.ttl for audience in parts.audiences.values()), default=0.0)
-    problem = does_not_fit(parts.keys or KeysSettings(), longest)
-    if problem:
-        yield Finding(("keys",), problem, "rotate less often, or shorten the longest `ttl`")
+    for problem, advice in does_not_fit(parts.keys or KeysSettings(), longest):
+        yield Finding(("keys",), problem, advice)
 
 
 CHECKS: Final[tuple[Check, ...]] = (

@@ -85,6 +85,7 @@ def test_init_makes_secret_and_ring_once(configure, keys, var):
         "made": False,
         "place": f"{var}/keyring.json",
         "version": 1,
+        "published": [],
     }
     assert (var / "keyring.json").read_bytes() == before
 

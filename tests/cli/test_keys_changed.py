@@ -97,7 +97,27 @@ def test_init_dry_run_makes_nothing(configure, keys, tmp_path):
     assert "would be made" in keys("init", "--dry-run").stdout
     assert not (tmp_path / "var").exists()
     keys("init")
-    assert json.loads(keys("init", "--dry-run", "--json").stdout) == {"made": False, "would_make": False}
+    there = {"made": False, "would_make": False, "would_publish": []}
+    assert json.loads(keys("init", "--dry-run", "--json").stdout) == there
+
+
+def test_init_says_which_first_key_of_a_new_algorithm_it_publishes(configure, keys):
+    configure()
+    keys("init")
+    configure("  algorithm: RS256\n")
+    assert "a first key would be published for RS256" in keys("init", "--dry-run").stdout
+    assert json.loads(keys("init", "--dry-run", "--json").stdout)["would_publish"] == ["RS256"]
+    said = keys("init").stdout
+    assert re.search(r"\S+…, the first RS256 key, is published and waits", said)
+    assert "nothing was made" in keys("init").stdout
+    assert json.loads(keys("init", "--json").stdout)["published"] == []
+
+
+@pytest.mark.parametrize("command", ["list", "plan", "jwks"])
+def test_commands_that_change_nothing_take_the_options_of_those_that_do(configure, keys, command):
+    configure()
+    keys("init")
+    assert json.loads(keys(command, "--dry-run", "--json").stdout)
 
 
 # Plan, rotate
@@ -172,6 +192,15 @@ def test_force_asks_and_is_audited(configure, keys):
     assert (event["event"], event["action"], event["forced"]) == ("keys", "rotated", True)
     assert event["signing"] == [before["keys"][1]["kid"]]
     assert event["by"]
+
+
+def test_force_asks_and_is_audited_where_the_guard_would_have_let_it_pass_too(configure, keys):
+    configure()
+    keys("init")
+    ready(keys)
+    assert keys("rotate", "--force", answer="n\n").exit_code == 1
+    (event,) = audited(keys("rotate", "--force", "--yes").stderr)
+    assert event["forced"] is True
 
 
 def test_what_is_done_is_audited_in_the_file_of_the_audit(configure, keys, tmp_path):
@@ -277,6 +306,17 @@ def test_an_imported_key_waits_like_any_other_and_then_signs(configure, keys, tm
     shown = {key["kid"]: key for key in json.loads(keys("jwks").stdout)["keys"]}
     public = jwt.PyJWK(shown[told["kid"]], "EdDSA" if algorithm == "Ed25519" else algorithm).key
     assert public.public_numbers() == key.public_key().public_numbers() if algorithm != "Ed25519" else True
+
+
+def test_a_key_of_an_algorithm_that_nobody_uses_yet_is_imported_with_a_warning(configure, keys):
+    configure()
+    keys("init")
+    done = keys("import", "-", answer=pem(ec.generate_private_key(ec.SECP384R1())).decode())
+    assert done.exit_code == 0
+    assert "the configuration uses no ES384: the next rotation drops this key" in done.stderr.replace("\n", " ")
+    ready(keys)
+    keys("rotate")
+    assert "ES384" not in {algorithm for algorithm, _ in states(keys).values()}
 
 
 def test_a_jwk_is_imported_under_its_thumbprint_from_standard_input(configure, keys):

@@ -159,9 +159,10 @@ def test_without_its_last_step_a_backup_is_refused(operator):
         operator("sts keys rotate")
 
 
-def test_the_store_is_lost(operator, signing, tmp_path):
+@pytest.mark.parametrize("gone", ["secret", "keyring.json"])
+def test_the_store_is_lost(operator, signing, tmp_path, gone):
     former = signing()
-    (tmp_path / "var" / "secret").unlink()
+    (tmp_path / "var" / gone).unlink()
     assert "made;" in operator(*blocks("The store is lost"))
     assert signing() != former
 

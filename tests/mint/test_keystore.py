@@ -64,8 +64,9 @@ def test_a_given_secret_is_used_and_none_is_made(make, var):
 def test_a_ring_whose_secret_is_gone_is_a_fault_and_never_gets_a_new_one(make, var):
     make()
     (var / "secret").unlink()
-    with pytest.raises(StartError, match=f"{var}/secret is gone"):
-        make()
+    for use in (make, lambda: open_secret(None, var)):  # commands that only look say the same
+        with pytest.raises(StartError, match=f"{var}/secret is gone"):
+            use()
     assert "secret" not in names(var)
 
 
