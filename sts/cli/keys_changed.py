@@ -11,7 +11,7 @@ import click
 
 from keys import changes, foreign, rotation
 from keys.algorithms import ALGORITHMS
-from keys.bounds import Bounds, bounds, foreseen
+from keys.bounds import bounds, foreseen
 from keys.errors import GuardRefused, KeysError
 from keys.lifecycle import Schedule
 from keys.record import Ring
@@ -19,7 +19,8 @@ from keys.sighting import Sighting
 from keys.signer import Pair, generate
 from keys.store import Store
 from sts.cli import common
-from sts.cli.keys_shown import plan_facts, plan_line, short, span
+from sts.cli.keys_said import newly_revoked, say_revoked, say_rotated, say_untouched
+from sts.cli.keys_shown import short, span
 from sts.cli.keys_store import ROTATED, ask, audit, dry_run_option, json_option, no_key, open_ring, spoken, yes_option
 from sts.settings import Settings
 
@@ -75,23 +76,23 @@ def rotate(
         due = [one for one in plans if one.due or not if_due]
         missing, late = max(((one.guard_missing, one.late) for one in due), default=(0.0, ""))
         if not due:
-            _say_untouched(plans, "not due", f"not due: due in {span(min(p.due_in for p in plans))}", as_json=as_json)
+            say_untouched(plans, "not due", f"not due: due in {span(min(p.due_in for p in plans))}", as_json=as_json)
             return
         if missing and not force:
             raise GuardRefused(missing, late)
         if dry_run:
             would = "\n".join(f"{short(one.standby)} would sign instead of {short(one.signing)}" for one in due)
-            _say_untouched(due, "dry run", would, as_json=as_json)
+            say_untouched(due, "dry run", would, as_json=as_json)
             return
         if force:
             risk = f"Verifiers may refuse tokens for {span(missing)}." if missing else "It would do without --force."
             ask(f"{risk} Rotate all the same?", yes=yes)
         ring, done = rotation.rotate(store, time.time, wanted, asked, only_if_due=if_due, force=force)
         if not done:
-            _say_untouched(plans, "not due", "not due any more: somebody else rotated", as_json=as_json)
+            say_untouched(plans, "not due", "not due any more: somebody else rotated", as_json=as_json)
             return
         audit(settings, ROTATED, ring, forced=force)
-        _say_rotated(ring, done, as_json=as_json)
+        say_rotated(ring, done, as_json=as_json)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})  # a name of an imported key may begin with a dash
@@ -130,17 +131,17 @@ def revoke(*, config: Path, kid: str | None, every: bool, yes: bool, dry_run: bo
         would = _revoked(before, found, now, settings)
         if dry_run:
             outside = bounds(before, would, now, schedule, foreseen(would, now, schedule, sightings))
-            _say_revoked(before, would, outside, "dry run", as_json=as_json)
+            say_revoked(before, would, outside, "dry run", as_json=as_json)
             return
         ask(_question(before, found), yes=yes)
         wanted = settings.wanted()
         ring = (
             rotation.revoke_all(store, time.time, wanted) if found is None else rotation.revoke(store, time.time, found)
         )
-        ended = _ended(before, ring)
+        ended = newly_revoked(before, ring)
         audit(settings, "revoked all" if every else "revoked", ring, forced=True, revoked=ended)
         outside = bounds(before, ring, time.time(), schedule, _awaited(store, ring, schedule))
-        _say_revoked(before, ring, outside, "", as_json=as_json)
+        say_revoked(before, ring, outside, "", as_json=as_json)
 
 
 @click.command("import")
@@ -264,61 +265,3 @@ def _question(ring: Ring, kid: str | None) -> str:
     key = ring.find(kid)
     what = "signs now" if key is not None and key.signs else "waits" if key is not None and key.waits else "has signed"
     return f"Revoke {kid}, which {what}? It never comes back, and its tokens are refused."
-
-
-def _ended(before: Ring, ring: Ring) -> list[str]:
-    known = {key.kid for key in before.keys if key.revoked_at is not None}
-    return [key.kid for key in ring.keys if key.revoked_at is not None and key.kid not in known]
-
-
-def _say_untouched(plans: list[rotation.Plan], why: str, text: str, *, as_json: bool) -> None:
-    first = plan_facts(plans[0])
-    facts = {name: first[name] for name in ("signing", "standby", "due_in")}
-    told = {"rotated": False, "why": why, **facts, "plans": [plan_facts(one) for one in plans]}
-    click.echo(json.dumps(told) if as_json else text)
-    if not as_json and why == "not due" and len(plans) > 1:
-        for one in plans:
-            click.echo(plan_line(one))
-
-
-def _say_rotated(ring: Ring, algorithms: tuple[str, ...], *, as_json: bool) -> None:
-    now = time.time()
-    told = []
-    for algorithm in algorithms:
-        signing, standby = ring.signing(algorithm), ring.standby(algorithm)
-        if signing is None or standby is None:
-            raise KeysError("the ring is not as it was left")
-        former = [key for key in ring.keys if key.algorithm == algorithm and key.retired_at == signing.active_at]
-        leaves_at = former[0].leaves_at if former else None
-        facts = {"algorithm": algorithm, "signing": signing.kid, "retired": former[0].kid if former else None}
-        told.append({**facts, "leaves_at": leaves_at, "standby": standby.kid})
-        if as_json:
-            continue
-        click.echo(f"{short(signing.kid)} signs now")
-        for key in former:
-            left = span((key.leaves_at or now) - now)
-            click.echo(f"{short(key.kid)} is retired and stays published for {left}")
-        click.echo(f"{short(standby.kid)} is published and may sign in {span(standby.ready_at - now)}")
-    if as_json:
-        click.echo(json.dumps({"rotated": True, "version": ring.version, **told[0], "rotations": told}))
-
-
-def _say_revoked(before: Ring, ring: Ring, outside: Bounds, why: str, *, as_json: bool) -> None:
-    ended = _ended(before, ring)
-    signing = {key.algorithm: key.kid for key in ring.keys if key.signs}
-    if as_json:
-        facts = {"revoked": ended, "version": ring.version, "signing": signing}
-        times = {"believed_for": round(outside.believed, 3), "unknown_for": round(outside.unknown, 3)}
-        lost = [{"replica": name, "seconds": round(seconds, 3)} for name, seconds in outside.out_of_sight]
-        click.echo(json.dumps({"done": not why, "why": why, **facts, **times, "out_of_sight": lost}))
-        return
-    verb = "would be" if why else "is"
-    for kid in ended:
-        click.echo(f"{short(kid)} {verb} revoked")
-    for algorithm, kid in signing.items():
-        click.echo(f"{short(kid)} {'would sign' if why else 'signs'} {algorithm} now")
-    click.echo(f"verifiers outside may believe the revoked key for {span(outside.believed)} at most")
-    if outside.unknown:
-        click.echo(f"slow verifiers may refuse new tokens for {span(outside.unknown)}: have them fetch the JWKS anew")
-    for name, seconds in outside.out_of_sight:
-        click.echo(f"{name} does not know of it: stop it, or the key lives on there for {span(seconds)}")

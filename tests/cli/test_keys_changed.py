@@ -155,11 +155,24 @@ def test_a_new_algorithm_is_configuration_and_rotation_and_nothing_signs_in_betw
     assert "ES256" in keys("plan").stdout
     assert "wanted no more" in keys("plan").stdout
     ready(keys)
+    former = listed(keys)["keys"][0]["kid"]
     done = json.loads(keys("rotate", "--json").stdout)
-    assert (done["algorithm"], done["retired"]) == ("PS256", None)
+    assert (done["algorithm"], done["retired"], done["wanted_no_more"]) == ("PS256", None, [former])
     found = sorted(states(keys).values())
     assert found == [("ES256", "retired"), ("PS256", "active"), ("PS256", "published")]
     assert listed(keys)["default"] == "PS256"
+
+
+def test_a_rotation_says_whose_algorithm_is_wanted_no_more(configure, keys):
+    configure()
+    keys("init")
+    configure("  algorithm: ES384\n")
+    keys("init")
+    ready(keys)
+    said = keys("rotate").stdout
+    assert re.search(r"is retired, since ES256 is wanted no more, and stays published for (6|5)m", said)
+    ready(keys)
+    assert "wanted no more" not in keys("rotate").stdout
 
 
 def test_a_rotation_is_of_all_algorithms_or_of_the_one_that_is_named(configure, keys):

@@ -183,3 +183,23 @@ def test_a_replica_hears_of_the_ring_behind_sentinels_and_after_a_failover_too(s
     wait_for(lambda: keyring.status(NOW).version == last.version, 30)
     keyring.stop()
     store.close()
+
+
+def test_a_replica_hears_of_the_ring_through_tls(tls_server, redis_ca, tmp_path):
+    written = {**tls_server.settings, "ca_file": redis_ca[2]}
+    redis = RedisSettings.model_validate(written, context=Place(tmp_path, {}))
+    keys = KeysSettings(store="redis")
+    wanted = Wanted(keys.schedule(), 300.0, ("ES256",))
+    _, store, ring, _ = prepare(keys, tmp_path / "one", GIVEN, lambda: NOW, wanted, redis)
+    deaf = []
+    keyring = Keyring(store, dataclasses.replace(keys.schedule(), poll=3600.0), lambda: NOW, on_deaf=deaf.append)
+    keyring.start()
+    writer = open_store(keys, tmp_path / "two", GIVEN, redis)
+    for _ in range(3):
+        later = rotation.revoke(writer, lambda: NOW, writer.load().signing("ES256").kid)
+        wait_for(lambda version=later.version: keyring.status(NOW).version == version, 30)
+    keyring.stop()
+    assert deaf == []
+    assert ring.version == 1
+    for one in (store, writer):
+        one.close()
