@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, TypeAlias, cast
@@ -26,6 +25,7 @@ from sts.expressions.functions import OWN, Watch
 from sts.expressions.patterns import MAX_MATCHED
 from sts.expressions.scope import Scope, bind, environment, longest_text, safe
 from sts.expressions.tree import places, reads
+from sts.expressions.words import offer, readable
 
 MAX_TEXT: Final = 4096
 """Characters of one expression. The library itself stops at 32 levels of nesting and about 10 000 iterations."""
@@ -168,7 +168,7 @@ def check_reads(expression: Expression, known: Mapping[str, frozenset[str]]) -> 
     for path in sorted(expression.reads):
         variable, _, attribute = path.partition(".")
         if attribute and variable in known and attribute not in known[variable]:
-            raise ExpressionError(f"`{variable}` has no `{attribute}`; {_offer(attribute, known[variable])}")
+            raise ExpressionError(f"`{variable}` has no `{attribute}`; {offer(attribute, known[variable])}")
 
 
 def _follow(path: tuple[str, ...], values: dict[str, Any]) -> Any:  # noqa: ANN401 - a JSON value, or ABSENT
@@ -210,61 +210,10 @@ def _plain(found: cel.Value) -> Any:  # noqa: ANN401 - a JSON value, or ABSENT
     raise EvaluationError(fault)
 
 
-# --- What the author of a faulty expression reads ---------------------------------------------------------------------
-
-_POSITION: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (?:Syntax error: )?(.*)")
-_UNKNOWN: Final = re.compile(r"undeclared reference to '(.*?)'")
-_OVERLOAD: Final = re.compile(r"found no matching overload for '(.*?)' applied to '(.*?)'")
-_UNREAD: Final = re.compile(
-    r"(?:token recognition error at: |(?:mismatched|extraneous) input )'(.*?)\s*'(?= expecting <EOF>|$)"
-)
-_MEANT: Final = {"=": "==", "&": "&&", "|": "||", "and": "&&", "or": "||"}
-"""What other languages write, and CEL's own word for it."""
-_LONGEST_FAULT: Final = 200
-
-
 def _compile(text: str, variables: frozenset[str]) -> cel.Expression:
     try:
         return environment(variables).compile(text)
     except TypeError:
         raise ExpressionError("it is not valid Unicode text") from None
     except Exception as error:  # noqa: BLE001 - bindings raise what they like
-        raise ExpressionError(_readable(str(error), variables)) from None
-
-
-def _readable(message: str, variables: frozenset[str]) -> str:
-    """One line out of the library's report: where, and what is wrong."""
-    if "recursion" in message:
-        return "it is nested too deeply"
-    found = _POSITION.search(message)
-    if found is None:
-        what = message.partition("\n")[0].partition(": ")[2] or "it cannot be compiled"
-        return " ".join(what.removeprefix("ERROR: ").rpartition(" [")[0].split())[:_LONGEST_FAULT]
-    line, column, what = found.groups()
-    where = f"column {column}" if line == "1" else f"line {line}, column {column}"
-    return f"{where}: {_what(what, variables)}"[:_LONGEST_FAULT]
-
-
-def _what(what: str, variables: frozenset[str]) -> str:
-    unknown = _UNKNOWN.match(what)
-    if unknown:
-        root = unknown[1].partition(".")[0]
-        return f"unknown name or function `{root}`; {_offer(root, variables)}"
-    overload = _OVERLOAD.match(what)
-    if overload:
-        return f"`{overload[1].strip('@').replace('_', '') or overload[1]}` does not take {overload[2]}"
-    if "'<EOF>'" in what:
-        return "it ends too early"
-    unread = _UNREAD.match(what)
-    if unread:
-        meant = _MEANT.get(unread[1])
-        return f"`{unread[1]}` has no place here" + (f"; did you mean `{meant}`?" if meant else "")
-    return " ".join(what.partition(" expecting {")[0].split())
-
-
-def _offer(name: str, known: Iterable[str]) -> str:
-    """Near misses of `name`, else all that is known."""
-    near = difflib.get_close_matches(name, sorted(known), n=2, cutoff=0.7)
-    if near:
-        return "did you mean " + " or ".join(f"`{one}`" for one in near) + "?"
-    return "there is " + (", ".join(f"`{one}`" for one in sorted(known)) or "nothing to read")
+        raise ExpressionError(readable(str(error), variables)) from None

@@ -16,6 +16,8 @@ from harness import MINIMAL
 from sts.app import policy as policy_of
 from sts.app_tables import Tables
 from sts.errors import REASONS, Refusal
+from sts.expressions import compile_rule
+from sts.expressions.words import FUNCTIONS
 from sts.model import NOT_APPLICABLE, TYPE_JWT, Admitted, Ask, Client, Credential, Principal, RequestFacts
 from sts.policy.tables import Rows
 from sts.settings import examine
@@ -158,3 +160,15 @@ def test_the_page_shows_how_a_mapping_cannot_leak(loaded):
     settings, _ = loaded(recipe.fragments[0], recipe.files)
     mapped = {*settings.audiences["orders"].claims, *settings.audiences["orders"].headers}
     assert set(decide(settings, recipe.rows[0])) <= {"sub", "scope"} | mapped
+
+
+def test_the_functions_that_the_page_lists_are_there():
+    """Each word is a name that is offered to whoever misspells it, a macro of CEL, or a whole expression."""
+    listed = PAGE.partition("**Functions**")[2].partition("\n## ")[0]
+    words = set(re.findall(r"`([^`]+)`", listed.partition("\n\n")[2]))
+    variables = frozenset({"claims", "request", "now"})
+    others = {"'a' in list": "'a' in claims.list", "+": "[] + []", "map": "[1].map(x, x)", "all": "[1].all(x, true)"}
+    others["int"] = "int('1')"
+    for word in words - FUNCTIONS:
+        compile_rule(others.get(word, word), variables)
+    assert len(words & FUNCTIONS) > 20

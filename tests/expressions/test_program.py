@@ -17,6 +17,7 @@ from sts.expressions import (
     check_reads,
     compile_rule,
 )
+from sts.expressions.words import FUNCTIONS
 
 CLAIMS = frozenset({"claims"})
 RULE = frozenset({"identity", "client", "request", "route", "now"})
@@ -266,6 +267,12 @@ def test_any_text_compiles_or_raises_an_expression_error_of_one_bounded_line(tex
             "line 2, column 10: unknown name or function `idntity`; did you mean `identity`?",
         ),
         ("claims.sub", "column 7: unknown name or function `claims`; there is "),
+        ("lower(identity.a)", "column 6: unknown name or function `lower`; did you mean `lowerAscii`?"),
+        ("identity.a.lowerASCII()", "unknown name or function `lowerASCII`; did you mean `lowerAscii`?"),
+        ("identity.a.match('x')", "unknown name or function `match`; did you mean `matches`?"),
+        ("ipin(request.ip, 'x')", "unknown name or function `ipin`; did you mean `ip_in`?"),
+        ("base64.decod('x')", "unknown name or function `base64`; did you mean `base64.decode` or `base64.encode`?"),
+        ("roles", "unknown name or function `roles`; there is `client`, `identity`"),
         ("lookup('x', 1)", "column 7: `lookup` does not take (string, int)"),
         ("1 + 'a'", "column 3: `+` does not take (int, string)"),
         ("[1][true]", "column 4: `[]` does not take (list(int), bool)"),
@@ -291,6 +298,37 @@ def test_a_faulty_expression_is_one_line_that_says_where_and_what(text, message)
     assert isinstance(caught.value, ValueError)  # what pydantic takes for a fault of the configuration
     for noise in ("INVALID_ARGUMENT", "<input>", "expecting {", "\n", "container"):
         assert noise not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_each_function_that_is_offered_is_there(name):
+    call = {"base64.decode": "base64.decode('')", "base64.encode": "base64.encode(b'')"}.get(name, f"{name}()")
+    if "." in name:
+        compile_rule(call, RULE)
+        return
+    used = {
+        "exists": "[1].exists(x, true)",
+        "filter": "[1].filter(x, true)",
+        "first": "[1].first()",
+        "last": "[1].last()",
+        "getDayOfWeek": "timestamp(now).getDayOfWeek('Europe/Berlin')",
+        "getHours": "timestamp(now).getHours('Europe/Berlin')",
+        "hasValue": "identity.?a.hasValue()",
+        "ip_in": "ip_in(request.ip, '10.0.0.0/8')",
+        "join": "['a'].join(' ')",
+        "lookup": "lookup('t', 'k')",
+        "optMap": "identity.?a.optMap(x, x)",
+        "orValue": "identity.?a.orValue('')",
+        "replace": "'a'.replace('a', 'b')",
+        "size": "size('a')",
+        "string": "string(1)",
+        "substring": "'a'.substring(1)",
+        "timestamp": "timestamp(now)",
+    }
+    texts = {"contains", "endsWith", "matches", "split", "startsWith"}
+    compile_rule(used.get(name) or (f"'a'.{name}('b')" if name in texts else f"'a'.{name}()"), RULE)
+    with pytest.raises(ExpressionError, match=f"`{name}` is not called like this"):
+        compile_rule(f"identity.x.{name}(1, 2, 3, 4, 5, 6)", RULE)
 
 
 def test_a_misspelt_attribute_is_found_with_its_near_miss():
