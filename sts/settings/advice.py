@@ -73,9 +73,17 @@ def handed_on(parts: Parts) -> Iterator[Finding]:
                 yield Finding(("clients", name, "may_present", index), problem, "list it there as well")
 
 
+def unread_headers(parts: Parts) -> Iterator[Finding]:
+    """The form of a header is for the door where clients send headers with certificates."""
+    for name, client in parts.clients.items():
+        if client.certificate_header is not None and client.profile is None:
+            hint = "at /token a certificate is a `subject_token`, or comes from one of `proxies`"
+            yield Finding(("clients", name, "certificate_header"), "is for forward-auth: `profile` is missing", hint)
+
+
 def _reaches(source: SourceSettings, audience: str) -> bool:
     return source.audiences is None or not {ALL, audience}.isdisjoint(source.audiences)
 
 
-CHECKS: Final[tuple[Check, ...]] = (handed_on, unused_sources, shared_subjects, token_sizes)
+CHECKS: Final[tuple[Check, ...]] = (handed_on, unread_headers, unused_sources, shared_subjects, token_sizes)
 """The checks of this module, in the order of the sections."""

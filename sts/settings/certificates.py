@@ -27,9 +27,6 @@ def presenters(parts: Parts) -> Iterator[Finding]:
                 yield Finding(path, f"there is no source {quote(source)}", near(source, parts.entries("sources")))
             elif written.get("type") != "client_certificate":
                 yield Finding(path, f"{source} is no source of certificates", "its `type` is client_certificate")
-        if client.certificate_header is not None and client.profile is None:
-            hint = "at /token a certificate is a `subject_token`, or comes from one of `proxies`"
-            yield Finding(("clients", name, "certificate_header"), "is for forward-auth: `profile` is missing", hint)
         if client.profile is not None and client.may_present and client.certificate_header is None:
             hint = "in which form its requests bring certificates: client_cert, xfcc or nginx"
             yield Finding(("clients", name, "certificate_header"), "must be written beside `may_present`", hint)

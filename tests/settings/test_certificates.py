@@ -137,9 +137,12 @@ def test_a_gateway_that_hands_certificates_on_says_in_which_form(certificates, o
     assert only_fault(certificates).path == "clients.edge.certificate_header"
 
 
-def test_a_form_is_for_forward_auth(certificates, only_fault):
+def test_a_form_that_no_door_reads_is_warned_of(certificates, write):
+    """At /token the same client hands certificates on as a `subject_token`."""
+    assert examine(write(certificates), {})[1] == ()
     del certificates["clients"]["edge"]["profile"]
-    assert only_fault(certificates).path == "clients.edge.certificate_header"
+    (warning,) = examine(write(certificates), {})[1]
+    assert warning.path == "clients.edge.certificate_header"
 
 
 @pytest.mark.parametrize("key", PROXY)
