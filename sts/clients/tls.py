@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Annotated, Final, Literal, Self
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 from pydantic import AfterValidator, Field, model_validator
 
 from sts.clients.client import ClientSettings
@@ -22,6 +23,16 @@ from sts.trust.roots import Roots
 _PIN: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x7e]{1,2048}")
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})\.)*[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})")
+# RFC 4514 §3 has no names for these: openssl prints them so, and from there people copy them.
+_AS_OPENSSL: Final = {
+    "emailAddress": NameOID.EMAIL_ADDRESS,
+    "serialNumber": NameOID.SERIAL_NUMBER,
+    "title": NameOID.TITLE,
+    "GN": NameOID.GIVEN_NAME,
+    "SN": NameOID.SURNAME,
+    "dnQualifier": NameOID.DN_QUALIFIER,
+    "street": NameOID.STREET_ADDRESS,
+}
 _MATCHERS: Final = ("san_uri", "san_dns", "subject_dn")
 
 
@@ -52,7 +63,7 @@ def _check_name(value: str) -> str:
 
 
 def _name(written: str) -> x509.Name:
-    name = x509.Name.from_rfc4514_string(written)
+    name = x509.Name.from_rfc4514_string(written, _AS_OPENSSL)
     if not list(name):
         raise ValueError("an empty name")
     return name
@@ -70,7 +81,8 @@ class TlsClient(ClientSettings):
     san_dns: Annotated[str, AfterValidator(_check_host)] | None = None
     """A host name among the certificate's alternative names."""
     subject_dn: Annotated[str, AfterValidator(_check_name)] | None = None
-    """The certificate's subject, as RFC 4514 writes it: `CN=gateway,O=Example`; every part, in the same order."""
+    """The certificate's subject, as RFC 4514 writes it: `CN=gateway,O=Example`; every part, in the same order.
+    `openssl x509 -noout -subject -nameopt RFC2253` prints it."""
     certificates: Annotated[tuple[Annotated[str, AfterValidator(_check_pin)], ...], Field(min_length=1)] | None = None
     """Instead of a CA: `sha256:` and the hex SHA-256 of each certificate (DER) that is good."""
 

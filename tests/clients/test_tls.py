@@ -1,6 +1,7 @@
 """Clients with a certificate (RFC 8705 §2)."""
 
 import hashlib
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,16 @@ def test_every_other_name_of_the_same_ca_is_refused(ca, proven, written, issued)
     """MT-01, MT-02, XC-05."""
     facts = proven(client(ca_file=kept(ca.pem), **written), caller(ca.issue(**issued)))
     assert facts["why"] == "the certificate's name is not the client's"
+
+
+def test_a_subject_may_be_written_as_openssl_prints_it(ca, proven):
+    oids = ("1.2.840.113549.1.9.1=a@b.example", *(f"2.5.4.{number}=x" for number in (4, 5, 9, 12, 42, 46)))
+    chain = ca.issue(subject=",".join([*oids, "CN=Köln", "O=Example\\, Inc.", "C=DE"]))
+    command = ["openssl", "x509", "-inform", "DER", "-noout", "-subject", "-nameopt", "RFC2253"]
+    printed = subprocess.run(command, input=chain[0], capture_output=True, check=True).stdout.decode()
+    written = printed.strip().removeprefix("subject=")
+    assert "emailAddress=a@b.example,SN=x,serialNumber=x,street=x" in written
+    assert isinstance(proven(client(ca_file=kept(ca.pem), subject_dn=written), caller(chain)), Client)
 
 
 HOSTILE = (
