@@ -208,7 +208,7 @@ class App:
             for name, source in enabled.items()
             if isinstance(source, JwtSource)
         }
-        own = OwnTokens(settings.issuer, self.own_keys, enabled, _enabled(settings.clients), SUPPORTED)
+        own = OwnTokens(settings.issuer, self.own_keys, enabled, _enabled(settings.clients), SUPPORTED, self.clock)
         certificates = {
             name: CertificateSourceAtWork(name, source, self.authorities.authority(source.trusted(name)))
             for name, source in enabled.items()

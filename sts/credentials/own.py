@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
 from sts.errors import BAD_ALGORITHM, BAD_TYPE, MALFORMED, REVOKED, UNKNOWN_ISSUER, Refusal
-from sts.jose import Compact, media_type, text_or_texts, verify
+from sts.jose import Compact, VerifyKey, media_type, text_or_texts, verify
 from sts.model import NOT_APPLICABLE, TYPE_ACCESS_TOKEN, TYPE_JWT, Limits, Presented, Principal
 from sts.trust.key_source import KeySource
 
@@ -38,20 +38,24 @@ class OwnTokens:
         sources: Collection[str],
         clients: Collection[str],
         algorithms: Collection[str],
+        clock: Callable[[], float],
     ) -> None:
         self.issuer = issuer
         self._keys = keys
         self._sources = frozenset(sources)
         self._clients = frozenset(clients)
         self._algorithms = frozenset(algorithms)
+        self._clock = clock
 
     def present(self, token: Compact, declared: str) -> Presented:
-        """As JwtIssuer says. UNKNOWN_ISSUER for a token without `src`, or whose source is gone or disabled."""
+        """As JwtIssuer says. UNKNOWN_ISSUER for a token without `src`, or whose source is gone or disabled.
+
+        What the token says of its source is looked at only once its signature is proven, here already: by a forged one
+        anybody could find out which sources there are, and what they list. Our own keys are never waited for.
+        """
         source = token.claims.get("src")
         if not isinstance(source, str):
             raise Refusal(UNKNOWN_ISSUER, why="a token of ours without `src`: nobody may exchange it again")
-        if source not in self._sources:
-            raise Refusal(UNKNOWN_ISSUER, why="the source of this token of ours is gone or disabled")
         if token.algorithm not in self._algorithms:
             raise Refusal(BAD_ALGORITHM, why="we do not sign with this algorithm", alg=token.algorithm)
         if media_type(token.header.get("typ", "")) not in _TYP or declared not in _TYPES:
@@ -60,6 +64,9 @@ class OwnTokens:
             if name not in token.claims:
                 raise Refusal(MALFORMED, why="a claim is missing", claim=name)
         minted_for = text_or_texts(token.claims["aud"], "aud")
+        self._verified(token, self._clock())
+        if source not in self._sources:
+            raise Refusal(UNKNOWN_ISSUER, why="the source of this token of ours is gone or disabled")
         return Presented(KIND, source, declared, token, proven_by=NAME, minted_for=minted_for)
 
     def prove(self, presented: Presented, now: float) -> Principal:
@@ -68,7 +75,7 @@ class OwnTokens:
         REVOKED for one that was minted for a client that is gone or disabled.
         """
         token: Compact = presented.unverified
-        key = verify(token, self._keys.keys_for(token.kid, token.algorithm, now))
+        key = self._verified(token, now)
         claims = token.claims
         if claims["client_id"] not in self._clients:  # told of a proven token only, or anybody could ask for ids
             raise Refusal(REVOKED, why="the client that the token was minted for is gone or disabled")
@@ -93,6 +100,9 @@ class OwnTokens:
             proof_key=f"{key.thumbprint} {claims['client_id']}",
             attributes=claims,
         )
+
+    def _verified(self, token: Compact, now: float) -> VerifyKey:
+        return verify(token, self._keys.keys_for(token.kid, token.algorithm, now))
 
     def key_current(self, proof_key: str) -> bool:
         """As Source says: a key of ours that left the JWKS, or was revoked, proves nothing any more.

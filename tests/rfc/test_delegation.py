@@ -296,6 +296,20 @@ def test_a_changed_or_foreign_token_is_no_token_of_ours(asks, minted, providers)
     assert refusal(asks("orders-app", forged, "billing"))[2] == "unknown_key"
 
 
+@pytest.mark.parametrize("by", ["our key", "another key"])
+def test_a_forged_token_tells_no_backend_which_sources_there_are_nor_what_they_list(asks, minted, providers, by):
+    """The answer is the same for a source that lists the audience, for one that does not, and for none."""
+    head, claims, signature = minted().split(".")
+    told = set()
+    for source in ("users", "workloads", "nowhere"):
+        forged = {**decoded(f"{head}.{claims}.{signature}")[1], "src": source, "sub": "mallory"}
+        token = f"{head}.{b64(forged)}.{signature}"
+        if by == "another key":
+            token = providers[0].ec.sign(forged, {"typ": "at+jwt"})
+        told.add(refusal(asks("orders-app", token, "billing")))
+    assert told == {(400, "invalid_request", "bad_signature" if by == "our key" else "unknown_key")}
+
+
 def test_an_exchange_again_is_cached_like_any_other(service, asks, minted):
     token = minted()
     first, second = (asks("orders-app", token, "billing").token for _ in range(2))
