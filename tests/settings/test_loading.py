@@ -515,7 +515,6 @@ def test_whatever_stands_anywhere_gives_settings_or_faults_that_can_be_printed(d
         found = error.faults
     assert (settings is None) == bool(found)
     assert all(str(fault).isprintable() and fault.problem for fault in found)
-    assert all(
-        fault.line == (1 if fault.file == str(file) else 0) for fault in found
-    )  # `include: "*"` finds a directory
+    # Of another file nothing is known: `include: "*"` finds a directory, and `/*` whatever this machine has there.
+    assert all(fault.line == 1 for fault in found if fault.file == str(file))
     assert settings is None or (settings.revision and settings.fingerprints())
