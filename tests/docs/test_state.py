@@ -14,6 +14,7 @@ import trustme
 import yaml
 from harness import MINIMAL
 
+from sts.audit import _line
 from sts.settings import load
 from sts.state import open_state
 
@@ -50,12 +51,24 @@ def run(place, text):
 
 
 def test_the_commands_revoke_what_the_comments_say(place):
-    said = run(place, block("sh", "sts revoke"))
+    said = run(place, block("sh", "laptop"))
     kinds = [line.partition(":")[0] for line in said.splitlines() if ": revoked" in line]
     assert kinds == ["subject", "credential", "jti", "source_subject"]
     assert "laptop stolen" in said
     found = json.loads(run(place, "sts revocations list --json"))["revocations"]
     assert sorted(one["what"] for one in found) == sorted(kinds)
+
+
+def test_what_was_made_from_a_leaked_credential_is_found_in_the_audit(place):
+    """The lines are those that the audit itself writes."""
+    leaked, other = "hmac:" + "1" * 32, "hmac:" + "2" * 32
+    lines = [_line({"credential_hash": one, "jti": jti}) for one, jti in ((leaked, "a"), (other, "b"), (leaked, None))]
+    (place / "audit.jsonl").write_bytes(b"".join([*lines, lines[0]]))
+    said = run(place, f"LEAKED={leaked}\n" + block("sh", "audit.jsonl"))
+    (found,) = json.loads(run(place, "sts revocations list --json"))["revocations"]
+    assert said.count(": revoked") == 1
+    assert f"jti:{found['name']}: revoked" in said
+    assert run(place, "sts revoke --jti a --dry-run").startswith(f"jti:{found['name']}: would be revoked")
 
 
 def test_the_backup_is_one(place):
