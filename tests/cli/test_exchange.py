@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import http.server
 import json
 import re
 import socket
@@ -16,6 +15,7 @@ import pytest
 import trustme
 from harness import ACCESS_TOKEN, CLIENT, GRANT, SECRET, free_port
 from recipient import Pair
+from web import Web
 
 from sts.jose import encrypt, import_encryption_jwk
 
@@ -42,32 +42,20 @@ def exchange(sts, service, secret_file):
 def stranger(secret_file, sts):
     """Something else that answers: `says` is its status and body, `heard` what it was sent."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            self.server.heard.append((self.path, dict(self.headers), body))
-            status, answer = self.server.says
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(answer)))
-            self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/elsewhere")
-            self.end_headers()
-            self.wfile.write(answer)
+    def answer(handler):
+        server.heard.append((handler.path, dict(handler.headers), handler.body))
+        status, body = server.says
+        handler.reply(body, status, {"Location": f"{server.url}/elsewhere"})
 
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = Web(answer)
     server.heard, server.says = [], (200, b"{}")
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}"
     server.exchange = lambda *arguments, **more: sts(
-        *("exchange", "--url", url, "--client", "c", "--secret-file", secret_file, "--audience", "orders"),
+        *("exchange", "--url", server.url, "--client", "c", "--secret-file", secret_file, "--audience", "orders"),
         *arguments,
         **more,
     )
     yield server
-    server.shutdown()
-    server.server_close()
+    server.close()
 
 
 def test_the_answer_is_shown_decoded_and_the_token_is_not(exchange, service, idp):

@@ -1,12 +1,12 @@
 """`sts health`: what a container's health check asks."""
 
 import contextlib
-import http.server
 import socket
 import threading
 
 import pytest
 from harness import free_port
+from web import Web
 
 from sts.cli import health
 
@@ -26,22 +26,10 @@ def ask(sts, configure):
 def unwell():
     """A service that answers, and says that it is not ready; `seen` are the paths it was asked for."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.server.seen.append(self.path)
-            self.send_response(503)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = Web(lambda handler: (server.seen.append(handler.path), handler.reply(status=503)))
     server.seen = []
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     yield server
-    server.shutdown()
-    server.server_close()
+    server.close()
 
 
 def test_a_service_that_is_well_ends_with_0(ask, service):
@@ -52,7 +40,7 @@ def test_a_service_that_is_well_ends_with_0(ask, service):
 
 
 def test_one_that_answers_and_is_not_well_ends_with_1(ask, unwell):
-    listen = f"127.0.0.1:{unwell.server_port}"
+    listen = f"127.0.0.1:{unwell.port}"
     result = ask(listen, "--ready")
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", "sts: /readyz answered 503\n")
     assert ask(listen).exit_code == 1

@@ -1,7 +1,6 @@
 """The snippets of docs/verify.md, built once for each language, and backends that run them."""
 
 import shutil
-import threading
 
 import pytest
 from snippets import DRIVERS, PROGRAMS, Backend, Service, build
@@ -19,12 +18,8 @@ def command(request, tmp_path_factory):
 @pytest.fixture
 def service():
     service = Service()
-    thread = threading.Thread(target=service.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
     yield service
-    service.server.shutdown()
-    thread.join()
-    service.server.server_close()
+    service.close()
 
 
 @pytest.fixture
@@ -38,11 +33,7 @@ def backend(command, service):
 def settled(command):
     """One backend and its service for all tokens of a language, so that each costs no process."""
     service = Service()
-    thread = threading.Thread(target=service.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
     backend = Backend(*command, service)
     yield service, backend
     backend.close()
-    service.server.shutdown()
-    thread.join()
-    service.server.server_close()
+    service.close()

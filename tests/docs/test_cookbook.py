@@ -1,9 +1,7 @@
 """docs/cookbook.md does what it says: each fragment is a configuration, each row of a table what it comes to."""
 
-import http.server
 import json
 import re
-import threading
 import time
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +10,7 @@ from urllib.parse import unquote
 import pytest
 import yaml
 from harness import MINIMAL
+from web import Web
 
 from sts.app import policy as policy_of
 from sts.app_tables import Tables
@@ -63,23 +62,14 @@ def merged(below, above):
 def people():
     """The third party of the page: what it answers is in `PEOPLE`."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            name = unquote(self.path.removeprefix("/people/"))
-            row = PEOPLE.get(name)
-            self.send_response(500 if name == "broken" else 404 if row is None else 200)
-            self.end_headers()
-            self.wfile.write(json.dumps(row).encode() if row else b"")
+    def answer(handler):
+        name = unquote(handler.path.removeprefix("/people/"))
+        row = PEOPLE.get(name)
+        handler.reply(row or b"", 500 if name == "broken" else 404 if row is None else 200)
 
-        def log_message(self, *_):
-            """Be quiet."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    server = Web(answer)
+    yield server.url
+    server.close()
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ class World:
 
     def __init__(self, folder, cache_ttl):
         self.idp, self.real, self.bent = Idp(), AuthorizationServer(), Bent()
-        self.bent.server.owner = self.bent
         document = yaml.safe_load(minimal(self.idp))
         document["sources"]["corporate-idp"].update({"audiences": ["*"], "namespace": ""})
         document["sources"]["real"] = source(self.real, match={"prefix": "op_"}, cache_ttl=cache_ttl)
@@ -129,7 +128,7 @@ def test_a_revocation_while_the_server_is_down_is_felt_when_it_is_back_and_nothi
 
 def test_a_slow_server_holds_a_quarter_of_the_threads_and_the_others_are_told_at_once(world):
     """IN-12."""
-    world.bent.answer = lambda handler: handler.server.owner.over.wait(20)
+    world.bent.answer = lambda handler: handler.owner.over.wait(20)
     assert at_one_moment(world.storm([world.fresh() for _ in range(2 * THREADS)])) <= QUARTER
     world.heals()
 
@@ -149,7 +148,7 @@ def test_the_same_token_many_times_is_one_question_and_holds_no_more_threads(wor
         ]
         assert [one.result().status for one in asked] == [200] * 3
     assert world.bent.asked == [{"token": token, "token_type_hint": "access_token"}]
-    world.bent.answer = lambda handler: handler.server.owner.over.wait(20)
+    world.bent.answer = lambda handler: handler.owner.over.wait(20)
     token = world.fresh()
     assert at_one_moment(world.storm([token] * (2 * THREADS))) <= QUARTER
 

@@ -17,19 +17,19 @@ MORE_THAN_A_BODY = 2 * 1024 * 1024
 
 
 def hang(handler):
-    handler.server.over.wait(30)
+    handler.owner.over.wait(30)
 
 
 def drip(handler):
     handler.send_response(200)
     handler.end_headers()
-    while not handler.server.over.wait(0.2):
+    while not handler.owner.over.wait(0.2):
         handler.wfile.write(b" ")
 
 
 def drip_head(handler):
     handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-A: ")
-    while not handler.server.over.wait(0.2):
+    while not handler.owner.over.wait(0.2):
         handler.wfile.write(b"a")
 
 
@@ -43,7 +43,7 @@ def huge(handler):
 def endless(handler):
     handler.send_response(200)
     handler.end_headers()
-    while not handler.server.over.is_set():
+    while not handler.owner.over.is_set():
         handler.wfile.write(b" " * 65536)
 
 
@@ -97,7 +97,6 @@ class World:
     def __init__(self, folder):
         self.trap = Trap()
         self.good, self.bad = Idp(), Idp("https://bad.example.com")
-        self.bad.server.over = self.bad.stop
         self.answers = {
             **SLOW,
             **WRONG,

@@ -26,7 +26,7 @@ def gone(handler):
 
 
 def hang(world):
-    return lambda _: world.idp.stop.wait(30)
+    return lambda _: world.idp.over.wait(30)
 
 
 def test_the_last_good_keys_serve_for_stale_jwks_and_not_longer(world):

@@ -5,12 +5,11 @@ never give; with the real service, test_nginx_service.py asks the questions that
 """
 
 import contextlib
-import http.server
 import json
 import socket
-import threading
 
 import pytest
+from web import Web
 
 from scripts import servers
 from scripts.nginx import Nginx
@@ -18,98 +17,39 @@ from scripts.nginx import Nginx
 SECRET = "edge-gateway-secret-for-tests-only"
 
 
-class Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request, client_address):
-        """A gateway hangs up when it likes."""
-
-
-@contextlib.contextmanager
-def serving(handler):
-    server = Server(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-class Echo(http.server.BaseHTTPRequestHandler):
+def echo(handler):
     """Report what arrived as JSON; a WebSocket upgrade is taken, and its bytes are sent back."""
-
-    protocol_version = "HTTP/1.1"
-
-    def handle_one_request(self):
-        with contextlib.suppress(ConnectionError):
-            super().handle_one_request()
-
-    def __getattr__(self, name):
-        if name.startswith("do_"):
-            return self.answer
-        raise AttributeError(name)
-
-    def answer(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.requests.append(self.path)
-        seen = {
-            "method": self.command,
-            "target": self.path,
-            "headers": [[name.lower(), value] for name, value in self.headers.items()],
-            "body": body.decode("latin-1"),
-        }
-        if self.headers.get("Upgrade", "").lower() == "websocket":
-            return self.echo_bytes(seen)
-        text = json.dumps(seen).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(text)
-        return None
-
-    def echo_bytes(self, seen):
-        self.send_response(101)
-        self.send_header("Upgrade", "websocket")
-        self.send_header("Connection", "upgrade")
-        self.send_header("X-Seen", json.dumps(seen))
-        self.end_headers()
-        self.wfile.flush()
-        self.close_connection = True
-        while data := self.connection.recv(4096):
-            self.connection.sendall(data)
-
-    def log_message(self, *_):
-        """Quiet."""
+    handler.owner.requests.append(handler.path)
+    seen = {
+        "method": handler.command,
+        "target": handler.path,
+        "headers": [[name.lower(), value] for name, value in handler.headers.items()],
+        "body": handler.body.decode("latin-1"),
+    }
+    if handler.headers.get("Upgrade", "").lower() != "websocket":
+        handler.reply(seen)
+        return
+    handler.send_response(101)
+    handler.send_header("Upgrade", "websocket")
+    handler.send_header("Connection", "upgrade")
+    handler.send_header("X-Seen", json.dumps(seen))
+    handler.end_headers()
+    handler.wfile.flush()
+    handler.close_connection = True
+    while data := handler.connection.recv(4096):
+        handler.connection.sendall(data)
 
 
-class StandIn(http.server.BaseHTTPRequestHandler):
+def stand_in_answer(handler):
     """Answer what the test said, and remember what was asked."""
-
-    protocol_version = "HTTP/1.1"
-
-    def handle_one_request(self):
-        with contextlib.suppress(ConnectionError):
-            super().handle_one_request()
-
-    def __getattr__(self, name):
-        if name.startswith("do_"):
-            return self.answer
-        raise AttributeError(name)
-
-    def answer(self):
-        self.server.asked.append((self.command, self.path, [(n.lower(), v) for n, v in self.headers.items()]))
-        status, headers = self.server.says
-        self.send_response(status)
-        for name, value in headers:
-            self.send_header(name, value)
-        if status not in (204, 304):
-            self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_):
-        """Quiet."""
+    handler.owner.asked.append((handler.command, handler.path, [(n.lower(), v) for n, v in handler.headers.items()]))
+    status, headers = handler.owner.says
+    handler.send_response(status)
+    for name, value in headers:
+        handler.send_header(name, value)
+    if status not in (204, 304):
+        handler.send_header("Content-Length", "0")
+    handler.end_headers()
 
 
 class Answer:
@@ -155,18 +95,19 @@ def send():
 
 @pytest.fixture
 def backend():
-    with serving(Echo) as server:
-        server.requests = []
-        yield server
+    server = Web(echo)
+    server.requests = []
+    yield server
+    server.close()
 
 
 @pytest.fixture
 def stand_in():
     """The stand-in for the service: `says` is its answer, `asked` what it was asked."""
-    with serving(StandIn) as server:
-        server.asked = []
-        server.says = (503, [])
-        yield server
+    server = Web(stand_in_answer)
+    server.asked, server.says = [], (503, [])
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

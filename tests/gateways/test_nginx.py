@@ -24,7 +24,7 @@ def request(headers="", line="GET /orders/1 HTTP/1.1", body=""):
 
 @pytest.fixture
 def port(start_nginx, stand_in, backend):
-    return start_nginx(stand_in.server_port, backend.server_port)
+    return start_nginx(stand_in.port, backend.port)
 
 
 def test_an_allowed_request_carries_the_internal_token_in_place_of_the_inbound_one(port, send, stand_in):
@@ -164,14 +164,14 @@ def test_a_503_is_told_as_such_and_may_be_tried_again(port, send, stand_in):
 def test_a_service_that_is_down_denies(start_nginx, backend, send):
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # bound, not listening: refused at once
-        port = start_nginx(nobody.getsockname()[1], backend.server_port)
+        port = start_nginx(nobody.getsockname()[1], backend.port)
         assert send(port, request("Authorization: Bearer inbound\r\n")).status == 503
     assert backend.requests == []
 
 
 def test_a_service_that_hangs_up_denies(start_nginx, backend):
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = start_nginx(silent.getsockname()[1], backend.server_port)
+        port = start_nginx(silent.getsockname()[1], backend.port)
         silent.settimeout(10)
         with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
             client.sendall(request())

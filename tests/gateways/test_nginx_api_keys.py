@@ -33,7 +33,7 @@ def test_no_backend_sees_a_key_whatever_the_service_says_and_however_the_header_
 ):
     """AK-01, FA-11."""
     stand_in.says = says
-    answer = send(start_nginx(stand_in.server_port, backend.server_port), request(f"{name}: {KEY}\r\n"))
+    answer = send(start_nginx(stand_in.port, backend.port), request(f"{name}: {KEY}\r\n"))
     assert answer.status == 200
     assert "sk_live_" not in json.dumps(answer.seen)
     (asked,) = stand_in.asked
@@ -44,7 +44,7 @@ def test_no_backend_sees_a_key_whatever_the_service_says_and_however_the_header_
 def test_without_a_key_the_service_sees_no_empty_header(start_nginx, stand_in, backend, send):
     """An empty one beside a token would be two credentials."""
     stand_in.says = ALLOW
-    send(start_nginx(stand_in.server_port, backend.server_port), request("Authorization: Bearer a.b.c\r\n"))
+    send(start_nginx(stand_in.port, backend.port), request("Authorization: Bearer a.b.c\r\n"))
     assert "x-api-key" not in dict(stand_in.asked[0][2])
 
 
@@ -62,7 +62,7 @@ def test_a_key_goes_the_whole_way(service, start_nginx, backend, send, idp):
     options = ["--owner", "acme", "--scope", "orders:read", "--tenant", "agency-7"]
     done = CliRunner().invoke(cli, ["api-keys", "create", *options, "--json", "-c", str(service.file)])
     key = json.loads(done.stdout)["key"]
-    port = start_nginx(service.port, backend.server_port)
+    port = start_nginx(service.port, backend.port)
     wait_for(lambda: send(port, request(f"X-API-Key: {key}\r\n")).status == 200)
     for _ in range(3):
         seen = send(port, request(f"X-API-Key: {key}\r\nX-User-ID: admin\r\n")).seen

@@ -57,7 +57,7 @@ def port(nginx_program, guarded, backend, ca, server_ca, tmp_path):
     (tmp_path / "api.pem").write_text(server.pem)
     (tmp_path / "api.key").write_text(server.key_pem)
     (tmp_path / "partner-ca.pem").write_text(ca.pem)
-    service, behind = guarded.port, backend.server_port
+    service, behind = guarded.port, backend.port
     with Nginx(nginx_program, tmp_path, service=service, backend=behind, secret=SECRET, tls=tmp_path) as running:
         yield running.port
 

@@ -11,7 +11,7 @@ FORGED = "X-User-ID: admin\r\nX-Tenant-ID: other\r\nX_User_ID: admin\r\nX-Token-
 
 @pytest.fixture
 def port(start_nginx, service, backend):
-    return start_nginx(service.port, backend.server_port)
+    return start_nginx(service.port, backend.port)
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_two_tokens_in_one_request_are_never_taken_for_one(ask, service, idp):
 
 def test_the_gateways_secret_must_be_the_clients(start_nginx, service, backend, send, idp):
     """FA-09."""
-    port = start_nginx(service.port, backend.server_port, secret="another")
+    port = start_nginx(service.port, backend.port, secret="another")
     head = f"GET /health HTTP/1.1\r\nHost: api.example.com\r\nAuthorization: Bearer {idp.token()}\r\nConnection: close"
     answer = send(port, f"{head}\r\n\r\n".encode())
     assert (answer.status, answer.header("x-auth-reason"), backend.requests) == (403, "client_refused", [])
@@ -190,7 +190,7 @@ def test_a_websocket_reaches_the_backend_with_the_internal_token(port, service, 
 def test_a_service_that_stops_denies_everything(start_nginx, make_service, idp, backend, send):
     # Not even a public path may pass while nobody can say so.
     service = make_service(minimal(idp))
-    port = start_nginx(service.port, backend.server_port)
+    port = start_nginx(service.port, backend.port)
     request = b"GET /health HTTP/1.1\r\nHost: api.example.com\r\nConnection: close\r\n\r\n"
     assert send(port, request).status == 200
     service.stop()

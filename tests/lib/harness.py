@@ -24,6 +24,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from web import Web
 
 from scripts.nginx import free_port
 
@@ -121,53 +122,25 @@ class Key:
         return f"{header}.{claims}.{b64(algorithm.sign(signing_input, self.private))}"
 
 
-class Idp:
+class Idp(Web):
     """An identity provider: keys, a JWKS over HTTP, tokens. `answer` may be replaced by what a test needs."""
 
+    protocol = "HTTP/1.0"
+
     def __init__(self, issuer=IDP):
+        super().__init__()
         self.issuer = issuer
         self.rsa, self.ec = Key("rsa-1", "RS256"), Key("ec-1", "ES256")
         self.keys = [self.rsa.jwk, self.ec.jwk]
         self.fetches = 0
-        self.answer = None
-        self.stop = threading.Event()
-        owner = self
+        self.url += "/jwks.json"
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                owner.fetches += 1
-                with contextlib.suppress(ConnectionError):
-                    if owner.answer is not None:
-                        owner.answer(self)
-                        return
-                    self.reply(json.dumps({"keys": owner.keys}).encode())
-
-            def reply(self, body, status=200, headers=()):
-                self.send_response(status)
-                for name, value in (("Content-Type", "application/json"), *headers):
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
-
-        class Server(http.server.ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, request, client_address):
-                pass
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.port = self.server.server_port
-        self.url = f"http://127.0.0.1:{self.port}/jwks.json"
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-
-    def close(self):
-        self.stop.set()
-        self.server.shutdown()
-        self.server.server_close()
+    def handle(self, handler):
+        self.fetches += 1
+        if self.answer is not None:
+            self.answer(handler)
+        else:
+            handler.reply({"keys": self.keys})
 
     def claims(self, **changes):
         """Good claims with changes; a claim that is None is left out."""

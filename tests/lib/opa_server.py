@@ -1,14 +1,13 @@
 """Policy servers: a real Open Policy Agent on a policy of the test's own, and one that answers as a test likes."""
 
 import contextlib
-import http.server
 import json
 import socket
 import subprocess
-import threading
 
 import pytest
 from harness import free_port, wait_for
+from web import Web
 
 from scripts import servers
 
@@ -42,58 +41,24 @@ class RealOpa:
         self.process.wait(20)
 
 
-class FakeOpa:
+class FakeOpa(Web):
     """Answers what `says` says: a function of the handler, or a value for `result`. `asked` are the inputs so far."""
 
     def __init__(self):
+        super().__init__()
         self.says = True
         self.headers = {}
         self.asked = []
         self.requests = []
-        self.connections = 0
-        owner = self
+        self.url += "/v1/data/sts/allow"
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def setup(self):
-                owner.connections += 1
-                super().setup()
-
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                owner.requests.append((self.path, dict(self.headers), body))
-                owner.asked.append(json.loads(body)["input"])
-                with contextlib.suppress(ConnectionError):
-                    if callable(owner.says):
-                        owner.says(self)
-                    else:
-                        self.reply(json.dumps({"result": owner.says}).encode())
-
-            def reply(self, body, status=200, **headers):
-                self.send_response(status)
-                for name, value in {"Content-Type": "application/json", **owner.headers, **headers}.items():
-                    self.send_header(name.replace("_", "-"), value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
-
-        class Server(http.server.ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, request, client_address):
-                pass
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1/data/sts/allow"
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
+    def handle(self, handler):
+        self.requests.append((handler.path, dict(handler.headers), handler.body))
+        self.asked.append(json.loads(handler.body)["input"])
+        if callable(self.says):
+            self.says(handler)
+        else:
+            handler.reply({"result": self.says}, headers=self.headers)
 
 
 @pytest.fixture(scope="session")

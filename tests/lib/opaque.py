@@ -22,6 +22,7 @@ from authlib.oauth2.rfc6749.grants import ClientCredentialsGrant
 from authlib.oauth2.rfc7009 import RevocationEndpoint
 from authlib.oauth2.rfc7662 import IntrospectionEndpoint
 from flask import Flask
+from web import Web
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 OUR_ID, OUR_SECRET = "sts", "a secret: with +, % and /"
@@ -182,55 +183,20 @@ class AuthorizationServer:
         self._serve(self.app, self.port)
 
 
-class Bent:
+class Bent(Web):
     """A server whose answer is a function of the request's handler; it keeps what was asked."""
 
     def __init__(self):
-        self.answer = lambda handler: handler.reply({"active": False})
+        super().__init__(lambda handler: handler.reply({"active": False}))
         self.asked, self.heads = [], []
-        self.over = threading.Event()
-        owner = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True  # head and body are two writes: the second must not wait for an ACK
-
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                owner.heads.append((self.path, dict(self.headers)))
-                owner.asked.append(dict(urllib.parse.parse_qsl(body.decode())))
-                with contextlib.suppress(ConnectionError):
-                    owner.answer(self)
-
-            def reply(self, body=b"", status=200, headers=()):
-                body = body if isinstance(body, bytes) else json.dumps(body).encode()
-                self.send_response(status)
-                for name, value in (("Content-Type", "application/json"), *headers):
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
-
-        class Server(http.server.ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, request, client_address):
-                pass
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    def handle(self, handler):
+        self.heads.append((handler.path, dict(handler.headers)))
+        self.asked.append(dict(urllib.parse.parse_qsl(handler.body.decode())))
+        self.answer(handler)
 
     def says(self, body, status=200, headers=()):
         self.answer = lambda handler: handler.reply(body, status, headers)
-
-    def close(self):
-        self.over.set()
-        self.server.shutdown()
-        self.server.server_close()
 
 
 def source(server, **changes):

@@ -4,7 +4,6 @@ Each language has two: one that verifies, one that decrypts and then verifies. T
 """
 
 import base64
-import http.server
 import json
 import os
 import re
@@ -17,6 +16,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from recipient import Pair
+from web import Web
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "verify.md"
 ISSUER = "https://sts.example.internal"
@@ -172,32 +172,23 @@ class Key:
         )
 
 
-class Service:
+class Service(Web):
     """Stands in for the token service: its JWKS over HTTP, which may fail, and how often it was fetched."""
 
+    protocol = "HTTP/1.0"
+
     def __init__(self):
+        super().__init__()
         self.key = Key("first")
         self.published = [self.key.jwk]
         self.pairs = [Pair(), Pair()]  # what its tokens may be encrypted to: the backend's keys, the new and the old
         self.fetches = 0
         self.status = 200
-        service = self
+        self.uri = f"{self.url}/.well-known/jwks.json"
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                service.fetches += 1
-                body = json.dumps({"keys": service.published}).encode()
-                self.send_response(service.status)
-                self.send_header("Content-Type", "application/jwk-set+json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.uri = f"http://127.0.0.1:{self.server.server_port}/.well-known/jwks.json"
+    def handle(self, handler):
+        self.fetches += 1
+        handler.reply({"keys": self.published}, self.status, {"Content-Type": "application/jwk-set+json"})
 
 
 class Backend:

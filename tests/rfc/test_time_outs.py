@@ -13,7 +13,7 @@ NGINX = Path(__file__).resolve().parents[2] / "deploy" / "gateways" / "nginx" / 
 def hanging(make_idp):
     """A provider that takes every connection and never answers."""
     provider = make_idp(issuer="https://hanging.example.com")
-    provider.answer = lambda handler: provider.stop.wait(60)  # noqa: ARG005 - what a handler is
+    provider.answer = lambda handler: handler.owner.over.wait(60)
     return provider
 
 

@@ -1,15 +1,14 @@
 """scripts/rotate_keys.py, as a scheduler would start it."""
 
-import http.server
 import json
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from web import Web
 
 from keys.changes import Wanted
 from sts.cli.main import cli
@@ -101,36 +100,23 @@ def test_its_help_documents_the_exit_statuses():
         assert f"\n    {status}  " in shown
 
 
-class Jwks(http.server.BaseHTTPRequestHandler):
-    """A replica that publishes what the test says, or does not."""
-
-    def do_GET(self):
-        self.server.asked.append(self.path)
-        kids = self.server.kids()
-        self.send_response(200 if kids is not None else 503)
-        self.end_headers()
-        self.wfile.write(json.dumps({"keys": [{"kid": kid} for kid in kids or ()]}).encode())
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def replica(config):
     """A replica over the ring that is there; `lag` makes it publish the ring as it was so many looks ago."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Jwks)
-    server.asked, server.held, server.lag = [], [], 0
+
+    def answer(handler):
+        server.asked.append(handler.path)
+        found = server.kids()
+        handler.reply({"keys": [{"kid": kid} for kid in found or ()]}, 503 if found is None else 200)
 
     def kids():
         server.held.append([key["kid"] for key in listed(config)["keys"] if key["state"] != "revoked"])
         return server.held[max(0, len(server.held) - 1 - server.lag)]
 
-    server.kids = kids
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    server = Web(answer)
+    server.asked, server.held, server.lag, server.kids = [], [], 0, kids
     yield server
-    server.shutdown()
-    server.server_close()
+    server.close()
 
 
 def test_it_waits_until_every_replica_publishes_the_next_key(made, config, replica):

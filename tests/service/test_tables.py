@@ -1,43 +1,25 @@
 """Look-ups in a running service: a file that is reloaded, a third party that fails, and what stays in the cache."""
 
-import http.server
 import json
-import threading
 
 import pytest
 from harness import Idp, Service, decoded, minimal, wait_for
+from web import Web
 
 
-class People:
+class People(Web):
     """A trusted third party's API: GET /people/<key>."""
 
     def __init__(self):
+        super().__init__()
         self.rows, self.status, self.asked = {}, 200, []
-        people = self
+        self.url += "/people/{key}"
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self):
-                people.asked.append((self.path, self.headers.get("Authorization")))
-                row = people.rows.get(self.path.removeprefix("/people/"))
-                body = json.dumps(row).encode() if row is not None else b""
-                self.send_response(people.status if row is not None or people.status != 200 else 404)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                """Be quiet."""
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}/people/{{key}}"
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
+    def handle(self, handler):
+        self.asked.append((handler.path, handler.headers.get("Authorization")))
+        row = self.rows.get(handler.path.removeprefix("/people/"))
+        status = self.status if row is not None or self.status != 200 else 404
+        handler.reply(b"" if row is None else row, status)
 
 
 STAFF = "external_id,employee_id\nalice,E7\nbob,E8\n"

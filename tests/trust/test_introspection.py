@@ -74,13 +74,13 @@ def test_a_private_ca_is_checked(ask, bent, authority):
 
 
 def hang(handler):
-    handler.server.owner.over.wait(20)
+    handler.owner.over.wait(20)
 
 
 def drip(handler):
     handler.send_response(200)
     handler.end_headers()
-    while not handler.server.owner.over.wait(0.2):
+    while not handler.owner.over.wait(0.2):
         handler.wfile.write(b" ")
 
 
@@ -95,7 +95,7 @@ def cut_off(handler):
 def endless(handler):
     handler.send_response(200)
     handler.end_headers()
-    while not handler.server.owner.over.is_set():
+    while not handler.owner.over.is_set():
         handler.wfile.write(b'{"active": true' + b" " * 65536)
 
 
@@ -130,7 +130,6 @@ NO_ANSWER = {
 def test_trouble_of_the_server_is_never_a_verdict(ask, bent, told, refused, name):
     """IN-03."""
     server = bent()
-    server.server.owner = server
     server.answer = NO_ANSWER[name]
     asked = ask(server.url)
     with refused(SOURCE_UNREACHABLE) as caught:
@@ -144,7 +143,6 @@ def test_trouble_of_the_server_is_never_a_verdict(ask, bent, told, refused, name
 def test_a_slow_server_costs_a_bounded_time(ask, bent, refused, behave):
     """IN-01."""
     server = bent()
-    server.server.owner = server
     server.answer = behave
     began = time.monotonic()
     with refused(SOURCE_UNREACHABLE):
