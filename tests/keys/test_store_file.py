@@ -4,6 +4,7 @@ import json
 import os
 import stat
 
+import key_stores
 import pytest
 
 from keys import rotation, store_file
@@ -13,39 +14,7 @@ from keys.sighting import Sighting
 from keys.store_file import FileStore
 
 SIGHTING = Sighting(replica="one", host="host", pid=1, version=1, seen_at=0.0, until=1.0, guard=1.0, since={"kid": 0.0})
-PREAMBLE = """
-import contextlib, json, os, signal, sys, time
-from pathlib import Path
-from keys import rotation
-from keys.changes import Wanted
-from keys.errors import GuardRefused, RingMissing
-from keys.lifecycle import Schedule
-from keys.seal import Sealer
-from keys.store_file import FileStore
-schedule = Schedule(
-    rotate_every=100.0, jwks_max_age=1.0, verifier_refresh=1.0, clock_skew=1.0, poll=1.0, store_grace=10.0
-)
-path = Path(sys.argv[1])
-def wanted(ttl=300.0):
-    return Wanted(schedule, ttl, ("ES256",))
-def store():
-    return FileStore(path, Sealer([bytes(range(32))]))
-def children(count, work):
-    '''Fork `count` processes that begin `work(number)` at the same moment; returns what they returned.'''
-    gate, open_gate = os.pipe()
-    results = []
-    for number in range(count):
-        back, out = os.pipe()
-        if os.fork() == 0:
-            os.close(open_gate)
-            os.read(gate, 1)
-            os.write(out, json.dumps(work(number)).encode())
-            os._exit(0)
-        os.close(out)
-        results.append(back)
-    os.close(open_gate)
-    return [json.loads(os.fdopen(back).read()) for back in results]
-"""
+PREAMBLE = key_stores.PREAMBLE + "path = Path(sys.argv[2])\n"
 
 
 @pytest.fixture
@@ -229,45 +198,6 @@ def test_what_root_says_belongs_to_the_owner_of_the_folder_too(stored, path, mon
     assert said.stat().st_mode & 0o777 == 0o600
 
 
-def test_processes_that_create_at_once_make_one_ring(python, path):
-    done = python(
-        PREAMBLE
-        + """
-def work(_number):
-    ring, made = rotation.create(store(), time.time, wanted())
-    return made, ring.version, [key.kid for key in ring.keys]
-print(json.dumps(children(8, work)))
-""",
-        path,
-    )
-    assert done.returncode == 0, done.stderr
-    results = json.loads(done.stdout)
-    assert sorted(made for made, _, _ in results) == [False] * 7 + [True]
-    assert len({json.dumps(rest) for _, *rest in results}) == 1
-
-
-def test_of_processes_that_rotate_at_once_one_wins_and_the_others_are_told(python, path):
-    done = python(
-        PREAMBLE
-        + """
-start = time.time()
-rotation.create(store(), lambda: start, wanted())
-def work(_number):
-    try:
-        return rotation.rotate(store(), lambda: start + 50, wanted())[1]
-    except GuardRefused as error:
-        return error.seconds
-print(json.dumps([children(8, work), store().load().version]))
-""",
-        path,
-    )
-    assert done.returncode == 0, done.stderr
-    results, version = json.loads(done.stdout)
-    assert results.count(["ES256"]) == 1
-    assert results.count(4.0) == 7
-    assert version == 2
-
-
 def test_a_writer_killed_at_any_step_leaves_a_whole_ring_and_no_lock(python, path):
     """Each child dies before another system call of the swap: the ring is the old or the new one, and goes on."""
     done = python(
@@ -310,6 +240,7 @@ for number in range(1, 100):
 left = sorted(each.name for each in path.parent.iterdir())
 print(json.dumps([outcomes, left]))
 """,
+        "file",
         path,
     )
     assert done.returncode == 0, done.stderr
@@ -320,38 +251,6 @@ print(json.dumps([outcomes, left]))
     assert {0, 1} == set(steps)
     assert len(steps) > 8
     assert left == ["keyring.json", "keyring.json.lock"]
-
-
-def test_a_writer_killed_at_random_moments_leaves_a_whole_ring(python, path):
-    """A process that swaps as fast as it can is killed again and again while another one reads."""
-    done = python(
-        PREAMBLE
-        + """
-import random
-start = time.time()
-ring, _ = rotation.create(store(), lambda: start, wanted())
-versions = [1]
-for _ in range(25):
-    pid = os.fork()
-    if pid == 0:
-        mine, ttl = store(), versions[-1] * 1000.0
-        while True:
-            ttl += 1
-            rotation.prepare(mine, lambda: start, wanted(ttl))
-    end = time.monotonic() + random.uniform(0.02, 0.06)
-    while time.monotonic() < end:
-        versions.append(store().load().version)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    versions.append(store().load().version)
-print(json.dumps([versions == sorted(versions), versions[-1]]))
-""",
-        path,
-    )
-    assert done.returncode == 0, done.stderr
-    in_order, last = json.loads(done.stdout)
-    assert in_order
-    assert last > 10
 
 
 def test_a_store_serves_the_operations(file_store, clock, schedule, wanted):
