@@ -105,7 +105,7 @@ def rotate(
 def revoke(*, config: Path, kid: str | None, every: bool, yes: bool, dry_run: bool, as_json: bool) -> None:
     r"""End a key that was stolen, now and for good.
 
-    KID may be cut, as `list` shows it.
+    KID may be cut, as `list` shows it. Asks first; where nobody is there to answer, as in a script, it goes ahead.
 
     The standby signs from the same moment on. Running services drop the key from the JWKS, and every cached token that
     it signed, within `poll`. Whoever verifies with a JWKS of its own believes the key until it fetches that anew; how
@@ -133,7 +133,7 @@ def revoke(*, config: Path, kid: str | None, every: bool, yes: bool, dry_run: bo
             outside = bounds(before, would, now, schedule, foreseen(would, now, schedule, sightings))
             say_revoked(before, would, outside, "dry run", as_json=as_json)
             return
-        ask(_question(before, found), yes=yes)
+        ask(_question(before, found), yes=yes, alone=True)
         wanted = settings.wanted()
         ring = (
             rotation.revoke_all(store, time.time, wanted) if found is None else rotation.revoke(store, time.time, found)

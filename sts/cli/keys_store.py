@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -59,10 +60,20 @@ def no_key(asked: tuple[str, ...], used: tuple[str, ...]) -> KeysError:
     return KeysError(f"no {named} key is published yet: `sts keys init` publishes the first one, and so does a reload")
 
 
-def ask(question: str, *, yes: bool) -> None:
-    """Ask before what cannot be taken back; ends the command with exit status 1 unless the answer is yes."""
-    if not yes and not click.confirm(question, err=True):
-        common.fail("nothing was changed", common.EXIT_REFUSED)
+def ask(question: str, *, yes: bool, alone: bool = False) -> None:
+    """Ask before what cannot be taken back; ends the command with exit status 1 unless the answer is yes.
+
+    With `alone` nobody being there to answer, as where a script runs the command, counts as one.
+    """
+    try:
+        if yes or click.confirm(question, err=True):
+            return
+    except click.Abort as error:
+        if alone and isinstance(error.__context__, EOFError) and not sys.stdin.isatty():
+            click.echo("nobody is there to answer: going on", err=True)
+            return
+        raise
+    common.fail("nothing was changed", common.EXIT_REFUSED)
 
 
 def audit(settings: Settings, action: str, ring: Ring, *, forced: bool = False, revoked: Iterable[str] = ()) -> None:

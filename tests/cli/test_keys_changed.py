@@ -163,6 +163,15 @@ def test_a_new_algorithm_is_configuration_and_rotation_and_nothing_signs_in_betw
     assert listed(keys)["default"] == "PS256"
 
 
+def test_a_script_that_revokes_is_not_stopped_by_a_question(configure, keys):
+    configure()
+    keys("init")
+    signing, _ = states(keys)
+    done = keys("revoke", signing, answer="")
+    assert (done.exit_code, states(keys)[signing][1]) == (0, "revoked")
+    assert "nobody is there to answer: going on" in done.stderr
+
+
 def test_a_rotation_says_whose_algorithm_is_wanted_no_more(configure, keys):
     configure()
     keys("init")
@@ -291,6 +300,7 @@ def test_a_revocation_asks_and_knows_what_is_meant(configure, keys):
     keys("init")
     (signing, _), before = states(keys), listed(keys)
     assert keys("revoke", signing, answer="n\n").exit_code == 1
+    assert states(keys)[signing] == ("ES256", "active")
     assert keys("revoke", signing[:3], "--yes").exit_code == 1
     assert "has no key" in keys("revoke", "nosuchkey123", "--yes").stderr
     assert keys("revoke").exit_code == 2
