@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from joserfc import jwk
@@ -17,6 +18,9 @@ from keys.errors import KeyUnfit
 from keys.signer import Pair, pair_of
 
 MAX_BYTES: Final = 65536
+
+_OLD_NAME: Final = "EdDSA"
+"""What most libraries still call Ed25519's signatures (RFC 9864 §2.2)."""
 
 
 def read_private_key(text: bytes, algorithm: str | None, preferred: str) -> Pair:
@@ -56,8 +60,13 @@ def _from_jwk(text: bytes) -> tuple[object, str | None]:
         raise KeyUnfit("this is no JWK of a private key that can be read") from None
     if key is None:
         raise KeyUnfit("the JWK has no private half")
+    operations = written.get("key_ops", ["sign"])
+    if written.get("use", "sig") != "sig" or not isinstance(operations, list) or "sign" not in operations:
+        raise KeyUnfit("the JWK is not for signing: its `use` or `key_ops` says so (RFC 7517 §4.2)")
     named = written.get("alg")
-    if named is not None and named not in ALGORITHMS:
+    if named == _OLD_NAME and isinstance(key, Ed25519PrivateKey):
+        named = "Ed25519"
+    if named is not None and named not in tuple(ALGORITHMS):
         raise KeyUnfit(f"the JWK's `alg` is none of {', '.join(ALGORITHMS)}")
     return key, named
 

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
-from joserfc.jwk import ECKey
+from joserfc.jwk import ECKey, OKPKey
 
 from keys.algorithms import ALGORITHMS
 from sts.cli.main import cli
@@ -348,6 +348,31 @@ def test_a_jwk_is_imported_under_its_thumbprint_from_standard_input(configure, k
     key = ECKey.generate_key("P-256", {"kid": "old-name", "alg": "ES256", "use": "sig"})
     told = json.loads(keys("import", "-", "--json", answer=json.dumps(key.as_dict(private=True))).stdout)
     assert told["kid"] == key.thumbprint()
+
+
+@pytest.mark.parametrize(
+    "members", [{"use": "enc"}, {"use": 5}, {"key_ops": ["verify"]}, {"key_ops": "sign"}, {"key_ops": 7}, {"alg": []}]
+)
+def test_a_jwk_that_says_it_is_not_for_signing_is_not_imported(configure, keys, members):
+    """RFC 7517 §4.2, §4.3."""
+    configure()
+    keys("init")
+    key = ECKey.generate_key("P-256").as_dict(private=True)
+    refused = keys("import", "-", answer=json.dumps(key | members))
+    assert refused.exit_code == 1
+    assert re.search("not for signing|no JWK of a private key|`alg` is none of", refused.stderr)
+    assert isinstance(refused.exception, SystemExit)
+    assert keys("import", "-", answer=json.dumps(key | {"use": "sig", "key_ops": ["sign", "verify"]})).exit_code == 0
+
+
+def test_a_jwk_of_ed25519_may_have_the_older_name_of_its_algorithm(configure, keys):
+    configure("  algorithm: Ed25519\n")
+    keys("init")
+    key = OKPKey.generate_key("Ed25519").as_dict(private=True)
+    told = json.loads(keys("import", "-", "--json", answer=json.dumps(key | {"alg": "EdDSA"})).stdout)
+    assert told["algorithm"] == "Ed25519"
+    other = ECKey.generate_key("P-256").as_dict(private=True) | {"alg": "EdDSA"}
+    assert keys("import", "-", answer=json.dumps(other)).exit_code == 1
 
 
 def test_what_openssl_makes_is_imported(configure, keys):
