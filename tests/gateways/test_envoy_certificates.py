@@ -14,7 +14,7 @@ import pytest
 import yaml
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from harness import CLIENT, Service, b64, free_port, minimal, wait_for
-from pki import URI, Authority, hostile
+from pki import PARTNERS, URI, Authority, hostile
 
 from scripts import servers
 from scripts.nginx import await_port, stop
@@ -91,15 +91,7 @@ def proxied(ca, idp, tmp_path_factory):
     directory = tmp_path_factory.mktemp("proxied")
     config = yaml.safe_load(minimal(idp))
     config["sources"]["corporate-idp"].update(audiences=["*"], namespace="")
-    config["sources"]["partners"] = {
-        "type": "client_certificate",
-        "ca_file": "partner-ca.pem",
-        "san_prefix": "spiffe://partners.example/",
-        "crl_file": "partner.crl.pem",
-        "audiences": ["orders"],
-        "namespace": "partner",
-        "identity": {"subject": "certificate.uri", "scopes": "['orders:read']"},
-    }
+    config["sources"]["partners"] = PARTNERS
     config["clients"][CLIENT].update(sources=["*"])
     digest = "sha256:" + hashlib.sha256(SECRET.encode()).hexdigest()
     config["proxies"] = [{"networks": ["127.0.0.0/8"], "secrets": [digest], "certificate_header": "xfcc"}]

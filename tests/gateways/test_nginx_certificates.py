@@ -8,7 +8,7 @@ import pytest
 import yaml
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from harness import CLIENT, Service, minimal
-from pki import URI, Authority, hostile
+from pki import PARTNERS, URI, Authority, hostile
 
 from scripts.nginx import Nginx
 
@@ -27,15 +27,7 @@ def guarded(ca, idp, tmp_path_factory):
     directory = tmp_path_factory.mktemp("guarded")
     config = yaml.safe_load(minimal(idp))
     config["sources"]["corporate-idp"].update(audiences=["*"], namespace="")
-    config["sources"]["partners"] = {
-        "type": "client_certificate",
-        "ca_file": "partner-ca.pem",
-        "san_prefix": "spiffe://partners.example/",
-        "crl_file": "partner.crl.pem",
-        "audiences": ["orders"],
-        "namespace": "partner",
-        "identity": {"subject": "certificate.uri", "scopes": "['orders:read']"},
-    }
+    config["sources"]["partners"] = PARTNERS
     config["clients"][CLIENT].update(sources=["*"], may_present=["partners"], certificate_header="nginx")
     revoked = ca.issue("revoked")
     (directory / "partner-ca.pem").write_text(ca.pem)

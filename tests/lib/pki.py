@@ -13,6 +13,16 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 
 DAY = 86400.0
 URI = "spiffe://partners.example/billing"
+PARTNERS = {
+    "type": "client_certificate",
+    "ca_file": "partner-ca.pem",
+    "san_prefix": "spiffe://partners.example/",
+    "crl_file": "partner.crl.pem",
+    "audiences": ["orders"],
+    "namespace": "partner",
+    "identity": {"subject": "certificate.uri", "scopes": "['orders:read']"},
+}
+"""The configuration of a source of certificates like URI; its two files are written by whoever uses it."""
 CLIENT = (ExtendedKeyUsageOID.CLIENT_AUTH,)
 
 

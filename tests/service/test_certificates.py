@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from harness import ACCESS_TOKEN, CLIENT, Service, b64, decoded, minimal, wait_for
-from pki import DAY, URI, Authority, Holder, hostile
+from pki import DAY, PARTNERS, URI, Authority, Holder, hostile
 
 CERTIFICATE = "urn:sts:token-type:client_certificate"
 SERVER = [ExtendedKeyUsageOID.SERVER_AUTH]
@@ -47,13 +47,8 @@ class World:
         config["workers"] = 1  # each has a cache of its own
         config["sources"]["corporate-idp"].update(audiences=["*"], namespace="")
         config["sources"]["partners"] = {
-            "type": "client_certificate",
-            "ca_file": "partner-ca.pem",
-            "san_prefix": "spiffe://partners.example/",
-            "crl_file": "partner.crl.pem",
-            "audiences": ["orders"],
-            "namespace": "partner",
-            "identity": {"subject": "certificate.uri", "scopes": "['orders:read']", "tenant": "certificate.issuer"},
+            **PARTNERS,
+            "identity": {**PARTNERS["identity"], "tenant": "certificate.issuer"},
         }
         gateway = config["clients"][CLIENT]
         gateway["sources"] = ["*"]
