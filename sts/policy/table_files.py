@@ -22,6 +22,9 @@ MAX_TEXT: Final = 4096
 """Characters of one value."""
 MAX_KEY: Final = 1024
 """Characters of a key."""
+MAX_NAMES: Final = 8
+MAX_NAME: Final = 40
+"""How many columns a fault names, and how many characters of each."""
 
 _LOADER: Final = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _DEEPEST: Final = 4  # the list, a row, a list of texts, and one level for a fault to be told
@@ -67,15 +70,24 @@ def _read(file: KeptFile, key: str) -> tuple[frozenset[str], dict[str, dict[str,
             raise ValueError(f"it has more than {MAX_ROWS} rows")
         if len(row) > MAX_COLUMNS:
             raise ValueError(f"{place} has more than {MAX_COLUMNS} columns")
+        if key not in row:
+            raise ValueError(f'{place} has no column "{key}", which is to be its key; it has {_names(row)}')
         found = {name: _value(value, f"{place}, {name}") for name, value in row.items() if value not in ("", None)}
         own = found.get(key)
         if not isinstance(own, str) or len(own) > MAX_KEY:
-            raise ValueError(f'{place} has no text as its key, "{key}"')
+            quotes = "; put it between quotes" if isinstance(own, int) else ""
+            raise ValueError(f'{place} has no text as its key, "{key}"{quotes}')
         if own in rows:
             raise ValueError(f"{place} has the key of a row above it")
         rows[own] = found
         columns.update(found)
     return frozenset(columns), rows
+
+
+def _names(row: Mapping[str, object]) -> str:
+    """Its columns, the first of many."""
+    shown = ", ".join(f'"{name[:MAX_NAME]}"' for name in list(row)[:MAX_NAMES])
+    return (shown or "none") + (", …" if len(row) > MAX_NAMES else "")
 
 
 def _value(value: object, place: str) -> object:
