@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sts.errors import StartError
 
 BYTES: Final = 32
+WRITTEN: Final = f"{BYTES} random bytes, written as `openssl rand -hex {BYTES}` does, or in base64"
 
 _HEX_LENGTH: Final = 64
 _MODE: Final = 0o600
@@ -40,9 +41,7 @@ class DeploymentSecret:
     def __post_init__(self) -> None:
         """Refuse anything but 32 bytes."""
         if len(self._material) != BYTES:
-            raise StartError(
-                f"a deployment secret is {BYTES} random bytes, written as 43 characters base64url or 64 hex"
-            )
+            raise StartError(f"a deployment secret is {WRITTEN}")
 
     def key(self, label: str) -> bytes:
         """Derive the 32-byte key of one use by HKDF-SHA256 (RFC 5869); `label` names that use and no other."""
@@ -58,14 +57,14 @@ class DeploymentSecret:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a secret that was given as text: base64url (43 characters) or hex (64) of 32 bytes.
+        """Read a secret that was given as text: base64url or base64 (43 characters, padded or not) or hex (64).
 
         Raises StartError for anything else; the text is never repeated.
         """
         text = text.strip()
         try:
             # told apart by length, so that no text can be read in two ways
-            material = bytes.fromhex(text) if len(text) == _HEX_LENGTH else _from_base64url(text)
+            material = bytes.fromhex(text) if len(text) == _HEX_LENGTH else _from_base64(text)
         except ValueError:
             material = b""
         return cls(material)
@@ -153,8 +152,10 @@ def _sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _from_base64url(text: str) -> bytes:
+def _from_base64(text: str) -> bytes:
+    """Either alphabet: with one alone, three of four texts of `openssl rand -base64 32` would be refused."""
+    text = text.replace("+", "-").replace("/", "_")
     data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != text.rstrip("="):
-        raise ValueError("not base64url")
+        raise ValueError("not base64")
     return data

@@ -1,3 +1,4 @@
+import base64
 import hmac
 import os
 import pickle
@@ -59,6 +60,14 @@ def test_a_secret_is_given_as_base64url_or_hex(text):
     assert DeploymentSecret.parse(text).key("x") == DeploymentSecret(MATERIAL).key("x")
 
 
+@pytest.mark.parametrize("command", [["rand", "-base64", "32"], ["rand", "-hex", "32"]])
+def test_whatever_openssl_makes_is_a_secret(command):
+    for _ in range(20):  # most in base64 have a + or a /
+        text = subprocess.run(["openssl", *command], capture_output=True, text=True, check=True).stdout
+        material = bytes.fromhex(text) if "-hex" in command else base64.b64decode(text)
+        assert DeploymentSecret.parse(text).key("x") == DeploymentSecret(material).key("x")
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -71,7 +80,7 @@ def test_a_secret_is_given_as_base64url_or_hex(text):
         AS_BASE64URL[:-1],
         AS_BASE64URL + "A",
         AS_BASE64URL[:-1] + "9",  # spare bits
-        AS_BASE64URL[:-1] + "+",  # not the URL-safe alphabet
+        AS_BASE64URL[:-1] + "+",  # as in the other alphabet
         AS_BASE64URL[:20] + " " + AS_BASE64URL[20:],
         AS_BASE64URL[:20] + "\x00" + AS_BASE64URL[21:],
         "A" * 10_000,

@@ -55,7 +55,7 @@ def api_keys() -> None:
 @source_option
 @click.option("--owner", required=True, metavar="WHO", help="Whose key it is: `key.owner` in mappings.")
 @click.option("--tenant", metavar="NAME", help="`key.tenant` in mappings.")
-@click.option("--scope", "scopes", multiple=True, metavar="SCOPE", help="`key.scopes`; may be repeated.")
+@click.option("--scope", "scopes", multiple=True, metavar="SCOPES", help="`key.scopes`; spaces between, or repeated.")
 @click.option(
     "--audience", "audiences", multiple=True, metavar="NAME", help="An audience it may reach; default: its source's."
 )
@@ -97,7 +97,7 @@ def create(  # noqa: PLR0913 - the options of the command line
         digest=digest(text),
         created_at=now,
         tenant=None if tenant is None else _checked(checked_text, "tenant", tenant),
-        scopes=_checked(checked_scopes, scopes),
+        scopes=_checked(checked_scopes, [scope for given in scopes for scope in given.split() or [given]]),
         audiences=_checked(checked_audiences, settings, name, audiences),
         tier=None if tier is None else _checked(checked_text, "tier", tier),
         expires_at=None if life is None else now + int(life),

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from keys.lifecycle import Schedule
 from sts.errors import StartError
-from sts.labels import DeploymentSecret
+from sts.labels import WRITTEN, DeploymentSecret
 from sts.options import Duration, SecretText, Section, SigningAlgorithm, show_duration
 
 
@@ -18,7 +18,7 @@ def _seal_key(value: SecretStr) -> SecretStr:
     try:
         DeploymentSecret.parse(value.get_secret_value())
     except StartError:
-        raise ValueError("a seal key is 32 random bytes, written as 43 characters base64url or 64 hex") from None
+        raise ValueError(f"a seal key is {WRITTEN}") from None
     return value
 
 

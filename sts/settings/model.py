@@ -127,8 +127,9 @@ class Settings(Section):
         ]
         | None
     ) = None
-    """The deployment secret: `{file: PATH}` or `{env: NAME}`; default: `var/secret`, made at first start. While it is
-    replaced, `previous: {file: PATH}` beside it is the former one, which still opens what was written under it."""
+    """The deployment secret, 32 random bytes (`openssl rand -hex 32`): `{file: PATH}` or `{env: NAME}`; default:
+    `var/secret`, made at first start. While it is replaced, `previous: {file: PATH}` beside it is the former one, which
+    still opens what was written under it."""
     redis: RedisSettings | None = None
     """The Redis or Valkey server of whatever says `redis`; `secret` must be written then, for all replicas the same."""
     keys: KeysSettings = KeysSettings()
