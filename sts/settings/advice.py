@@ -63,6 +63,20 @@ def unused_sources(parts: Parts) -> Iterator[Finding]:
             yield Finding(("sources", name), problem, f"add {name} to the `sources` of who may hand them in")
 
 
+def scopeless_sources(parts: Parts) -> Iterator[Finding]:
+    """A source that maps no scopes leads to a backend that has none, since scopes unknown are none (design §5.2)."""
+    listed = {name for client in parts.clients.values() if client.enabled for name in client.sources or (ALL,)}
+    for name, source in parts.sources.items():
+        if not source.enabled or "scopes" in source.identity or listed.isdisjoint({ALL, name}):
+            continue
+        reached = [one for one, audience in parts.audiences.items() if audience.enabled and _reaches(source, one)]
+        if reached and all(parts.audiences[one].scopes is not None for one in reached):
+            shown = ", ".join(reached[:_SHOWN]) + (", …" if len(reached) > _SHOWN else "")
+            problem = f"maps no `scopes`, and what it reaches ({shown}) has some: each is refused (insufficient_scope)"
+            hint = "write where they stand, such as `claims.scope`, or what all of its credentials may do"
+            yield Finding(("sources", name, "identity"), problem, hint)
+
+
 def handed_on(parts: Parts) -> Iterator[Finding]:
     """What a client may present it may hand in, too."""
     for name, client in parts.clients.items():
@@ -85,5 +99,7 @@ def _reaches(source: SourceSettings, audience: str) -> bool:
     return source.audiences is None or not {ALL, audience}.isdisjoint(source.audiences)
 
 
-CHECKS: Final[tuple[Check, ...]] = (handed_on, unread_headers, unused_sources, shared_subjects, token_sizes)
+CHECKS: Final[tuple[Check, ...]] = (
+    *(handed_on, unread_headers, unused_sources, scopeless_sources, shared_subjects, token_sizes),
+)
 """The checks of this module, in the order of the sections."""

@@ -89,3 +89,17 @@ def test_a_source_by_which_a_client_proves_itself_is_of_use(two_sources, warning
     proven = {"auth": "access_token", "source": "other", "client_id": "itself", "audiences": ["orders"]}
     two_sources["clients"]["itself"] = {**proven, "sources": ["idp"]}
     assert warnings(two_sources) == ()
+
+
+def test_a_source_without_scopes_for_backends_that_have_some_is_told(base, warnings):
+    """Scopes that nobody maps are none, and never all."""
+    del base["sources"]["idp"]["identity"]["scopes"]
+    (only,) = warnings(base)
+    assert only.path == "sources.idp.identity"
+    assert "maps no `scopes`, and what it reaches (orders) has some" in only.problem
+    base["audiences"]["plain"] = {}
+    assert warnings(base) == (), "it is of use for a backend without scopes"
+    base["audiences"]["plain"]["enabled"] = False
+    assert warnings(base) != ()
+    base["sources"]["idp"]["enabled"] = False
+    assert warnings(base) == ()
