@@ -85,7 +85,10 @@ FIGURES = {
     ),
     "an answer of OPA": f"{opa.MAX_ANSWER // 1024} KiB",
     "questions to one introspection server at once": "an eighth of `threads`",
-    "wait for an introspection server": f"{upstream.PATIENCE:g} s",
+    "wait for an introspection server": (
+        f"{Bounds().connect:g} s to connect, {Bounds().read:g} s for the next bytes, {Bounds().total:g} s in all, "
+        f"{upstream.PATIENCE:g} s with a slow resolver"
+    ),
     "an answer of an introspection server": f"{introspection.MAX_ANSWER // 1024} KiB",
     "an API key": f"{api_key.MAX_CHARS} characters",
     "API keys in the store": f"{follower.LIMIT:,}".replace(",", " "),
