@@ -134,7 +134,10 @@ class RedisStore:
 
         One that says nothing is asked whether it is there: a connection may die without a word.
         """
-        subscription = self._run(self._subscribe, again=False)
+        try:
+            subscription = self._run(self._subscribe, again=False)
+        except StoreUnavailable as error:
+            raise StoreUnavailable(f"SUBSCRIBE {self._channel.decode()} failed: {error}") from None
         try:
             heard()  # of what was written before we listened
             spoke_at, asked = time.monotonic(), False

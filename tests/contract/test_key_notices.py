@@ -196,6 +196,7 @@ def test_a_user_who_may_not_subscribe_polls_and_it_is_said_once(key_place, repli
         seen(one, revoke())
     time.sleep(1)  # it goes on trying
     assert len(one.deaf) == 1
+    assert one.deaf[0].startswith(f"SUBSCRIBE {CHANNEL} failed: ")
     assert "NoPermission" in one.deaf[0]
     admin.acl_setuser("sts", enabled=True, commands=["+subscribe"], channels=["*"])
     wait_for(lambda: listeners(admin) == 1, 30)  # and needs no restart
