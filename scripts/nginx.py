@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, Self
 
 SHIPPED: Final = Path(__file__).resolve().parent.parent / "deploy" / "gateways" / "nginx" / "nginx.conf"
-_START_S: Final = 10.0
+_START_S: Final = 60.0
 
 
 # Below the ports that the kernel gives to connections, and each process begins elsewhere: what is free when it is

@@ -61,7 +61,7 @@ def server(tmp_path_factory):
             yield tcp.getsockname(), str(path)
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=60)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def send(server):
     def exchange(raw, *, over="tcp", bound=None, half_close=False):
         family, address = (socket.AF_INET, server[0]) if over == "tcp" else (socket.AF_UNIX, server[1])
         with socket.socket(family) as connection:
-            connection.settimeout(30)
+            connection.settimeout(60)
             if bound is not None:
                 connection.bind(bound)
             connection.connect(address)

@@ -21,7 +21,7 @@ from scripts.demo.show import Stage
 
 ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a type
 BACKEND: Final = "orders-service"
-TTL_S: Final = 1.0
+TTL_S: Final = 3.0
 _OURS: Final = "Basic " + base64.b64encode(b"sts:demo-secret").decode()
 # The braces stay double: `Service` formats the text once more.
 _CONFIGURATION: Final = """\
@@ -48,7 +48,7 @@ sources:
     client_secret: demo-secret
     audience: api-gateway
     match: {{{{prefix: op_}}}}
-    cache_ttl: 1s
+    cache_ttl: 3s
     identity: {{{{subject: claims.sub, scopes: claims.scope}}}}
 audiences:
   orders: {{{{ttl: 5m, scopes: ["orders:read"]}}}}

@@ -23,7 +23,7 @@ CLIENT: Final = "edge-gateway"
 SECRET: Final = "edge-gateway-secret-for-tests-only"  # noqa: S105 - the one whose hash the configuration below holds
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT_TYPE: Final = "urn:ietf:params:oauth:token-type:jwt"
-_START_S: Final = 15.0
+_START_S: Final = 60.0
 _STS: Final = str(Path(sys.executable).with_name("sts"))
 
 # Like the smallest useful configuration in the documentation. The `keys:` numbers are short, so that a rotation can be

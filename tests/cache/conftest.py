@@ -85,6 +85,7 @@ def world():
     world.cache = TokenCache(
         *(b"s" * 32, world.memory, world.keys.published),
         max_waiters=100,
+        patience=60,  # as long as a busy machine may take to get all of them there
         recipient_current=world.keys.recipient_current,
         unrevoked=world.keys.unrevoked,
     )

@@ -142,7 +142,7 @@ def test_a_look_up_needs_no_lock_that_a_writer_holds():
         found = []
         reader = threading.Thread(target=lambda: found.append(memory.get(b"a", 0.0)))
         reader.start()
-        reader.join(5)
+        reader.join(60)
     assert found == ["value"]
 
 

@@ -3,11 +3,11 @@
 import gc
 import secrets
 import threading
-import time
 import tracemalloc
 from dataclasses import replace
 
 import pytest
+from harness import wait_for
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -389,7 +389,7 @@ class Crowd:
 
         def held():
             self.calls.append(threading.get_ident())
-            assert self.release.wait(20)
+            assert self.release.wait(60)
             return make()
 
         def ask():
@@ -403,11 +403,10 @@ class Crowd:
         threads = [threading.Thread(target=ask) for _ in range(self.number)]
         for thread in threads:
             thread.start()
-        while len(self.calls) < makers or self.waiting() < self.number - makers:
-            time.sleep(0.001)
+        wait_for(lambda: len(self.calls) >= makers and self.waiting() >= self.number - makers, every=0.001)
         self.release.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
         return self
 
     def waiting(self):
@@ -484,15 +483,15 @@ def test_another_revision_does_not_wait_for_the_old_ones_token(world, issue):
 
     def slow():
         started.set()
-        assert release.wait(20)
+        assert release.wait(60)
         return issue()
 
     old = threading.Thread(target=world.cache.fill, args=(KEY, ("old",), world.keys, world.clock, slow))
     old.start()
-    assert started.wait(20)
+    assert started.wait(60)
     new = world.cache.fill(KEY, ("new",), world.keys, world.clock, issue)
     release.set()
-    old.join(20)
+    old.join(60)
     assert new.cached is False
 
 

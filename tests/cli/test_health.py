@@ -74,7 +74,7 @@ def test_one_that_does_not_speak_http_or_not_at_all_ends_with_3(ask, monkeypatch
         thread = threading.Thread(target=answer)
         thread.start()
         result = ask(f"127.0.0.1:{listener.getsockname()[1]}")
-        thread.join(10)
+        thread.join(60)
     assert (result.exit_code, result.stdout) == (3, "")
 
 

@@ -103,7 +103,7 @@ def test_a_subscription_that_is_killed_comes_back_and_what_was_written_meanwhile
 
 def test_a_connection_that_died_without_a_word_is_noticed(key_place, replica, admin, ring, monkeypatch):
     monkeypatch.setattr(store_redis, "_SILENCE_S", 0.5)
-    monkeypatch.setattr(store_redis, "_ANSWER_S", 0.5)
+    monkeypatch.setattr(store_redis, "_ANSWER_S", 4.0)
     one = replica()
     wait_for(lambda: listeners(admin) == 1, 30)
     time.sleep(2)  # it is asked, and answers
@@ -167,9 +167,9 @@ def test_a_notice_carries_nothing_and_is_believed_nothing(replica, admin, ring):
     heard = []
     with admin.pubsub() as stranger:
         stranger.subscribe(CHANNEL)
-        wait_for(lambda: stranger.get_message(timeout=1), 30)
+        wait_for(lambda: stranger.get_message(timeout=1))
         rotation.revoke(one._store, time.time, ring.keys[0].kid)
-        wait_for(lambda: heard.append(stranger.get_message(timeout=1)) or heard[-1], 30)
+        wait_for(lambda: heard.append(stranger.get_message(timeout=1)) or heard[-1])
     assert heard[-1]["data"] == ""
 
 
@@ -188,7 +188,7 @@ def test_a_user_who_may_not_subscribe_polls_and_it_is_said_once(key_place, repli
     subscription = client.pubsub()
     subscription.subscribe(CHANNEL)
     with pytest.raises(NoPermissionError):
-        subscription.get_message(timeout=5)
+        subscription.get_message(timeout=60)
     subscription.close()
     one = replica(store, dataclasses.replace(SCHEDULE, poll=0.3))
     wait_for(lambda: one.deaf, 30)

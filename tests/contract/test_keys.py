@@ -285,7 +285,8 @@ for _ in range(12):
             rotation.prepare(mine, lambda: start, wanted(ttl))
     end = time.monotonic() + random.uniform(0.02, 0.06)
     reader = store()
-    while time.monotonic() < end:
+    before = versions[-1]
+    while time.monotonic() < end or versions[-1] == before:
         versions.append(reader.load().version)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)

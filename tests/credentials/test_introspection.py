@@ -3,7 +3,7 @@ import threading
 import time
 
 import pytest
-from harness import b64
+from harness import b64, wait_for
 from opaque import AS_ISSUER, source
 from pydantic import ValidationError
 
@@ -451,16 +451,16 @@ def test_no_token_stands_in_what_is_kept(at_work, stores):
 
 
 @pytest.fixture
-def together(server):
+def together(server, stores):
     """Prove one token in several threads at once while the server thinks; each result or refusal."""
 
     def together(count, one):
-        release, asked, results = threading.Event(), threading.Event(), []
-        answer = server.ask
+        release, asking, results = threading.Event(), [], []
+        answer, places = server.ask, stores.waiters._value
 
         def slow(token):
-            asked.set()
-            release.wait(5)
+            asking.append(token)
+            release.wait(60)
             return answer(token)
 
         one._answers._ask = slow
@@ -473,10 +473,10 @@ def together(server):
 
         threads = [threading.Thread(target=run) for _ in range(count)]
         threads[0].start()
-        assert asked.wait(5)
+        wait_for(lambda: asking)
         for thread in threads[1:]:
             thread.start()
-        time.sleep(0.1)
+        wait_for(lambda: len(asking) + places - stores.waiters._value == count)  # each asks, or waits for who does
         release.set()
         for thread in threads:
             thread.join()

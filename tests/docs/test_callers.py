@@ -106,7 +106,7 @@ def typed(folder, idp):
             cwd=folder,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=False,
         )
         assert done.returncode == 0, done.stderr
@@ -169,7 +169,7 @@ def test_sts_exchange_shows_the_same_certificate(service, folder, idp):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
         env={**os.environ, "PYTHONPATH": str(DOCS.parent)},
     )
@@ -215,7 +215,7 @@ def through(port, token):
         ],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=True,
     )
     return int(done.stdout)

@@ -35,7 +35,7 @@ def typed(service, command, **variables):
         env={**os.environ, "SECRET": SECRET, "BACKEND_SECRET": BACKEND_SECRET, **variables},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=True,
     )
     return decoded(json.loads(done.stdout)["access_token"])[1]

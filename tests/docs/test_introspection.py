@@ -31,7 +31,7 @@ def test_the_command_of_the_page_works_with_its_settings(make_service, idp):
             env={**os.environ, "BACKEND_SECRET": SECRET, "TOKEN": token},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=True,
         )
         return json.loads(done.stdout)

@@ -32,7 +32,7 @@ def typed(make_service, idp):
             env={**os.environ, "SECRET": SECRET, "OPAQUE": server.token()},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=True,
         )
         return done.stdout

@@ -75,7 +75,7 @@ class Newcomer:
         self.provider.close()
         if self.service is not None:
             self.service.terminate()
-            assert self.service.wait(40) == 0
+            assert self.service.wait(120) == 0
 
 
 @pytest.fixture(scope="module")

@@ -98,7 +98,7 @@ class Drill:
     def __exit__(self, *_):
         self.over.set()
         for thread in self.threads:
-            thread.join(20)
+            thread.join(60)
 
     def call(self, service):
         number = 0

@@ -49,7 +49,7 @@ class Peers:
 
     def close(self):
         self.over.set()
-        self.thread.join(10)
+        self.thread.join(60)
         for peer in self.sockets:
             peer.close()
 

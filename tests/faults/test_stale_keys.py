@@ -55,7 +55,7 @@ def test_an_issuer_that_hangs_is_waited_for_once_and_then_its_last_keys_serve_at
     assert (status, took > 2) == (200, True)
     for _ in range(5):
         status, _, took = world.ask()
-        assert (status, took < 1) == (200, True)
+        assert (status, took < 2) == (200, True)
 
 
 def test_a_token_that_is_cached_is_not_served_once_its_issuers_keys_are_too_old(world):

@@ -81,7 +81,7 @@ def send():
 
     def send(port, data, tls=None):
         with contextlib.ExitStack() as stack:
-            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
             if tls is not None:
                 connection = stack.enter_context(tls[0].wrap_socket(connection, server_hostname=tls[1]))
             connection.sendall(data)

@@ -172,8 +172,8 @@ def test_a_service_that_is_down_denies(start_nginx, backend, send):
 def test_a_service_that_hangs_up_denies(start_nginx, backend):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = start_nginx(silent.getsockname()[1], backend.port)
-        silent.settimeout(10)
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        silent.settimeout(60)
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
             client.sendall(request())
             silent.accept()[0].close()
             assert b" 503 " in client.recv(4096).partition(b"\r\n")[0]
@@ -231,7 +231,7 @@ def test_a_websocket_is_opened_with_the_internal_token_and_carries_bytes_both_wa
         b"GET /orders/stream HTTP/1.1\r\nHost: api.example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nX-User-ID: admin\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as client, client.makefile("rb") as reader:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client, client.makefile("rb") as reader:
         client.sendall(upgrade)
         head = b""
         while not head.endswith(b"\r\n\r\n"):

@@ -175,7 +175,7 @@ def test_a_websocket_reaches_the_backend_with_the_internal_token(port, service, 
         f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n{FORGED}"
         f"Authorization: Bearer {idp.token()}\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as client, client.makefile("rb") as reader:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client, client.makefile("rb") as reader:
         client.sendall(upgrade.encode())
         head = b""
         while not head.endswith(b"\r\n\r\n"):

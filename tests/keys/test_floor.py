@@ -68,7 +68,7 @@ def test_a_floor_never_falls_whichever_process_raises_it(python):
 
 
 def test_one_process_raises_the_floor_at_a_time_and_one_that_is_killed_holds_up_no_other(python):
-    done = python(KILLED, timeout=20)
+    done = python(KILLED, timeout=60)
     assert done.stdout.strip() == "0 7", done.stderr
 
 

@@ -38,7 +38,7 @@ class RealOpa:
 
     def stop(self):
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(60)
 
 
 class FakeOpa(Web):

@@ -153,7 +153,7 @@ class AuthorizationServer:
     def _post(self, path, form):
         basic = base64.b64encode(b"batch:batch%20secret").decode()
         headers = {"Authorization": f"Basic {basic}", "Content-Type": "application/x-www-form-urlencoded"}
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
             connection.request("POST", path, urllib.parse.urlencode(form), headers)
             answer = connection.getresponse()

@@ -53,7 +53,7 @@ def test_the_demo_shows_an_api_key_from_its_making_to_its_revocation(demo):
         "opens the route",
         "kept nowhere",
         "a typing error: refused",
-        "revoked: refused within",
+        "revoked: refused",
     ):
         assert told in demo.stdout
 

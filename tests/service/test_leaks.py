@@ -75,7 +75,7 @@ def configuration(provider, configured):
     audience = {"ttl": "5m", "scopes": ["orders:read"]}
     changes = {
         "secret": {"env": "DEPLOYMENT_SECRET"},
-        "keys": {"poll": "200ms", "store_grace": "4s"},
+        "keys": {"poll": "200ms", "store_grace": "8s"},
         "clients/edge-gateway/secrets": [{"env": "GATEWAY_DIGEST"}],
         "clients/edge-gateway/audiences": ["orders", "billing", "tiny", "odd", "absent", "unsafe"],
         "clients/edge-gateway/sources": ["*"],

@@ -162,7 +162,7 @@ def test_everything_else_is_no_certificate_of_the_client(call, service, gateways
 
 def asked(service, context, session=None):
     """Who the service says is at the other end of one connection: its session, whether resumed, and the answer."""
-    raw = socket.create_connection(("127.0.0.1", service.port), timeout=10)
+    raw = socket.create_connection(("127.0.0.1", service.port), timeout=60)
     with context.wrap_socket(raw, server_hostname="localhost", session=session) as speaking:
         head = "GET /forward-auth/by-name HTTP/1.1\r\nHost: sts\r\nConnection: close\r\n\r\n"
         speaking.sendall(head.encode())

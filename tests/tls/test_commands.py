@@ -76,5 +76,5 @@ def test_a_unix_socket_has_the_mode_and_the_group_that_are_written(idp, tmp_path
 def test_a_group_that_is_not_there_stops_the_start(idp, tmp_path, make_service):
     listen = {"address": f"unix:{socket_in(tmp_path)}", "socket_group": "no-such-group"}
     service = make_service(listening(idp, listen), unix=socket_in(tmp_path), ready=False)
-    assert service.process.wait(20) == 1
+    assert service.process.wait(60) == 1
     assert "there is no such group" in service.log()

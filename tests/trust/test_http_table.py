@@ -222,7 +222,7 @@ def test_many_who_want_one_row_ask_once(make, peer, until):
     hold = threading.Event()
 
     def answer(connection):
-        hold.wait(5)
+        hold.wait(60)
         connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{"a": 1}')
 
     peer.behave = answer
@@ -240,7 +240,7 @@ def test_who_waits_for_a_row_shares_its_failure(make, peer, until):
     hold = threading.Event()
 
     def answer(connection):
-        hold.wait(5)
+        hold.wait(60)
         connection.sendall(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
 
     peer.behave = answer

@@ -125,7 +125,7 @@ def test_slow_responders_hold_no_request_and_few_threads(partner_ca, clock):
     class Slow:
         def ask(self, _method, url, _headers, _body=None):
             begun.append(url)
-            gate.wait(5)
+            gate.wait(60)
             return Answer(500, {}, b"")
 
     responders = Responders(Slow(), clock)

@@ -159,7 +159,7 @@ def test_a_page_that_is_not_there_is_a_problem_document(service, description):
 def test_a_status_line_is_the_one_of_the_standard(service):
     """The reason phrase is for people, yet the same at both doors and on the pages."""
     for target, status in (("/token", 405), ("/healthz", 200), ("/nothing", 404)):
-        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
         connection.request("GET", target)
         answer = connection.getresponse()
         assert answer.status == status
