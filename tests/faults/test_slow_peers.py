@@ -8,7 +8,7 @@ import time
 import pytest
 from harness import Idp, Service, minimal
 
-from sts.cli.worker import WRITE_S
+from sts.cli.worker import ARRIVAL_S, WRITE_S
 
 SLOW = 40
 HEAD = b"POST /token HTTP/1.1\r\nHost: sts\r\nContent-Type: application/x-www-form-urlencoded\r\n"
@@ -67,14 +67,14 @@ def peers(few_threads):
         one.close()
 
 
-def answers_quickly(service, times=10):
+def answers_quickly(service, times=10, bound=WRITE_S - 1):
     """Good requests meanwhile. A peer that held a thread would hold it for five seconds (`WRITE_S`) or for ten."""
     slowest = 0.0
     for _ in range(times):
         began = time.monotonic()
         assert service.exchange(service.good).status == 200
         slowest = max(slowest, time.monotonic() - began)
-    return slowest < WRITE_S - 1
+    return slowest < bound
 
 
 def whole_answer(peer):
@@ -138,7 +138,7 @@ def test_a_request_that_does_not_arrive_in_time_is_dropped(peers):
 
 def test_more_connections_than_there_may_be_leave_room_for_new_ones(few_threads, peers):
     peers(count=1500)
-    assert answers_quickly(few_threads)
+    assert answers_quickly(few_threads, bound=ARRIVAL_S - 1)  # until then none of them would make room by itself
 
 
 def test_an_idle_kept_alive_connection_costs_no_thread(few_threads, peers):
