@@ -74,7 +74,7 @@ def version(keyring):
 
 
 def seen(keyring, expected):
-    wait_for(lambda: version(keyring) == expected, 60)
+    wait_for(lambda: version(keyring) == expected)
 
 
 def looks(admin):
@@ -84,19 +84,19 @@ def looks(admin):
 
 def test_every_replica_sees_a_revocation_long_before_its_poll(replica, admin, revoke):
     replicas = [replica(), replica()]
-    wait_for(lambda: listeners(admin) == 2, 30)
+    wait_for(lambda: listeners(admin) == 2)
     later = revoke()
-    wait_for(lambda: [version(one) for one in replicas] == [later, later], 30)
+    wait_for(lambda: [version(one) for one in replicas] == [later, later])
     assert [one.deaf for one in replicas] == [[], []]
 
 
 def test_a_subscription_that_is_killed_comes_back_and_what_was_written_meanwhile_is_seen(replica, admin, revoke):
     one = replica()
     for _ in range(2):
-        wait_for(lambda: listeners(admin) == 1, 30)
+        wait_for(lambda: listeners(admin) == 1)
         assert admin.client_kill_filter(_type="pubsub") == 1
         seen(one, revoke())
-    wait_for(lambda: listeners(admin) == 1, 30)
+    wait_for(lambda: listeners(admin) == 1)
     seen(one, revoke())
     assert one.deaf == []  # not worth a word
 
@@ -105,34 +105,34 @@ def test_a_connection_that_died_without_a_word_is_noticed(key_place, replica, ad
     monkeypatch.setattr(store_redis, "_SILENCE_S", 0.5)
     monkeypatch.setattr(store_redis, "_ANSWER_S", 4.0)
     one = replica()
-    wait_for(lambda: listeners(admin) == 1, 30)
+    wait_for(lambda: listeners(admin) == 1)
     time.sleep(2)  # it is asked, and answers
     assert key_place.proxy.taken <= 3
     key_place.proxy.mode = "stall"
     past_the_proxy = RedisStore(over(Redis(port=key_place.server.port, password=PASSWORD)), Sealer([SEAL]))
     later = rotation.revoke(past_the_proxy, time.time, ring.keys[0].kid).version
-    wait_for(lambda: one.deaf, 30)
+    wait_for(lambda: one.deaf)
     key_place.proxy.cut()
     key_place.proxy.mode = "pass"
-    wait_for(lambda: version(one) == later, 60)
+    wait_for(lambda: version(one) == later)
     assert len(one.deaf) == 1  # told once
 
 
 def test_a_server_that_restarts_is_listened_to_again(key_place, replica, admin, revoke):
     one = replica()
-    wait_for(lambda: listeners(admin) == 1, 30)
+    wait_for(lambda: listeners(admin) == 1)
     held = key_place.raw()
     key_place.server.stop()
-    wait_for(lambda: one.deaf, 30)
+    wait_for(lambda: one.deaf)
     key_place.server.start()
     key_place.put(held)
-    wait_for(lambda: listeners(admin) == 1, 60)
+    wait_for(lambda: listeners(admin) == 1)
     seen(one, revoke())
 
 
 def test_a_flood_of_notices_is_no_flood_of_looks_and_hides_no_change(replica, admin, revoke):
     one = replica()
-    wait_for(lambda: listeners(admin) == 1, 30)
+    wait_for(lambda: listeners(admin) == 1)
     flooding = threading.Event()
     sent = []
 
@@ -159,10 +159,10 @@ def test_a_flood_of_notices_is_no_flood_of_looks_and_hides_no_change(replica, ad
 
 def test_a_notice_carries_nothing_and_is_believed_nothing(replica, admin, ring):
     one = replica()
-    wait_for(lambda: listeners(admin) == 1, 30)
+    wait_for(lambda: listeners(admin) == 1)
     before = looks(admin)
     admin.publish(CHANNEL, '{"version": 99, "keys": []}')
-    wait_for(lambda: looks(admin) > before, 30)
+    wait_for(lambda: looks(admin) > before)
     assert (version(one), one.status(time.time()).fault) == (1, "")
     heard = []
     with admin.pubsub() as stranger:
@@ -191,7 +191,7 @@ def test_a_user_who_may_not_subscribe_polls_and_it_is_said_once(key_place, repli
         subscription.get_message(timeout=60)
     subscription.close()
     one = replica(store, dataclasses.replace(SCHEDULE, poll=0.3))
-    wait_for(lambda: one.deaf, 30)
+    wait_for(lambda: one.deaf)
     for _ in range(2):
         seen(one, revoke())
     time.sleep(1)  # it goes on trying
@@ -212,10 +212,10 @@ def test_a_user_who_may_not_publish_writes_all_the_same(key_place, admin, ring):
 
 def test_a_replica_that_stops_has_two_threads_fewer_and_no_connection(replica, admin):
     one = replica()
-    wait_for(lambda: listeners(admin) == 1, 30)
+    wait_for(lambda: listeners(admin) == 1)
     names = [thread.name for thread in threading.enumerate()]
     assert (names.count("keys-poller"), names.count("keys-listener")) == (1, 1)
     one.stop()
     names = [thread.name for thread in threading.enumerate()]
     assert (names.count("keys-poller"), names.count("keys-listener")) == (0, 0)
-    wait_for(lambda: listeners(admin) == 0, 30)
+    wait_for(lambda: listeners(admin) == 0)

@@ -196,10 +196,10 @@ def test_the_server_needs_no_more_rights_for_the_ring_than_the_page_says(run_red
     assert made
     keyring = Keyring(store, keys.schedule(), time.time, on_deaf=deaf.append)
     keyring.start()
-    wait_for(lambda: server.client().pubsub_numsub("{sts:keys}:changed")[0][1] == 1, 30)
+    wait_for(lambda: server.client().pubsub_numsub("{sts:keys}:changed")[0][1] == 1)
     time.sleep(1.5)  # it was told at once when it began to listen, and hears the next notice as such
     later = rotation.revoke(store, time.time, ring.keys[0].kid)
-    wait_for(lambda: keyring.status(time.time()).version == later.version, 30)
+    wait_for(lambda: keyring.status(time.time()).version == later.version)
     store.forget("nobody")
     keyring.stop()
     store.close()

@@ -193,8 +193,8 @@ def sentinel(redis_server, run_redis, tmp_path):
     conf = tmp_path / "sentinel.conf"
     conf.write_text(
         f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\nsentinel monitor main 127.0.0.1 {redis_server.port} 1\n"
-        f"sentinel auth-pass main {PASSWORD}\nsentinel down-after-milliseconds main 300\n"
-        "sentinel failover-timeout main 3000\n"
+        f"sentinel auth-pass main {PASSWORD}\nsentinel down-after-milliseconds main 3000\n"
+        "sentinel failover-timeout main 6000\n"
     )
     program = servers.find(servers.REDIS if redis_server.kind == "redis" else servers.VALKEY)
     with (tmp_path / "sentinel.log").open("wb") as log:

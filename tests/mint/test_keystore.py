@@ -146,7 +146,7 @@ def test_a_cluster_keeps_the_ring_too(run_redis, tmp_path):
     keyring = Keyring(store, dataclasses.replace(keys.schedule(), poll=3600.0), lambda: NOW)
     assert [one.version for one in store.sightings()] == [1]
     keyring.start()
-    wait_for(lambda: node.client().pubsub_numsub("{sts:keys}:changed")[0][1] == 1, 30)
+    wait_for(lambda: node.client().pubsub_numsub("{sts:keys}:changed")[0][1] == 1)
     later, _ = rotation.rotate(store, lambda: NOW + 935 + 3600, wanted)
     wait_for(lambda: keyring.status(NOW).version == later.version, 30)  # it was told
     keyring.stop()
@@ -164,23 +164,26 @@ def test_a_replica_hears_of_the_ring_behind_sentinels_and_after_a_failover_too(s
     def subscribed(server):
         return server.client().pubsub_numsub("{sts:keys}:changed")[0][1] == 1
 
-    def made():
-        with contextlib.suppress(StoreUnavailable):  # the Sentinel looks for its primary
-            return rotation.create(store, lambda: NOW, wanted)[0]
+    def done(write):
+        def attempt():
+            with contextlib.suppress(StoreUnavailable):  # the Sentinel looks for its primary
+                return write()
+
+        return wait_for(attempt)
 
     store = open_store(keys, tmp_path / "one", GIVEN, redis)
-    ring = wait_for(made, 30)
+    ring = done(lambda: rotation.create(store, lambda: NOW, wanted)[0])
     keyring = Keyring(store, dataclasses.replace(keys.schedule(), poll=3600.0), lambda: NOW)
     keyring.start()
-    wait_for(lambda: subscribed(primary), 30)
-    later = rotation.revoke(store, lambda: NOW, ring.keys[0].kid)
-    wait_for(lambda: keyring.status(NOW).version == later.version, 30)
-    wait_for(lambda: second.client().get("{sts:keys}:ring") == primary.client().get("{sts:keys}:ring"), 30)
-    wait_for(lambda: Redis(port=port).sentinel_slaves("main"), 30)
+    wait_for(lambda: subscribed(primary))
+    later = done(lambda: rotation.revoke(store, lambda: NOW, ring.keys[0].kid))
+    wait_for(lambda: keyring.status(NOW).version == later.version)
+    wait_for(lambda: second.client().get("{sts:keys}:ring") == primary.client().get("{sts:keys}:ring"))
+    wait_for(lambda: Redis(port=port).sentinel_slaves("main"))
     primary.stop()
     wait_for(lambda: subscribed(second), 90)
-    last = rotation.revoke(store, lambda: NOW, later.signing("ES256").kid)
-    wait_for(lambda: keyring.status(NOW).version == last.version, 30)
+    last = done(lambda: rotation.revoke(store, lambda: NOW, later.signing("ES256").kid))
+    wait_for(lambda: keyring.status(NOW).version == last.version)
     keyring.stop()
     store.close()
 
@@ -197,7 +200,7 @@ def test_a_replica_hears_of_the_ring_through_tls(tls_server, redis_ca, tmp_path)
     writer = open_store(keys, tmp_path / "two", GIVEN, redis)
     for _ in range(3):
         later = rotation.revoke(writer, lambda: NOW, writer.load().signing("ES256").kid)
-        wait_for(lambda version=later.version: keyring.status(NOW).version == version, 30)
+        wait_for(lambda version=later.version: keyring.status(NOW).version == version)
     keyring.stop()
     assert deaf == []
     assert ring.version == 1

@@ -363,7 +363,7 @@ def test_no_answer_of_any_status_may_be_stored(ask, raw, form, plain, error_of):
 
 def limited(ask):
     """Fail as a client that is not there until failures are limited."""
-    for _ in range(200):
+    for _ in range(2000):
         answer = ask("x", client="guess", secret="wrong")
         if answer.status != 401:
             break

@@ -247,8 +247,8 @@ def test_each_question_leaves_one_event_and_no_token(backends, idp):
 
 def test_failed_authentication_is_limited_here_too(make_service, document):
     service = make_service(json.dumps(document))
-    statuses = {ask(service, "x", secret="wrong").status for _ in range(35)}
-    assert statuses == {401, 429}
+    assert ask(service, "x", secret="wrong").status == 401
+    wait_for(lambda: ask(service, "x", secret="wrong").status == 429, every=0)
     assert ask(service, "x").status == 200  # right credentials always pass
 
 

@@ -182,12 +182,10 @@ def test_a_resumed_session_brings_the_identity_of_its_own_handshake_and_no_other
     for context, known in ((mine, True), (nobody, False)):
         session, _, first = asked(service, context)
         assert is_known(first) is known, first
-        resumed = 0
-        for _ in range(20):
-            _, again, answer = asked(service, context, session)
-            resumed += again
-            assert is_known(answer) is known, answer
-        assert resumed
+        answers = [asked(service, context, session) for _ in range(5)]
+        answers += service.each(lambda context=context, session=session: asked(service, context, session))
+        assert any(again for _, again, _ in answers)
+        assert [is_known(answer) for _, _, answer in answers] == [known] * 7
     assert not is_known(asked(service, nobody)[2])
 
 
@@ -224,11 +222,11 @@ def test_a_clients_keys_are_fetched_where_it_publishes_them(call, service, provi
     assert outcome(call("fetched", **signed(Key("ec-9", "ES256"), **who))) == REFUSED
 
 
-def test_an_assertion_is_good_once_whichever_worker_gets_it(call, key):
+def test_an_assertion_is_good_once_whichever_worker_gets_it(call, service, key):
     """PK-05: two workers, one store."""
     used = signed(key)
     assert call("signing", **used).status == 200
-    assert {outcome(call("signing", **used)) for _ in range(8)} == {REFUSED}
+    assert service.each(lambda: outcome(call("signing", **used))) == [REFUSED] * 2
 
 
 def test_an_assertion_that_was_used_gets_nothing_out_of_a_warm_cache(call, service, key, provider):
@@ -236,7 +234,7 @@ def test_an_assertion_that_was_used_gets_nothing_out_of_a_warm_cache(call, servi
     token, used = provider.token(), signed(key)
     wait_for(lambda: call("signing", subject_token=token, **signed(key)).status == 200 and told(service)["cached"])
     assert call("signing", subject_token=token, **used).status == 200
-    assert {outcome(call("signing", subject_token=token, **used)) for _ in range(8)} == {REFUSED}
+    assert service.each(lambda: outcome(call("signing", subject_token=token, **used))) == [REFUSED] * 2
 
 
 @pytest.mark.parametrize(
