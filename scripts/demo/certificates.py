@@ -29,9 +29,9 @@ from scripts.nginx import await_port, free_port, stop
 
 CERTIFICATE: Final = "urn:sts:token-type:client_certificate"
 PARTNER: Final = "spiffe://partners.example/billing"
-_OTHER_USAGES: Final = (
-    *("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "key_cert_sign", "crl_sign"),
-    *("encipher_only", "decipher_only"),
+_USAGES: Final = (
+    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+    *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
 )
 _HOUR: Final = dt.timedelta(hours=1)
 _CONFIGURATION: Final = """\
@@ -81,7 +81,7 @@ class Ca:
     def __init__(self, name: str) -> None:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._key = ec.generate_private_key(ec.SECP256R1())
-        built = self._builder(self._name, self._key.public_key())
+        built = self._builder(self._name, self._key.public_key(), "key_cert_sign", "crl_sign")
         built = built.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         self.certificate = built.sign(self._key, hashes.SHA256())
 
@@ -89,11 +89,9 @@ class Ca:
         """A certificate for one name and one purpose."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        usage = dict.fromkeys(_OTHER_USAGES, False)
-        built = self._builder(subject, key.public_key())
+        built = self._builder(subject, key.public_key(), "digital_signature")
         built = built.add_extension(x509.SubjectAlternativeName([san]), critical=False)
         built = built.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
-        built = built.add_extension(x509.KeyUsage(digital_signature=True, **usage), critical=True)
         return Certificate(built.sign(self._key, hashes.SHA256()), key)
 
     def partner(self, uri: str = PARTNER) -> Certificate:
@@ -110,11 +108,18 @@ class Ca:
             built = built.add_revoked_certificate(entry.build())
         return built.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *usages: str) -> x509.CertificateBuilder:
         now = dt.datetime.now(dt.UTC)
-        built = x509.CertificateBuilder().subject_name(subject).issuer_name(self._name).public_key(key)
+        ours = self._key.public_key()
         return (
-            built.serial_number(x509.random_serial_number()).not_valid_before(now - _HOUR).not_valid_after(now + _HOUR)
+            x509.CertificateBuilder(issuer_name=self._name, subject_name=subject, public_key=key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - _HOUR)
+            .not_valid_after(now + _HOUR)
+            # Python verifies strictly by RFC 5280 from 3.13 on, where these three must not be missing.
+            .add_extension(x509.KeyUsage(**{name: name in usages for name in _USAGES}), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ours), critical=False)
         )
 
 
