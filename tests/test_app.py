@@ -37,7 +37,7 @@ def world(tmp_path, fake_opa, monkeypatch):
     monkeypatch.setattr(Fetcher, "close", lambda self: (closed.append(self), close(self)))
     yield made, closed
     made.app.opa.keep(None)
-    made.idp.close()
+    made.close()
 
 
 def elsewhere(world, fake_opa):

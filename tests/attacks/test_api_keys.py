@@ -1,5 +1,6 @@
 """Attacks on API keys: where a key may not be, what a stranger can find out, what a writer to the store can do."""
 
+import contextlib
 import json
 import sqlite3
 import time
@@ -192,7 +193,7 @@ def test_a_writer_to_the_store_makes_no_key_and_revives_none(service, make, reco
     file = service.directory / "var" / "state.db"
 
     def value(key_id):
-        with sqlite3.connect(file) as store:
+        with contextlib.closing(sqlite3.connect(file)) as store:
             return store.execute("SELECT value FROM record WHERE key = ?", (key_id,)).fetchone()[0]
 
     living = value(key.id)

@@ -22,7 +22,7 @@ PARTS = ("clients", "sources", "policy", "minter", "tokens", "revocations")
 def world(tmp_path):
     made = World(tmp_path)
     yield made
-    made.idp.close()
+    made.close()
 
 
 def refused(world, reason):

@@ -18,7 +18,7 @@ def lasting(document):
 def world(tmp_path):
     made = World(tmp_path, lasting)
     yield made
-    made.idp.close()
+    made.close()
 
 
 def gone(handler):

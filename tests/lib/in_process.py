@@ -37,7 +37,12 @@ class World:
         self.keyring.refresh()
         self.events = []
         audit = AuditLog(secret.key(LABEL), self.events.append, self.clock, time.monotonic)
-        self.app = App(settings, secret, self.keyring, audit, state_at_work(settings, secret), self.clock)
+        self.state = state_at_work(settings, secret)
+        self.app = App(settings, secret, self.keyring, audit, self.state, self.clock)
+
+    def close(self):
+        self.idp.close()
+        self.state.store.close()
 
     def clock(self):
         return time.time() + self.ahead

@@ -1,5 +1,6 @@
 """API keys in the store, and a worker's copy of them."""
 
+import contextlib
 import json
 import sqlite3
 from dataclasses import replace
@@ -299,7 +300,8 @@ def test_a_restored_store_that_counts_its_versions_again_hides_no_change(tmp_pat
     keys = worker()
     proof = keys.prove("partners", PREFIX, text).proof
     records.put(replace(key, revoked_at=NOW))
-    with sqlite3.connect(tmp_path / "state.db") as store:  # as if the revocation had got the version of the first write
+    # as if the revocation had got the version of the first write
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.db")) as connection, connection as store:
         store.execute("UPDATE store SET sequence = sequence - 1")
         store.execute("UPDATE record SET sequence = ? WHERE key = ?", (key.version, key.id))
     keys.follower._whole_at = -1e9
