@@ -8,16 +8,16 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from sts.errors import BAD_TYPE, MALFORMED, SOURCE_UNREACHABLE, Refusal
 from sts.jose import UnfitError, check_claims, strict_json, text_or_texts
+from sts.trust.upstream import PATIENCE
 
 NEGATIVE_TTL: Final = 5.0
 """Seconds for which a token that is not active is not asked about again."""
-PATIENCE: Final = 2.0
-"""Seconds that a request waits for the same question of another one before it asks itself."""
 
 ACTIVE: Final = "active"
 INACTIVE: Final = "inactive"
@@ -64,14 +64,21 @@ class Stores:
 class Answers:
     """The answers of one server: each token is asked about once at a time, and not again for `ttl` seconds.
 
-    `ask` is the question; `notice` hears of each outcome. The key is an HMAC under a secret of this object alone, so
-    that it covers the server, its credentials and the source, and a dump of memory's keys tells no token.
+    `ask` is the question; `place` is held by who waits for somebody else's and may not do so as one of `waiters`, and
+    refuses where the server has no room for one more. `notice` hears of each outcome. The key is an HMAC under a secret
+    of this object alone, so that it covers the server, its credentials and the source, and a dump of memory's keys
+    tells no token.
     """
 
     def __init__(
-        self, ask: Callable[[str], bytes], ttl: float, stores: Stores, notice: Callable[[str], None] = lambda _: None
+        self,
+        ask: Callable[[str], bytes],
+        ttl: float,
+        stores: Stores,
+        notice: Callable[[str], None] = lambda _: None,
+        place: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        self._ask, self._ttl, self._stores, self._notice = ask, ttl, stores, notice
+        self._ask, self._ttl, self._stores, self._notice, self._place = ask, ttl, stores, notice, place
         self._secret = os.urandom(32)
         self._flights: dict[bytes, Future[Known]] = {}
 
@@ -89,8 +96,8 @@ class Answers:
         flight = self._flights.setdefault(key, own)
         if flight is own:
             return self._lead(key, token, now, own)
-        shared = self._wait(flight)
         # A `cache_ttl` of nothing means a question of one's own for each request.
+        shared = self._wait(flight) if self._ttl else None
         return shared if shared is not None and now < shared.until else self._learn(key, token, now)
 
     def _find(self, key: bytes, now: float) -> Known | None:
@@ -112,18 +119,19 @@ class Answers:
         finally:
             del self._flights[key]
 
-    def _wait(self, flight: Future[Known]) -> Known | None:
-        """Somebody else's answer; None where it is not worth the wait. Its failure is ours too."""
-        if not self._stores.waiters.acquire(blocking=False):
-            return None
-        try:
-            return flight.result(PATIENCE)
-        except Late:
-            return None
-        except Refusal as refusal:
-            raise Refusal(refusal.reason, **refusal.facts) from None
-        finally:
-            self._stores.waiters.release()
+    def _wait(self, flight: Future[Known]) -> Known:
+        """Somebody else's answer; its failure is ours too. Never a second question: a crowd would make it a storm."""
+        with ExitStack() as held:
+            if self._stores.waiters.acquire(blocking=False):
+                held.callback(self._stores.waiters.release)
+            else:
+                held.enter_context(self._place())
+            try:
+                return flight.result(PATIENCE)
+            except Late:
+                raise Refusal(SOURCE_UNREACHABLE, why="somebody else's question has no answer in time") from None
+            except Refusal as refusal:
+                raise Refusal(refusal.reason, **refusal.facts) from None
 
     def _learn(self, key: bytes, token: str, now: float) -> Known:
         body = self._ask(token)

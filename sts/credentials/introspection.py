@@ -239,7 +239,9 @@ class Introspections:
             all_waiters=self.all_waiters,
             notice=self.notice,
         )
-        return asked, Answers(asked.ask, ttl, self.stores, lambda outcome: self.notice(server.source, outcome, ""))
+        return asked, Answers(
+            asked.ask, ttl, self.stores, lambda outcome: self.notice(server.source, outcome, ""), asked.place
+        )
 
 
 def _wanted(sources: Mapping[str, SourceSettings]) -> dict[str, tuple[Server, float]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote, urlencode
@@ -80,6 +81,16 @@ class Introspection:
         if answer.status != _OK:
             raise Refusal(SOURCE_UNREACHABLE, why=f"it answered {answer.status}", source=self._server.source)
         return answer.body
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Room for a request that waits for somebody else's question. Raises SOURCE_UNREACHABLE where there is none."""
+        with ExitStack() as held:
+            try:
+                held.enter_context(self._upstream.place())
+            except UnreachableError as error:
+                raise Refusal(SOURCE_UNREACHABLE, why=str(error), source=self._server.source) from None
+            yield
 
     def close(self) -> None:
         """Close the connections that are kept; who asks again opens a new one."""

@@ -7,9 +7,10 @@ each request its whole time-out; a flood of retries that keeps it down.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from sts.trust.fetch import UnreachableError
@@ -50,6 +51,7 @@ class Upstream:
     ) -> None:
         self._monotonic, self._patience, self._notice = monotonic, patience, notice
         self._waiters = threading.BoundedSemaphore(max_waiters)
+        self._places = threading.BoundedSemaphore(max_waiters // 2)
         self._all_waiters = all_waiters
         self._threads = ThreadPoolExecutor(max_waiters, thread_name_prefix="upstream")
         self._lock = threading.Lock()
@@ -79,6 +81,23 @@ class Upstream:
         except Late:
             future.cancel()
             raise UnreachableError("no answer in time") from None
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Take up the place of a request that is under way, for one that waits for somebody else's answer.
+
+        So those that wait are bounded together with those that ask, and half of the places are left to these: whoever
+        is waited for must find one. Raises UnreachableError as `call` does where there is no room.
+        """
+        self._enter_by(self._places)
+        try:
+            self._enter()
+            try:
+                yield
+            finally:
+                self._leave()
+        finally:
+            self._places.release()
 
     def _attempt(self, ask: Callable[[], Result]) -> Result:
         began = self._monotonic()
@@ -116,17 +135,20 @@ class Upstream:
             self._not_before = now + self._patience  # this one tries; the others wait for what becomes of it
 
     def _enter(self) -> None:
-        if not self._waiters.acquire(blocking=False) and not self._wait_for_turn():
-            raise UnreachableError("too many requests wait for it")
+        self._enter_by(self._waiters)
         if self._all_waiters is not None and not self._all_waiters.acquire(blocking=False):
             self._waiters.release()
             raise UnreachableError("too many requests wait for services like it")
 
-    def _wait_for_turn(self) -> bool:
+    def _enter_by(self, room: threading.Semaphore) -> None:
+        if not room.acquire(blocking=False) and not self._wait_for_turn(room):
+            raise UnreachableError("too many requests wait for it")
+
+    def _wait_for_turn(self, room: threading.Semaphore) -> bool:
         """Whether this request's turn has come. A service that hangs costs one such wait, then nobody waits so."""
         if self._failures or self._took > LONGEST_TURN or self._monotonic() < self._strict_until:
             return False
-        if self._waiters.acquire(timeout=LONGEST_TURN):
+        if room.acquire(timeout=LONGEST_TURN):
             return True
         self._strict_until = self._monotonic() + STRICT
         return False

@@ -1,6 +1,7 @@
 import json
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 from harness import b64, wait_for
@@ -498,9 +499,39 @@ def test_who_waits_shares_the_trouble_too(at_work, server, together):
     assert len(server.asked) == 1
 
 
-def test_no_more_than_may_wait_do_and_the_others_ask_themselves(at_work, server, together):
-    assert len(together(8, at_work())) == 8
-    assert len(server.asked) == 8 - 4
+def test_a_crowd_with_one_token_is_one_question_and_who_has_no_place_to_wait_is_told_at_once(at_work, server):
+    """IN-12: never a second question, however many come."""
+    one, places = at_work(), threading.BoundedSemaphore(2)
+    release, refused, proven = threading.Event(), [], []
+    answer = server.ask
+
+    def slow(token):
+        release.wait(60)
+        return answer(token)
+
+    @contextmanager
+    def place():
+        if not places.acquire(blocking=False):
+            raise Refusal(SOURCE_UNREACHABLE)
+        yield
+        places.release()
+
+    def run():
+        try:
+            proven.append(one.prove(presented(), NOW))
+        except Refusal as refusal:
+            refused.append(refusal.reason)
+
+    one._answers._ask, one._answers._place = slow, place
+    threads = [threading.Thread(target=run) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: len(refused) == 12 - 1 - 4 - 2)  # who asks, who may wait whatever for, who has a place
+    release.set()
+    for thread in threads:
+        thread.join()
+    assert ([found.subject for found in proven], set(refused)) == (["alice"] * 7, {SOURCE_UNREACHABLE})
+    assert len(server.asked) == 1
 
 
 def test_with_a_ttl_of_nothing_nobody_shares(at_work, server, together):

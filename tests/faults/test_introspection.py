@@ -153,6 +153,22 @@ def test_the_same_token_many_times_is_one_question_and_holds_no_more_threads(wor
     assert at_one_moment(world.storm([token] * (2 * THREADS))) <= QUARTER
 
 
+def test_a_crowd_with_one_token_is_one_question(world):
+    """IN-12: whoever finds no place to wait is told so, and does not ask as well."""
+
+    def slowly(handler):
+        time.sleep(0.2)
+        handler.reply(says(world))
+
+    world.bent.answer = slowly
+    token = world.fresh()
+    with ThreadPoolExecutor(2 * THREADS) as pool:
+        answered = list(pool.map(lambda _: world.service.exchange(token), range(2 * THREADS)))
+    assert all(answer.status == 200 or unreachable(answer) for answer in answered)
+    assert any(answer.status == 200 for answer in answered)
+    assert len(world.bent.asked) == 1
+
+
 def test_a_burst_of_new_tokens_passes_while_the_server_is_quick(world):
     """More than may be under way at once wait a moment for their turn."""
     world.bent.says(says(world))

@@ -1,5 +1,6 @@
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -209,3 +210,15 @@ def test_pauses_grow_up_to_their_bound(make, clock):
         upstream.call(lambda: None)
     clock.now += 1
     assert upstream.call(lambda: "open") == "open"
+
+
+def test_who_waits_for_somebody_elses_answer_takes_a_place_and_leaves_one_to_who_asks(make):
+    upstream = make(max_waiters=4)
+    with ExitStack() as held:
+        held.enter_context(upstream.place())
+        held.enter_context(upstream.place())
+        with pytest.raises(UnreachableError, match="too many requests wait"), upstream.place():
+            pass
+        assert upstream.call(lambda: 42) == 42
+    with upstream.place():
+        pass
