@@ -61,6 +61,7 @@ class KeyStorePlace:
         self.kind, self.folder = kind, folder
         self.path = folder / "var" / "keyring.json"
         self.server = self.proxy = None
+        self.clients = []
         if kind != "file":
             self.server = RedisServer(kind, folder / kind).start()
             self.proxy = Proxy(self.server.port)
@@ -75,7 +76,12 @@ class KeyStorePlace:
         if self.kind == "file":
             return FileStore(self.path, sealer)
         patience = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5, "retry": Retry(NoBackoff(), 1)}
-        return RedisStore(over(Redis(port=self.proxy.port, password=PASSWORD, **patience)), sealer)
+        return RedisStore(over(self.client(self.proxy.port, **patience)), sealer)
+
+    def client(self, port=None, **more):
+        """A client of the server itself, unless the proxy's port is given; it is closed in the end."""
+        self.clients.append(Redis(port=port or self.server.port, **{"password": PASSWORD, **more}))
+        return self.clients[-1]
 
     def witnessed(self, machine="one"):
         """As a machine of this name sees it."""
@@ -85,7 +91,7 @@ class KeyStorePlace:
         """The bytes of the ring; None where there is none."""
         if self.kind == "file":
             return self.path.read_bytes() if self.path.exists() else None
-        return Redis(port=self.server.port, password=PASSWORD).get("{sts:keys}:ring")
+        return self.client().get("{sts:keys}:ring")
 
     def put(self, data):
         """What somebody does who can write to the store."""
@@ -95,21 +101,21 @@ class KeyStorePlace:
             else:
                 self.path.write_bytes(data)
             return
-        client = Redis(port=self.server.port, password=PASSWORD)
+        client = self.client()
         client.delete("{sts:keys}:ring") if data is None else client.set("{sts:keys}:ring", data)
 
     def said(self):
         """The raw words of all replicas, by name."""
         if self.kind == "file":
             return {path.stem: path.read_bytes() for path in self.path.parent.glob("*.replicas/*.json")}
-        found = Redis(port=self.server.port, password=PASSWORD).hgetall("{sts:keys}:replicas")
+        found = self.client().hgetall("{sts:keys}:replicas")
         return {name.decode(): value for name, value in found.items()}
 
     def say(self, name, data):
         if self.kind == "file":
             (self.path.parent / "keyring.json.replicas" / f"{name}.json").write_bytes(data)
         else:
-            Redis(port=self.server.port, password=PASSWORD).hset("{sts:keys}:replicas", name, data)
+            self.client().hset("{sts:keys}:replicas", name, data)
 
     def down(self):
         if self.server:
@@ -119,6 +125,8 @@ class KeyStorePlace:
             self.path.parent.write_text("no folder")
 
     def close(self):
+        for client in self.clients:
+            client.close()
         if self.server:
             self.proxy.close()
             self.server.stop()
