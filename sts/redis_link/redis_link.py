@@ -122,11 +122,15 @@ class RedisLink:
             raise StartError(f"the Redis server has version {version[:20]}: {_MIN_VERSION} or newer is needed")
 
     def close(self) -> None:
-        """Close every connection; the next command opens new ones."""
+        """Close every connection that no command is using; the next command opens new ones."""
         with self._opening:
             client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        if client is None:
+            return
+        client.close()
+        pool = getattr(client, "connection_pool", None)
+        if pool is not None:  # the library leaves a pool alone that it did not make
+            pool.disconnect(inuse_connections=False)
 
     def _attempt(self, use: Callable[[Any], Result], *, again: bool) -> Result:
         try:

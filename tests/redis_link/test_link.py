@@ -53,6 +53,18 @@ def test_a_server_with_a_password_is_used(link, redis_server):
     assert one.trouble == ""
 
 
+def test_a_link_that_is_closed_has_no_connection_left_whoever_still_holds_its_client(link, redis_server):
+    one = link(redis_server.settings)
+    held = one.run(lambda client: client)
+    ping(one)
+    admin = redis_server.client()
+    assert len(admin.client_list()) == 2
+    one.close()
+    wait_for(lambda: len(admin.client_list()) == 1, 30)
+    assert ping(one)  # a new one
+    held.close()
+
+
 def test_a_wrong_password_is_told_without_repeating_it(link, redis_server):
     wrong = link(redis_server.settings | {"password": "another-word-entirely"})
     with pytest.raises(RedisUnavailableError, match="refused the user or the password") as caught:
