@@ -39,7 +39,7 @@ def issuer(jwks_of):
 
 @pytest.fixture
 def jwks(issuer, clock):
-    return RemoteJwks(issuer.load, clock, stale_jwks=HOUR, max_waiters=2, patience=2.0)
+    return RemoteJwks(issuer.load, clock, stale_jwks=HOUR, max_waiters=2, patience=30.0)
 
 
 @pytest.fixture
