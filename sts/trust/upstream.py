@@ -51,7 +51,7 @@ class Upstream:
     ) -> None:
         self._monotonic, self._patience, self._notice = monotonic, patience, notice
         self._waiters = threading.BoundedSemaphore(max_waiters)
-        self._places = threading.BoundedSemaphore(max_waiters // 2)
+        self._places = threading.BoundedSemaphore(max(1, max_waiters // 2))
         self._all_waiters = all_waiters
         self._threads = ThreadPoolExecutor(max_waiters, thread_name_prefix="upstream")
         self._lock = threading.Lock()
@@ -87,7 +87,8 @@ class Upstream:
         """Take up the place of a request that is under way, for one that waits for somebody else's answer.
 
         So those that wait are bounded together with those that ask, and half of the places are left to these: whoever
-        is waited for must find one. Raises UnreachableError as `call` does where there is no room.
+        is waited for must find one. Of a single place they have the turns between two questions. Raises
+        UnreachableError as `call` does where there is no room.
         """
         self._enter_by(self._places)
         try:

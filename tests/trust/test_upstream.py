@@ -1,8 +1,10 @@
+import contextlib
 import threading
 import time
 from contextlib import ExitStack
 
 import pytest
+from harness import wait_for
 
 from sts.trust.fetch import UnreachableError
 from sts.trust.upstream import FAILURES, FIRST_PAUSE, LONGEST_PAUSE, LONGEST_TURN, STRICT, Upstream
@@ -222,3 +224,23 @@ def test_who_waits_for_somebody_elses_answer_takes_a_place_and_leaves_one_to_who
         assert upstream.call(lambda: 42) == 42
     with upstream.place():
         pass
+
+
+def test_who_waits_where_there_is_one_place_has_it_as_soon_as_the_question_is_over(make, monkeypatch):
+    """Fewer than 16 threads are one place: a crowd with one token must not be refused by a server that is quick."""
+    monkeypatch.setattr("sts.trust.upstream.LONGEST_TURN", 60.0)
+    upstream, release, had = make(max_waiters=1), threading.Event(), []
+
+    def wait():
+        with contextlib.suppress(UnreachableError), upstream.place():
+            had.append(True)
+
+    asking = threading.Thread(target=upstream.call, args=(lambda: release.wait(60),))
+    asking.start()
+    wait_for(lambda: upstream._waiters._value == 0)
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    release.set()
+    asking.join()
+    waiting.join()
+    assert had == [True]
