@@ -161,9 +161,10 @@ class Fetcher:
             raise UnreachableError(_why(error)) from None
 
     def close(self) -> None:
-        """Close the kept connections."""
-        while self._idle:
-            self._idle.pop()[1].close()
+        """Close the kept connections; another thread may take one of them meanwhile."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop()[1].close()
 
     def _ask(
         self,
