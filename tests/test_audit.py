@@ -25,7 +25,7 @@ from sts.labels import hashed
 from sts.model import TYPE_ACCESS_TOKEN, Ask, Credential, Issued, Peer, Presented, Trial
 from sts.model_caller import Caller
 from sts.options import Place
-from sts.telemetry import Log, Metrics, know_prefixes
+from sts.telemetry import Log, Metrics, know_prefixes, redaction
 
 SECRET = b"s" * 32
 NOW = 1_800_000_000.25
@@ -67,6 +67,13 @@ class Steady:
 
     def __call__(self):
         return self.now
+
+
+@pytest.fixture(autouse=True)
+def _prefixes(monkeypatch):
+    """What a test makes known is not known to the next one."""
+    monkeypatch.setattr(redaction, "_prefixes", set())
+    monkeypatch.setattr(redaction, "_prefixed", [])
 
 
 @pytest.fixture
@@ -279,6 +286,16 @@ def test_an_api_key_that_a_caller_sent_in_the_wrong_place_is_masked_whatever_its
     event = json.loads(lines[0])
     assert event["audiences"] == ["***", "orders ***", "https://a/***"]
     assert (event["scopes"], event["facts"]) == (["***"], {"sent": "***", "many": "*** orders"})
+
+
+def test_a_prefix_that_may_begin_any_name_masks_none_of_them(log, lines):
+    """`match.prefix` may be as short as one character; names, words and paths are what an operator needs most."""
+    know_prefixes(["o", "tok", "/"])
+    trail = log.begin("token", "r", "v")
+    facts = {"rule": "allow of orders-backend", "why": "token_endpoint", "file": "/etc/sts/sts.yaml"}
+    trail.refused(EXPIRED, {**facts, "sent": "o7hunter7hunter tok-hunter2hunter2"})
+    log.record(trail)
+    assert json.loads(lines[0])["facts"] == {**facts, "sent": "o*** tok***"}
 
 
 def test_what_begins_as_the_credentials_of_a_source_do_is_masked(log, lines):

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import click
 
-from sts.audit_texts import bounded_text
 from sts.cli import audited, common
 from sts.credentials.api_key import ApiKeySource
 from sts.errors import StartError
@@ -106,7 +105,7 @@ def source_of(settings: Settings, name: str | None) -> tuple[str, str]:
 
 def audit(settings: Settings, action: str, key: ApiKey, **fields: object) -> None:
     """Write down what was done to a key: never the key itself, nor its hash."""
-    what = {"credential_id": key.id, "owner": bounded_text(key.owner), "source": key.source, **fields}
+    what = {"credential_id": key.id, "owner": key.owner, "source": key.source, **fields}
     audited.audit(settings, NAMESPACE, action, aloud=action == REVOKED, **what)
 
 

@@ -13,7 +13,6 @@ from rich import box
 from rich.table import Table
 
 from sts.audit import LABEL
-from sts.audit_texts import bounded_text
 from sts.cli import common
 from sts.cli.audited import audit
 from sts.credentials.api_key import ApiKeySource
@@ -107,8 +106,7 @@ def revoke(  # noqa: PLR0913 - the options of the command line
     finally:
         state.close()
     if not dry_run:
-        told = {**done.as_json(), "reason": bounded_text(done.reason)}
-        audit(settings, NAMESPACE, "revoked", aloud=True, **told)
+        audit(settings, NAMESPACE, "revoked", aloud=True, **done.as_json())
     if _concerns_keys(settings, kind, value, source):
         common.console_err.print(
             "note: API keys that this concerns work again after that: `sts api-keys revoke` is for good"

@@ -221,8 +221,8 @@ class Introspections:
         found = {
             name: IntrospectionSourceAtWork(name, settings[name], *self._known[key]) for name, key in wanted.items()
         }
+        know_prefixes(prefixes(sources))
         keys = [one.prefix for one in sources.values() if isinstance(one, ApiKeySource)]
-        know_prefixes([*keys, *(one.match.prefix for one in settings.values() if one.match is not None)])
         disabled = [one.match.prefix for one in settings.values() if one.match is not None and not one.enabled]
         return IntrospectionKind(found.values(), (*keys, *disabled)), found
 
@@ -242,6 +242,15 @@ class Introspections:
         return asked, Answers(
             asked.ask, ttl, self.stores, lambda outcome: self.notice(server.source, outcome, ""), asked.place
         )
+
+
+def prefixes(sources: Mapping[str, SourceSettings]) -> Iterator[str]:
+    """How credentials of these sources begin, where that is written: those of disabled ones are no less secret."""
+    for one in sources.values():
+        if isinstance(one, ApiKeySource):
+            yield one.prefix
+        elif isinstance(one, IntrospectionSource) and one.match is not None:
+            yield one.match.prefix
 
 
 def _wanted(sources: Mapping[str, SourceSettings]) -> dict[str, tuple[Server, float]]:

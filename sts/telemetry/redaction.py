@@ -7,7 +7,7 @@ that the rest is harmless: a short opaque token without a prefix, or a chosen pa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 MASK: Final = "***"
@@ -43,7 +43,9 @@ _RUN = "[A-Za-z0-9_-]"
 _LONG: Final = 50
 _LONG_RUN: Final = re.compile(rf"(?<!{_RUN})(?={_RUN}*[0-9])(?={_RUN}*[A-Z])(?={_RUN}*[a-z]){_RUN}{{{_LONG},}}")
 _prefixes: set[str] = set()
-_prefixed: list[re.Pattern[str]] = []  # none, or one for all of them
+_REST = r"[^\s,;&\"']{8,}"
+_TELLING: Final = re.compile(r"(?=.*[^A-Za-z]).{3,}")  # no word of a language, and no single character
+_prefixed: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = []
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _SECRET_NAME: Final = re.compile(
     r"secret|password|passphrase|authorization|cookie|private"
@@ -53,10 +55,28 @@ _SECRET_NAME: Final = re.compile(
 
 
 def know_prefixes(prefixes: Iterable[str]) -> None:
-    """Mask in this process from now on what begins as credentials of the configuration do, now or before a reload."""
+    """Mask in this process from now on what begins as credentials of the configuration do, now or before a reload.
+
+    Where a prefix may begin any name or path (`o`, `tok`, `/`), a digit must follow as well.
+    """
     _prefixes.update(prefixes)
-    words = "|".join(map(re.escape, sorted(_prefixes, key=len, reverse=True)))
-    _prefixed[:] = [re.compile(rf"(?<![A-Za-z0-9])({words})[^\s,;&\"']{{8,}}")] if words else []
+    telling = {prefix for prefix in _prefixes if _TELLING.fullmatch(prefix)}
+    found = ((telling, _keep_prefix), (_prefixes - telling, _keep_name))
+    _prefixed[:] = [(_beginning(words), replace) for words, replace in found if words]
+
+
+def _beginning(prefixes: Iterable[str]) -> re.Pattern[str]:
+    words = "|".join(map(re.escape, sorted(prefixes, key=len, reverse=True)))
+    return re.compile(rf"(?<![A-Za-z0-9])({words}){_REST}")
+
+
+def _keep_prefix(found: re.Match[str]) -> str:
+    return f"{found[1]}{MASK}"
+
+
+def _keep_name(found: re.Match[str]) -> str:
+    named = not any(map(str.isdigit, found[0].removeprefix(found[1])))
+    return found[0] if named else _keep_prefix(found)
 
 
 def mask(text: str) -> str:
@@ -68,8 +88,8 @@ def mask(text: str) -> str:
             if word in lower:
                 text = pattern.sub(rf"\1{MASK}", text)
                 break
-    for pattern in _prefixed:
-        text = pattern.sub(rf"\1{MASK}", text)
+    for prefixed, replace in _prefixed:
+        text = prefixed.sub(replace, text)
     if len(text) >= _LONG:
         text = _LONG_RUN.sub(MASK, text)
     if not text.isprintable():

@@ -84,6 +84,15 @@ def test_a_revocation_is_audited_as_it_is_kept_and_a_dry_run_is_not(sts, config,
     assert event["revision"]
 
 
+def test_a_credential_in_the_reason_is_masked_in_the_audit_as_a_service_would(sts, config):
+    document = json.loads(config.read_text())
+    identity = dict.fromkeys(document["sources"]["corporate-idp"]["identity"], "key.owner")
+    document["sources"] = {"corporate-idp": {"type": "api_key", "prefix": "shop_", "identity": identity}}
+    config.write_text(json.dumps(document))
+    said = sts("revoke", "--subject", "alice", "--reason", "shop_hunter2hunter2 leaked", "-c", config)
+    assert json.loads(said.stderr.splitlines()[0])["reason"] == "shop_*** leaked"
+
+
 def test_without_a_file_for_the_audit_a_revocation_is_told_on_standard_error(sts, config):
     (event,) = map(json.loads, sts("revoke", "--subject", "alice", "-c", config).stderr.splitlines())
     assert (event["event"], event["what"]) == ("revocations", "subject")
