@@ -32,6 +32,15 @@ _AS_OPENSSL: Final = {
     "SN": NameOID.SURNAME,
     "dnQualifier": NameOID.DN_QUALIFIER,
     "street": NameOID.STREET_ADDRESS,
+    "postalCode": NameOID.POSTAL_CODE,
+    "initials": NameOID.INITIALS,
+    "pseudonym": NameOID.PSEUDONYM,
+    "generationQualifier": NameOID.GENERATION_QUALIFIER,
+    "businessCategory": NameOID.BUSINESS_CATEGORY,
+    "organizationIdentifier": NameOID.ORGANIZATION_IDENTIFIER,
+    "jurisdictionL": NameOID.JURISDICTION_LOCALITY_NAME,
+    "jurisdictionST": NameOID.JURISDICTION_STATE_OR_PROVINCE_NAME,
+    "jurisdictionC": NameOID.JURISDICTION_COUNTRY_NAME,
 }
 _MATCHERS: Final = ("san_uri", "san_dns", "subject_dn")
 

@@ -99,6 +99,9 @@ def test_every_other_name_of_the_same_ca_is_refused(ca, proven, written, issued)
 
 def test_a_subject_may_be_written_as_openssl_prints_it(ca, proven):
     oids = ("1.2.840.113549.1.9.1=a@b.example", *(f"2.5.4.{number}=x" for number in (4, 5, 9, 12, 42, 46)))
+    # what certificates of companies (extended validation, eIDAS) hold
+    oids += tuple(f"2.5.4.{number}=x" for number in (15, 17, 43, 44, 65, 97))
+    oids += tuple(f"1.3.6.1.4.1.311.60.2.1.{number}=DE" for number in (1, 2, 3))
     chain = ca.issue(subject=",".join([*oids, "CN=Köln", "O=Example\\, Inc.", "C=DE"]))
     command = ["openssl", "x509", "-inform", "DER", "-noout", "-subject", "-nameopt", "RFC2253"]
     printed = subprocess.run(command, input=chain[0], capture_output=True, check=True).stdout.decode()
