@@ -181,6 +181,7 @@ def list_revocations(*, config: Path, as_json: bool) -> None:
     Exit status: 0 done, 1 faulty, 2 usage, 3 the state cannot be reached.
     """
     settings = common.load(config)
+    open_secret(settings.given_secret(), settings.var)  # a wrong `var` would look as if nothing were revoked
     state = _open(settings)
     try:
         found = listed(state)

@@ -132,6 +132,15 @@ def test_without_the_secret_nothing_is_revoked(sts, offline):
     assert "there is no deployment secret" in done.stderr
 
 
+def test_without_the_secret_nothing_is_listed_and_nothing_is_made(sts, offline):
+    """A command that looks in the wrong place must not say that nothing is revoked."""
+    done = sts("revocations", "list", "-c", offline)
+    var = Path(offline).resolve().parent / "var"
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert f"there is no deployment secret at {var / 'secret'}" in done.stderr
+    assert not (var / "state.db").exists()
+
+
 def test_what_could_not_be_written_is_not_said_to_be_revoked(sts, config):
     """RV-04."""
     file = Path(config).resolve()
