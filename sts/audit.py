@@ -164,12 +164,13 @@ class Trail:
             "kid": None if issued is None else issued.kid,
             "exp": None if issued is None else issued.expires_at,
             "cached": issued is not None and issued.cached,
-            "shadow": None if issued is None else _trials(issued),
             "duration_us": duration_us,
             "revision": self.revision,
         }
         if presented is not None and presented.credential_id:
             event["credential_id"] = presented.credential_id
+        if issued is not None and issued.shadow:
+            event["shadow"] = _trials(issued)
         if self._audiences is None and ask is not None:
             event["audiences"] = bounded_texts((*ask.audiences, *ask.resources))
         if self._reason is not None:
@@ -180,10 +181,10 @@ class Trail:
         return event
 
 
-def _trials(issued: Issued) -> dict[str, str] | None:
+def _trials(issued: Issued) -> dict[str, str]:
     """What the rules on trial would have done; of a kept token only where its judgement still counts."""
     trials = issued.shadow.items()
-    return {name: one.outcome if one.lasts or not issued.cached else "unknown" for name, one in trials} or None
+    return {name: one.outcome if one.lasts or not issued.cached else "unknown" for name, one in trials}
 
 
 class AuditLog:
@@ -274,8 +275,9 @@ def _line(event: dict[str, Any]) -> bytes:
     # What a caller can blow up goes first; what says who, why and which token always has its place.
     event["audiences"] = [name[:_SHORT_TEXT] for name in (event["audiences"] or ())[:_SHORT_ITEMS]]
     event["scopes"] = None
-    event["shadow"] = dict([*(event["shadow"] or {}).items()][:_SHORT_ITEMS]) or None
     event["truncated"] = True
+    if "shadow" in event:
+        event["shadow"] = dict([*event["shadow"].items()][:_SHORT_ITEMS])
     if "facts" in event:
         event["facts"] = {name: value for name, value in event["facts"].items() if name == "why"}
     return _encode(event).encode("ascii") + b"\n"

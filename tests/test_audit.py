@@ -34,7 +34,7 @@ JWT = "eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiJtYXJrZWQtdXNlciJ9.c2l
 FIELDS = [
     *("time", "event", "outcome", "reason", "request_id", "correlation_id", "door", "client", "source", "kind"),
     *("audiences", "scopes", "route", "subject_hash", "credential_hash", "jti", "kid", "exp", "cached"),
-    *("shadow", "duration_us", "revision"),
+    *("duration_us", "revision"),
 ]
 CREDENTIAL = Credential(TYPE_ACCESS_TOKEN, JWT)
 PRESENTED = Presented("jwt", "corporate-idp", TYPE_ACCESS_TOKEN, {"sub": "marked-user"})
@@ -151,7 +151,6 @@ def test_an_allowed_request_leaves_one_line_with_the_fields_of_the_contract(log,
         "kid": "kid-1",
         "exp": 1_800_000_300,
         "cached": False,
-        "shadow": None,
         "duration_us": 62_500,
         "revision": "revision-1",
     }
@@ -621,7 +620,7 @@ def test_the_lines_of_several_workers_do_not_mix_in_a_pipe():
 def test_every_field_is_documented_and_no_other():
     page = (Path(__file__).parent.parent / "docs" / "audit.md").read_text().partition("\n## What operators do")[0]
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
-    assert re.findall("`([a-z_]+)`", "".join(rows)) == [*FIELDS, "credential_id", "facts", "truncated"]
+    assert re.findall("`([a-z_]+)`", "".join(rows)) == [*FIELDS, "credential_id", "shadow", "facts", "truncated"]
 
 
 # --- settings ----------------------------------------------------------------------------------------------------

@@ -31,7 +31,6 @@ FIELDS = {
         "kid",
         "exp",
         "cached",
-        "shadow",
         "duration_us",
     ),
     "revision",
