@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Protocol, Self
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from sts.credentials.kind import ShortText, SomeNames, SourceSettings
-from sts.errors import BAD_ALGORITHM, BAD_TYPE, MALFORMED, UNKNOWN_ISSUER, Refusal
+from sts.errors import AUDIENCE_MISMATCH, BAD_ALGORITHM, BAD_TYPE, MALFORMED, UNKNOWN_ISSUER, Refusal
 from sts.jose import Algorithm, Compact, looks_signed, media_type, parse, text_or_texts, verify
 from sts.model import (
     NOT_APPLICABLE,
@@ -147,7 +147,10 @@ class JwtSourceAtWork:
         return Presented(KIND, self.name, declared, token)
 
     def accept(self, token: Compact, declared: str) -> None:
-        """Refuse what this source does not take, before anything is fetched: BAD_ALGORITHM, BAD_TYPE, MALFORMED."""
+        """Refuse what this source does not take, before anything is fetched.
+
+        Raises BAD_ALGORITHM, BAD_TYPE, MALFORMED, or AUDIENCE_MISMATCH for a token that is meant for nobody.
+        """
         if token.algorithm not in self._algorithms:
             raise Refusal(BAD_ALGORITHM, why="the source does not allow this algorithm", alg=token.algorithm)
         typ = token.header.get("typ")
@@ -157,7 +160,8 @@ class JwtSourceAtWork:
             raise Refusal(BAD_TYPE, why="the source does not allow this type of token", declared=declared)
         for name in (*self._required, self._audience_claim):
             if name not in token.claims:
-                raise Refusal(MALFORMED, why="a claim is missing", claim=name)
+                reason = AUDIENCE_MISMATCH if name == self._audience_claim else MALFORMED
+                raise Refusal(reason, why="a claim is missing", claim=name)
         if not isinstance(token.claims.get("client_id", ""), str):
             raise Refusal(MALFORMED, why="a claim is not a text", claim="client_id")
 

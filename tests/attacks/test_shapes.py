@@ -284,7 +284,7 @@ def test_an_end_that_is_over_is_over_however_it_is_written(doors, idp, sign, val
 def test_a_token_without_exp_iat_or_aud_is_not_let_off_the_check(doors, idp):
     """JW-21, JW-28, lesson 2.13 (GHSA-wxg7-w2v3-w38g ZITADEL: a missing `exp` skipped the check)."""
     doors.refuse(idp.token(exp=None), "malformed")
-    doors.refuse(idp.token(aud=None), "malformed")
+    doors.refuse(idp.token(aud=None), "audience_mismatch")
     doors.refuse(idp.token(iss=None), "unknown_issuer")
 
 

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from sts.credentials.jwt import JwtKind, JwtSource, JwtSourceAtWork
 from sts.errors import (
+    AUDIENCE_MISMATCH,
     BAD_ALGORITHM,
     BAD_SIGNATURE,
     BAD_TYPE,
@@ -218,7 +219,7 @@ def test_limits_are_those_of_the_settings(settings):
 def test_another_claim_may_name_the_audience(idp, proven, refused):
     token = idp.token(without=["aud"], client_id="app")
     assert proven(token, audience_claim="client_id").audience == ("app",)
-    with refused(MALFORMED):
+    with refused(AUDIENCE_MISMATCH):
         proven(token)
     with refused(MALFORMED):
         proven(idp.token(azp=5, without=["aud"]), audience_claim="azp")
@@ -391,17 +392,17 @@ def test_a_source_may_demand_rfc_9068(idp, proven, refused):
 def test_rfc_9068_wants_all_its_claims(name, idp, proven, refused):
     """AT-03."""
     token = idp.token(without=[name], header={"typ": "at+jwt"}, claims={**idp.claims, **ACCESS_TOKEN})
-    with refused(MALFORMED) as caught:
+    with refused(AUDIENCE_MISMATCH if name == "aud" else MALFORMED) as caught:
         proven(token, typ=["at+jwt"])
     assert caught.value.facts["claim"] == name
     if name not in {"exp", "aud"}:
         assert proven(token, typ=["at+jwt", "JWT"])
 
 
-@pytest.mark.parametrize("name", ["exp", "aud"])
-def test_expiry_and_audience_must_be_there(name, idp, proven, refused):
+@pytest.mark.parametrize(("name", "reason"), [("exp", MALFORMED), ("aud", AUDIENCE_MISMATCH)])
+def test_expiry_and_audience_must_be_there(name, reason, idp, proven, refused):
     """JW-21, JW-28. Lessons part 2, no. 13: a missing claim must not skip its check."""
-    with refused(MALFORMED):
+    with refused(reason):
         proven(idp.token(without=[name]))
 
 

@@ -182,7 +182,7 @@ def test_the_profile_wants_every_one_of_its_claims(ask, providers, error_of, nam
         ({"aud": "api"}, "audience_mismatch"),
         ({"aud": ["api-gateway-2", "x"]}, "audience_mismatch"),
         ({"aud": []}, "audience_mismatch"),
-        ({"aud": None}, "malformed"),
+        ({"aud": None}, "audience_mismatch"),
         ({"exp": None}, "malformed"),
     ],
     ids=str,
