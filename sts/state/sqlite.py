@@ -11,6 +11,7 @@ import os
 import sqlite3
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -33,10 +34,13 @@ from sts.state.state import (
 FILE: Final = "state.db"
 PATIENCE_S: Final = 0.5
 """How long one waits for the others, of the same process and then of other ones."""
+STARTS: Final = 10
+"""How often a start tries in vain while others are busy with the file."""
 
 _MODE: Final = 0o600
 _FORMAT: Final = 1
 _BUSY: Final = "it is busy"
+_PAUSE_S: Final = 0.1
 _SWEEP: Final = 4
 """How many marks that are over go with each new one: more than come, so that the table does not grow."""
 _SCHEMA: Final = """
@@ -53,6 +57,10 @@ _SCHEMA: Final = """
 """
 
 
+class _BusyError(StateUnavailableError):
+    """Others are at it."""
+
+
 class SqliteState:
     """See `State`. `path` is the file; only `check` makes it. `clock` gives Unix seconds."""
 
@@ -65,16 +73,24 @@ class SqliteState:
         self._opened: tuple[int, int, int] | None = None
 
     def check(self) -> None:
-        """Make the file where there is none, and look whether it can be used. Raises StartError."""
-        try:
-            self._make()
-            self._judge(self._path.lstat())
-            with self._transaction() as connection:
-                connection.execute("SELECT sequence FROM store").fetchone()
-        except OSError as error:
-            raise StartError(f"the state {self._path} cannot be used: {error.strerror}") from None
-        except StateUnavailableError as error:
-            raise StartError(str(error)) from None
+        """Make the file where there is none, and look whether it can be used. Raises StartError.
+
+        Several that start at once make it at once, and SQLite lets nobody wait while another sets up its log.
+        """
+        for left in reversed(range(STARTS)):
+            try:
+                self._make()
+                self._judge(self._path.lstat())
+                with self._transaction() as connection:
+                    connection.execute("SELECT sequence FROM store").fetchone()
+            except OSError as error:
+                raise StartError(f"the state {self._path} cannot be used: {error.strerror}") from None
+            except StateUnavailableError as error:
+                if not left or not isinstance(error, _BusyError):
+                    raise StartError(str(error)) from None
+                time.sleep(_PAUSE_S)
+            else:
+                return
 
     def mark(self, key: bytes, until: float) -> None:
         """See State."""
@@ -165,9 +181,11 @@ class SqliteState:
                 raise
         except sqlite3.Error as error:
             why = _why(error)
-            if why != _BUSY:
-                self._let_go()
-            raise StateUnavailableError(f"the state {self._path} cannot be used: {why}") from None
+            told = f"the state {self._path} cannot be used: {why}"
+            if why == _BUSY:
+                raise _BusyError(told) from None
+            self._let_go()
+            raise StateUnavailableError(told) from None
         finally:
             self._turn.release()
 

@@ -6,13 +6,14 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from sts.errors import StartError
 from sts.state import AlreadyMarkedError, StateUnavailableError
-from sts.state.sqlite import SqliteState
+from sts.state.sqlite import PATIENCE_S, SqliteState
 from sts.state.state import Cursor
 
 
@@ -52,6 +53,20 @@ def test_a_link_is_not_followed(state, path, tmp_path):
     other.symlink_to(path)
     with pytest.raises(StartError, match="not a plain file"):
         SqliteState(other, time.time).check()
+
+
+def test_a_start_waits_while_others_are_busy_with_the_file(state, path):
+    """Two services over one folder start at once: neither may fail because the other is slow to make it."""
+    state.close()
+    holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    holder.execute("BEGIN IMMEDIATE")
+    letting_go = threading.Timer(3 * PATIENCE_S, holder.rollback)
+    letting_go.start()
+    started = SqliteState(path, time.time)
+    started.check()
+    started.close()
+    letting_go.join()
+    holder.close()
 
 
 def test_what_is_no_database_is_refused(path):
@@ -166,3 +181,31 @@ def test_whoever_follows_many_records_reads_each_once_and_sorts_none(state):
     for plan in plans:
         assert "USING INDEX record_changes (namespace=? AND sequence>?)" in plan
         assert "B-TREE" not in plan
+
+
+RACE = """
+import os, sys, time
+from pathlib import Path
+from sts.state.sqlite import SqliteState
+children = []
+for number in range(60):
+    path, at = Path(sys.argv[1]) / str(number) / "state.db", time.time() + 0.02
+    for _ in range(4):
+        pid = os.fork()
+        if pid == 0:
+            while time.time() < at: pass
+            try:
+                SqliteState(path, time.time).check()
+            except Exception as error:
+                print(error, flush=True)
+            os._exit(0)
+        children.append(pid)
+    while children:
+        os.waitpid(children.pop(), 0)
+"""
+
+
+def test_of_several_that_make_the_file_at_the_same_moment_none_fails(tmp_path):
+    """SQLite lets nobody wait while another turns its log on: it says at once that the file is busy."""
+    done = subprocess.run([sys.executable, "-c", RACE, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
