@@ -10,21 +10,20 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from scripts.demo.service import Service
+from scripts.demo.service import GATEWAY, Service
 from scripts.demo.show import Stage
 
 _STS: Final = str(Path(sys.executable).with_name("sts"))
 _PATIENCE_S: Final = 60.0  # every worker knows of a change within two seconds, unless the machine is overloaded
-_CONFIGURATION: Final = """\
+_CONFIGURATION: Final = (
+    """\
 issuer: {issuer}
 listen: 127.0.0.1:{port}
 workers: 2
 audit: {{file: audit.jsonl}}
-clients:
-  edge-gateway:
-    auth: secret
-    secrets: ["sha256:346166fccc2baaf9c0e989c00ad085a5c32aefc1e2a61d97d4058388450240ad"]
-    audiences: [orders]
+"""
+    + GATEWAY
+    + """\
     profile: nginx
 sources:
   partner-keys:
@@ -36,6 +35,7 @@ audiences:
 routes:
   orders: {{host: api.example.com, path: "/orders/**", audience: orders, scopes: ["orders:read"]}}
 """
+)
 
 
 def api_keys(stage: Stage, directory: Path) -> None:

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from scripts.demo.service import CLIENT, GRANT_TYPE, ISSUER, SECRET
+from scripts.demo.service import CLIENT, GATEWAY, GRANT_TYPE, ISSUER, SECRET
 from scripts.demo.show import Stage
 from scripts.nginx import await_port, free_port, stop
 
@@ -34,16 +34,15 @@ _USAGES: Final = (
     *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
 )
 _HOUR: Final = dt.timedelta(hours=1)
-_CONFIGURATION: Final = """\
+_CONFIGURATION: Final = (
+    """\
 issuer: {issuer}
 listen: {{address: "127.0.0.1:{port}", tls: {{cert_file: server.pem, key_file: server.pem}}}}
 workers: 1
 audit: {{file: audit.jsonl}}
-clients:
-  edge-gateway:
-    auth: secret
-    secrets: ["sha256:346166fccc2baaf9c0e989c00ad085a5c32aefc1e2a61d97d4058388450240ad"]
-    audiences: [orders]
+"""
+    + GATEWAY
+    + """\
 sources:
   partners:
     type: client_certificate
@@ -54,6 +53,7 @@ sources:
 audiences:
   orders: {{ttl: 5m, scopes: [orders:read]}}
 """
+)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 import urllib3
 
-from scripts.demo.service import CLIENT, GRANT_TYPE, SECRET, Service
+from scripts.demo.service import CLIENT, GATEWAY, GRANT_TYPE, SECRET, Service
 from scripts.demo.show import Stage
 
 ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a type
@@ -24,16 +24,15 @@ BACKEND: Final = "orders-service"
 TTL_S: Final = 3.0
 _OURS: Final = "Basic " + base64.b64encode(b"sts:demo-secret").decode()
 # The braces stay double: `Service` formats the text once more.
-_CONFIGURATION: Final = """\
+_CONFIGURATION: Final = (
+    """\
 issuer: {{issuer}}
 listen: 127.0.0.1:{{port}}
 workers: 1
 audit: {{{{file: audit.jsonl}}}}
-clients:
-  edge-gateway:
-    auth: secret
-    secrets: ["sha256:346166fccc2baaf9c0e989c00ad085a5c32aefc1e2a61d97d4058388450240ad"]
-    audiences: [orders]
+"""
+    + GATEWAY
+    + """\
   orders-service:               # a backend that cannot verify JWTs by itself
     auth: secret
     secrets: ["sha256:{digest}"]
@@ -53,6 +52,7 @@ sources:
 audiences:
   orders: {{{{ttl: 5m, scopes: ["orders:read"]}}}}
 """
+)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

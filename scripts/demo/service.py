@@ -20,7 +20,15 @@ from scripts.nginx import await_port, free_port, stop
 
 ISSUER: Final = "https://sts.example.internal"
 CLIENT: Final = "edge-gateway"
-SECRET: Final = "edge-gateway-secret-for-tests-only"  # noqa: S105 - the one whose hash the configuration below holds
+SECRET: Final = "edge-gateway-secret-for-tests-only"  # noqa: S105 - the one whose hash the client below holds
+GATEWAY: Final = """\
+clients:
+  edge-gateway:
+    auth: secret
+    secrets: ["sha256:346166fccc2baaf9c0e989c00ad085a5c32aefc1e2a61d97d4058388450240ad"]
+    audiences: [orders]
+"""
+"""The gateway that all services of the demo know; a configuration may add to it."""
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT_TYPE: Final = "urn:ietf:params:oauth:token-type:jwt"
 _START_S: Final = 60.0
@@ -29,18 +37,17 @@ _STS: Final = str(Path(sys.executable).with_name("sts"))
 # Like the smallest useful configuration in the documentation. The `keys:` numbers are short, so that a rotation can be
 # shown within seconds; the guard that they feed is the real one.
 GUARD_S: Final = 6.25  # what the numbers under `keys:` add up to
-CONFIGURATION: Final = """\
+CONFIGURATION: Final = (
+    """\
 issuer: {issuer}
 listen: 127.0.0.1:{port}
 workers: 2
 audit: {{file: audit.jsonl}}
 keys: {{jwks_max_age: 1s, verifier_refresh: 4s, clock_skew: 1s, poll: 250ms}}
 
-clients:
-  edge-gateway:
-    auth: secret
-    secrets: ["sha256:346166fccc2baaf9c0e989c00ad085a5c32aefc1e2a61d97d4058388450240ad"]
-    audiences: [orders]
+"""
+    + GATEWAY
+    + """\
     profile: nginx
 
 sources:
@@ -70,6 +77,7 @@ routes:
   orders-read: {{host: api.example.com, path: "/orders/**", methods: [GET], audience: orders, scopes: ["orders:read"]}}
   health: {{host: api.example.com, path: /health, public: true}}
 """
+)
 
 
 @dataclass(frozen=True)
