@@ -1,10 +1,10 @@
-"""Rooms stay small: modules of about 300 lines, functions of about 40 beside their docstring, with a little air."""
+"""Rooms stay small: modules of at most 500 lines, functions of about 40 beside their docstring, with a little air."""
 
 import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULE_LINES = 320
+MODULE_LINES = 500
 FUNCTION_LINES = 45
 THE_WAY_LINES = 130  # read in a minute
 
