@@ -79,10 +79,19 @@ def file_faults(key: str, file: KeptFile | None, read: Callable[[KeptFile], obje
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a configuration stands: relative files count from `directory`; `environment` is the master's copy."""
+    """Where a configuration stands: relative files count from `directory`; `environment` is the master's copy.
+
+    A file that several settings name is read once, so that all of them hold the same content.
+    """
 
     directory: Path
     environment: Mapping[str, str]
+    _files: dict[Path, KeptFile] = field(default_factory=dict, repr=False, compare=False)
+
+    def kept(self, name: str) -> KeptFile:
+        """Read the file `name`, or return what an earlier call has read."""
+        path = self.directory / name
+        return self._files.get(path) or self._files.setdefault(path, KeptFile.of(path))
 
 
 class Section(BaseModel):
@@ -188,7 +197,7 @@ def _keep_file(value: object, info: ValidationInfo) -> object:
         return value
     if not isinstance(value, str) or not value:
         raise ValueError("a file is named by its path")
-    return KeptFile.of(_place(info).directory / value)
+    return _place(info).kept(value)
 
 
 def _show_file(file: KeptFile, info: SerializationInfo) -> object:

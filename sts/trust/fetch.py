@@ -17,7 +17,9 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import AfterValidator
@@ -35,6 +37,7 @@ _HEADERS: Final = {"User-Agent": "sts", "Accept": "application/json, application
 _OK: Final = 200
 _CHUNK: Final = 65536
 _MAX_IDLE: Final = 16
+_MAX_CONTEXTS: Final = 256
 
 
 class UnreachableError(StsError):
@@ -100,11 +103,9 @@ def origin(url: str) -> tuple[str, str, int]:
 def read_ca(file: KeptFile) -> str:
     """Read a file of CA certificates (PEM). Raises StartError if that is not what it holds."""
     try:
-        pem = file.read().decode("ascii")
-        _tls(pem)
+        return _pem(file.read())
     except (OSError, ValueError) as error:  # OSError: TLS finds no certificate; ValueError: it is not ASCII
         raise StartError(f"the CA file {file} cannot be used: {_why(error)}") from None
-    return pem
 
 
 class Fetcher:
@@ -249,12 +250,41 @@ class Fetcher:
         return Answer(answer.status, {name.lower(): answer.headers[name] for name in answer.headers}, body)
 
 
+@lru_cache(maxsize=_MAX_CONTEXTS)
+def _pem(content: bytes) -> str:
+    """Check the content of a CA file; equal contents share one text. Raises OSError or ValueError."""
+    pem = content.decode("ascii")
+    _tls(pem)
+    return pem
+
+
 def _tls(ca: str | None) -> ssl.SSLContext:
+    """The TLS context that trusts `ca` (PEM), or the system's certificates without it; equal ones share a context."""
+    return _context(ca, _system_stamp() if ca is None else ())
+
+
+@lru_cache(maxsize=_MAX_CONTEXTS)
+def _context(ca: str | None, _stamp: tuple[object, ...]) -> ssl.SSLContext:
+    """Make a context: tens of milliseconds and a megabyte for a bundle of CAs. A context must not be changed later."""
     if ca is None:
         return ssl.create_default_context()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # create_default_context takes the system's CAs for an empty text
     context.load_verify_locations(cadata=ca)
     return context
+
+
+def _system_stamp() -> tuple[object, ...]:
+    """What changes when the system's certificates do, so that a reload trusts the new ones."""
+    paths = ssl.get_default_verify_paths()
+    return tuple(_stamp_of(path) for path in (paths.cafile, paths.capath) if path)
+
+
+def _stamp_of(path: str) -> tuple[object, ...]:
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return (path,)
+    return (path, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _check_time(end: float) -> None:

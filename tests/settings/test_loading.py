@@ -286,6 +286,14 @@ def test_relative_files_count_from_the_configuration_wherever_it_is_read_from(ba
     assert load(Path("..") / path.name, {}).var.resolve() == tmp_path / "var"
 
 
+def test_a_file_that_several_settings_name_is_read_once(two_sources, loaded, partner_ca, tmp_path):
+    (tmp_path / "ca.pem").write_text(partner_ca.pem)
+    for source in two_sources["sources"].values():
+        source["ca_file"] = "ca.pem"
+    one, other = loaded(two_sources).sources.values()
+    assert one.ca_file is other.ca_file
+
+
 def test_the_secret_comes_from_a_file_or_the_environment(base, loaded, tmp_path):
     base["secret"] = {"env": "STS_SECRET"}
     assert loaded(base, {"STS_SECRET": SECRET}).secret.get_secret_value() == SECRET

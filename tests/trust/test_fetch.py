@@ -1,4 +1,6 @@
 import contextlib
+import gc
+import ssl
 import time
 from collections import deque
 from pathlib import Path
@@ -295,6 +297,37 @@ def test_a_ca_file_without_certificates_stops_the_start(content, tmp_path):
 def test_a_missing_ca_file_stops_the_start(tmp_path):
     with pytest.raises(StartError, match="No such file"):
         read_ca(KeptFile.of(tmp_path / "none.pem"))
+
+
+def contexts():
+    return {id(one) for one in gc.get_objects() if isinstance(one, ssl.SSLContext)}
+
+
+def test_fetchers_that_trust_the_same_certificates_share_one_tls_context(authority):
+    """A context of a bundle of CAs costs 20 ms and a megabyte, so that 1 000 sources must not have one each."""
+    ours, other = authority(), authority()
+    before = contexts()
+    pems = [read_ca(KeptFile.of(one.file)) for one in (ours, other) for _ in range(50)]
+    made = [Fetcher(ca) for ca in (*pems, *[None] * 50)]
+    assert len(contexts() - before) <= 3
+    assert len({id(pem) for pem in pems}) == 2
+    assert len(made) == 150
+
+
+def test_a_fetcher_made_after_the_systems_certificates_changed_trusts_the_new_ones(
+    authority, peers, monkeypatch, tmp_path
+):
+    ours, other = authority(), authority()
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text(other.pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    peer = peers(ours.serving("127.0.0.1"))
+    peer.answers(b"over tls")
+    with pytest.raises(UnreachableError, match="CERTIFICATE_VERIFY_FAILED"):
+        Fetcher(None, QUICK).fetch(peer.url)
+    bundle.write_text(other.pem + ours.pem)
+    assert Fetcher(None, QUICK).fetch(peer.url).body == b"over tls"
 
 
 # --- questions, on kept connections ---
