@@ -28,7 +28,9 @@ REST: Final = "**"
 _PATH: Final = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,=:@%/]*")
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})?")
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_~")
-_TWO_READINGS: Final = frozenset(b"./\\%;\x7f") | frozenset(range(0x20))
+_TWO_READINGS: Final = frozenset(b"./\\%;?#\x7f") | frozenset(range(0x20))
+_LOOSE_END: Final = re.compile(r"(?:\.|%20)(?:/|\Z)")
+"""The end of a segment that some file systems and frameworks cut off: there `/admin.` and `/admin%20` are `/admin`."""
 HOST: Final = re.compile(
     r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*|\[[0-9a-f:.]{2,45}\]"
 )
@@ -39,9 +41,11 @@ def normalise(target: str) -> str:
     """Read the path of a raw request target (RFC 9112 §3.2.1) in the one way that every reader agrees on.
 
     The query is cut off, escaped unreserved characters are unescaped, other escapes get upper-case digits. Raises
-    AMBIGUOUS_PATH for whatever is left to the reader: `%2e %2f %5c %25 %3b`, escaped control characters, escapes
-    that are no UTF-8, a lone `%`, backslash, `;`, `//`, dot segments, anything outside RFC 3986, every form but the
-    origin form. What it returns is a fixed point: normalised again, it stays the same.
+    AMBIGUOUS_PATH for each path that two readers can take for two paths: `%2e %2f %5c %25 %3b %3f %23`, escaped
+    control characters, escapes that are no UTF-8, a lone `%`, backslash, `;`, `//`, dot segments, a dot or a space at
+    the end of a segment, anything outside RFC 3986, every form but the origin form. What it returns is a fixed point:
+    normalised again, it stays the same. It does not prove that a backend reads the path in this way: one that also
+    ignores case, or folds Unicode, reads more paths as one.
     """
     path = target.partition("?")[0]
     if not _PATH.fullmatch(path):
@@ -50,8 +54,8 @@ def normalise(target: str) -> str:
         raise Refusal(AMBIGUOUS_PATH, why="an empty segment")
     if "%" in path:
         path = _unescape(path)
-    if "/." in path and not {".", ".."}.isdisjoint(path.split("/")):
-        raise Refusal(AMBIGUOUS_PATH, why="a dot segment")
+    if _LOOSE_END.search(path):
+        raise Refusal(AMBIGUOUS_PATH, why="a dot or a space at the end of a segment, or a dot segment")
     return path
 
 

@@ -186,6 +186,7 @@ AMBIGUOUS = (
     *("/orders/../billing/1", "/orders/./7", "/orders/..", "/./orders/7", "/orders/%2e%2e/billing", "/orders/%2E%2E/x"),
     *("/orders/.%2e/x", "/orders%2f7", "/orders%2F7", "/orders/%5c7", "/orders\\7", "/orders/..\\x", "/orders/%252e"),
     *("/orders/%25", "/orders/%00", "/orders/%0a", "/orders/%0d%0aX", "/orders/%7f", "/orders/%", "/orders/%4"),
+    *("/orders/7%3Fx", "/orders%3f", "/orders/7%23x", "/orders./7", "/orders/7.", "/orders%20/7", "/orders/7%20"),
     *("/orders/%zz", "//orders/7", "/orders//7", "/orders/7//", "///", "/orders;a=b/7", "/orders/7;x", "/orders/%3bx"),
     *("/orders/%c0%af", "/orders/%c0%ae%c0%ae/x", "/orders/%ff", "/orders/%ed%a0%80", "/orders/%u002e", "orders/7"),
     *("http://api.example.com/orders/7", "https://evil.example/orders/7", "*", "api.example.com:443", "?x", "#x"),
@@ -208,7 +209,7 @@ def test_a_path_that_can_be_read_in_two_ways_is_refused(refused, path):
         ("/orders/", 200),
         ("/orders/%37", 200),
         ("/%6frders/7", 200),
-        ("/orders/a.b/..c/...", 200),
+        ("/orders/a.b/..c/...d", 200),
         ("/orders/%C3%A9", 200),
         ("/orders/7?x=../../../etc/passwd", 200),
         ("/orders/7?//;%00", 200),
@@ -217,7 +218,7 @@ def test_a_path_that_can_be_read_in_two_ways_is_refused(refused, path):
         ("/ordersx/7", 403),
         ("/health/", 403),
         ("/", 403),
-        ("/billing%20/1", 403),
+        ("/billing%20x/1", 403),
     ],
 )
 def test_a_path_with_one_reading_is_matched_by_it(asked, path, status):
