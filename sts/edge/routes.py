@@ -11,7 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import product
 from typing import Annotated, Final, Self
 from urllib.parse import unquote_to_bytes
 
@@ -185,21 +185,68 @@ class _Node:
 
 
 def ties(routes: Mapping[str, RouteSettings]) -> list[tuple[str, str]]:
-    """Name every pair of routes that some request fits equally well: each is a fault at load (design §5.3).
+    """Name each route that some request fits as well as a route before it, as (the first such route, this one).
 
-    Disabled routes count, since they keep their place.
+    Each pair is a fault at load. Disabled routes count, since they keep their place. No pair is left out for good: once
+    the named ones are mended, the next run names what they hid. Patterns are compared by shape (where their wildcards
+    are), and routes by looking up the segments that two shapes have in common: the cost grows with the number of
+    routes, and with the square of the number of shapes alone.
     """
-    alike: dict[tuple[object, ...], list[_Entry]] = defaultdict(list)
-    for name, settings in routes.items():
-        entry = _compile(name, settings)
-        alike[entry.host, entry.rank].append(entry)
-    return [
-        (one.route.name, other.route.name)
-        for group in alike.values()
-        for one, other in combinations(group, 2)
-        if (one.methods is None or other.methods is None or one.methods & other.methods)
-        and _overlap(one.segments, other.segments)
-    ]
+    entries = [_compile(name, settings) for name, settings in routes.items()]
+    alike: dict[tuple[object, ...], _Shapes] = defaultdict(lambda: defaultdict(list))
+    for place, entry in enumerate(entries):
+        alike[entry.host, entry.rank][_shape(entry.segments)].append((place, entry))
+    earlier: dict[int, int] = {}
+    for shapes in alike.values():
+        for one, other in product(shapes, repeat=2):
+            shared = _shared_literals(one, other)
+            if shared is not None:
+                _note_ties(shapes[one], shapes[other], shared, earlier)
+    return [(entries[first].route.name, entries[place].route.name) for place, first in sorted(earlier.items())]
+
+
+_Shapes = dict[tuple[str, ...], list[tuple[int, _Entry]]]
+
+
+def _shape(segments: Sequence[str]) -> tuple[str, ...]:
+    """What a pattern has at each place: a wildcard, the empty segment after a final slash, or "a" for other text."""
+    return tuple(segment if segment in (ONE, REST, "") else "a" for segment in segments)
+
+
+def _shared_literals(one: Sequence[str], other: Sequence[str]) -> list[int] | None:
+    """Return where two patterns of these shapes must have the same text to fit one path, None where no text helps."""
+    shared: list[int] = []
+    for place, (left, right) in enumerate(zip(one, other, strict=False)):
+        if REST in (left, right):
+            return shared
+        if ONE not in (left, right):
+            shared.append(place)
+        elif "" in (left, right):
+            return None  # `*` is one segment that is not empty
+    longer = max(one, other, key=len)[min(len(one), len(other)) :]
+    return shared if not longer or longer[0] == REST else None
+
+
+def _note_ties(
+    ones: list[tuple[int, _Entry]], others: list[tuple[int, _Entry]], shared: list[int], earlier: dict[int, int]
+) -> None:
+    """Note for each of `others` the first of `ones` before it that ties with it, unless a still earlier one is noted.
+
+    All entries have the same rank, so that either each has methods or none has.
+    """
+    first: dict[tuple[str, ...], int] = {}
+    for place, entry in ones:
+        for key in _keys(entry, shared):
+            first.setdefault(key, place)
+    for place, entry in others:
+        found = min((first.get(key, place) for key in _keys(entry, shared)), default=place)
+        if found < earlier.get(place, place):
+            earlier[place] = found
+
+
+def _keys(entry: _Entry, shared: list[int]) -> list[tuple[str, ...]]:
+    texts = tuple(entry.segments[place] for place in shared)
+    return [texts] if entry.methods is None else [(method, *texts) for method in entry.methods]
 
 
 class Routes:
@@ -284,17 +331,3 @@ def _best(entries: list[_Entry], method: str, *, preflight: bool) -> _Entry | No
         if (entry.methods is None or method in entry.methods) and (preflight or not entry.preflight)
     ]
     return max(candidates, key=lambda entry: entry.rank, default=None)
-
-
-def _overlap(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether some path fits both patterns."""
-    for left, right in zip(one, other, strict=False):
-        if REST in (left, right):
-            return True
-        if ONE in (left, right):
-            if "" in (left, right):
-                return False
-        elif left != right:
-            return False
-    longer = max(one, other, key=len)[min(len(one), len(other)) :]
-    return not longer or longer[0] == REST
