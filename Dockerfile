@@ -4,14 +4,20 @@
 #   docker run --read-only --cap-drop ALL --security-opt no-new-privileges \
 #     -v sts-var:/var/lib/sts -v ./sts.yaml:/etc/sts/sts.yaml:ro -p 127.0.0.1:8080:8080 sts
 #
-# The container runs as user 65532, and `sts init` writes sts.yaml with mode 0600. So let that user read it:
-#   chmod 0644 sts.yaml      (it holds only the hash of the client's secret; or: chown 65532 sts.yaml)
+# The container runs as user 65532, and `sts init` writes sts.yaml with mode 0600. Make that user its owner:
+#   chown 65532 sts.yaml
+# The mode stays 0600: a configuration may hold secrets as they are, of Redis or of an introspection client for example.
 # A container must listen beyond loopback, so its sts.yaml says who keeps the wire safe:
 #   listen: {address: 0.0.0.0:8080, transport: mesh}      (or: terminated)
 # /var/lib/sts holds the deployment secret, the key ring and the state: it is the one thing to keep, and to protect.
-ARG PYTHON=3.13
+#
+# The base image is named by its digest, since a tag can be pushed again with other content. The digest is that of the
+# index of all platforms. It holds Debian's fixes up to its own date alone, so renew it for each release:
+#   docker buildx imagetools inspect python:3.13-slim-trixie --format '{{.Manifest.Digest}}'
+# Another Python, or a copy in a registry of your own: --build-arg BASE=python:3.14-slim-trixie@sha256:...
+ARG BASE=python:3.13-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b
 
-FROM python:${PYTHON}-slim AS build
+FROM ${BASE} AS build
 WORKDIR /src
 COPY requirements/build.txt requirements/runtime.txt requirements/
 RUN python -m venv /opt/sts \
@@ -25,7 +31,7 @@ RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels 
  && /opt/sts/bin/pip install --no-cache-dir --no-deps --no-index /wheels/*.whl \
  && /opt/sts/bin/pip uninstall --yes pip
 
-FROM python:${PYTHON}-slim
+FROM ${BASE}
 COPY --from=build /opt/sts /opt/sts
 # What workers share for a while (heartbeats, metrics) is in /dev/shm: memory, and writable in a read-only container.
 # A number, not a name, so that a cluster can check "not root" without reading /etc/passwd.

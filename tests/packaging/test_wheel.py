@@ -130,6 +130,23 @@ def test_the_image_runs_without_root_and_installs_only_with_hashes():
     assert [value for name, value in steps if name == "VOLUME"] == ["/var/lib/sts"]
 
 
+def test_every_base_image_is_named_by_its_digest():
+    arguments = dict(value.split("=", 1) for name, value in dockerfile() if name == "ARG")
+    bases = [value.split()[0] for name, value in dockerfile() if name == "FROM"]
+    assert bases
+    for base in bases:
+        named = re.sub(r"\$\{(\w+)\}", lambda found: arguments[found[1]], base)
+        assert re.fullmatch(r"\S+@sha256:[0-9a-f]{64}", named), named
+
+
+@pytest.mark.parametrize("page", ["Dockerfile", "docs/operations.md"])
+def test_a_configuration_that_may_hold_secrets_is_never_made_readable_for_all(page):
+    modes = re.compile(r"(chmod|install|chown)\b.*\bsts\.yaml")
+    advice = [line for line in (ROOT / page).read_text().splitlines() if modes.search(line)]
+    assert any("65532" in line for line in advice)
+    assert not [line for line in advice if re.search(r" 0?[0-7][0-7][1-7] |[oa]\+r", line)]
+
+
 def test_the_image_is_built_from_files_that_exist_and_are_not_ignored():
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = [value.split()[:-1] for name, value in dockerfile() if name == "COPY" and "--from" not in value]
