@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
-from keys.encoding import base64url, from_base64url
+from keys.jwks import base64url, from_base64url
 
 RSA_BITS: Final = 2048
 """The size of an RSA key that is made here, and the least that is taken from elsewhere (RFC 7518 §3.3)."""

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from keys.encoding import base64url
 from keys.lifecycle import is_published
 from keys.record import KeyRecord, Ring
+
+
+def base64url(data: bytes) -> str:
+    """Encode without padding (RFC 7515 §2)."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def from_base64url(text: str) -> bytes:
+    """Decode what `base64url` wrote. Raises ValueError for anything else."""
+    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    if base64url(data) != text:
+        raise ValueError("not base64url")
+    return data
+
 
 # RFC 7638 §3.2 and RFC 8037 §2 name exactly these as required; they are also all that is public (RFC 7518 §6).
 MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from keys.errors import KeysError, NoUsableKey, RingMissing, RolledBack
-from keys.floor import Floor
+from keys.heartbeat import Presence
 from keys.jwks import jwks
 from keys.lifecycle import Schedule, due_in, guard_missing
 from keys.poller import Poller
-from keys.presence import Presence
 from keys.record import KeyRecord, Ring
+from keys.rollback_guard import Floor
 from keys.signer import Signer, signer_of
 from keys.store import Store
 

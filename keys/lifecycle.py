@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from keys.record import KeyRecord
-from keys.sighting import Sighting, lacking
+from keys.replica_report import Sighting, lacking
 
 
 class State(enum.StrEnum):

@@ -10,14 +10,14 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from keys import changes
-from keys.changes import Wanted
+from keys import transitions
 from keys.errors import Conflict, KeysError, RingMissing
 from keys.lifecycle import Schedule, due_in, guard_missing
 from keys.record import Ring
-from keys.sighting import Sighting
+from keys.replica_report import Sighting
 from keys.signer import Pair, generate
 from keys.store import Store
+from keys.transitions import Wanted
 
 _ATTEMPTS: Final = 20
 
@@ -69,7 +69,7 @@ def create(store: Store, clock: Clock, wanted: Wanted) -> tuple[Ring, bool]:
     try:
         return store.load(), False
     except RingMissing:
-        ring = changes.first_ring(_pairs(wanted.algorithms), clock(), wanted)
+        ring = transitions.first_ring(_pairs(wanted.algorithms), clock(), wanted)
     try:
         store.compare_and_swap(None, ring)
     except Conflict:
@@ -88,7 +88,7 @@ def prepare(store: Store, clock: Clock, wanted: Wanted) -> tuple[Ring, bool]:
     def change(ring: Ring) -> Ring:
         now = clock()
         missing = [name for name in wanted.algorithms if ring.standby(name) is None]
-        return changes.added(changes.noted(ring, now, wanted), [fresh.of(name) for name in missing], now)
+        return transitions.added(transitions.noted(ring, now, wanted), [fresh.of(name) for name in missing], now)
 
     return _swap(store, change)
 
@@ -117,9 +117,9 @@ def rotate(
         done[:] = [one.algorithm for one in plans if one.due or not only_if_due]
         if not done:
             return ring
-        ring = changes.rotated(ring, [fresh.of(name) for name in done], now, wanted, sightings, force=force)
+        ring = transitions.rotated(ring, [fresh.of(name) for name in done], now, wanted, sightings, force=force)
         unwanted = set(ring.algorithms) - set(wanted.algorithms) if algorithms is None else ()
-        return changes.retired(ring, unwanted, now)
+        return transitions.retired(ring, unwanted, now)
 
     ring, changed = _swap(store, change)
     return ring, tuple(done) if changed else ()
@@ -131,7 +131,7 @@ def revoke(store: Store, clock: Clock, kid: str) -> Ring:
 
     def change(ring: Ring) -> Ring:
         key = ring.find(kid)
-        return changes.revoked(ring, kid, fresh.of("" if key is None else key.algorithm), clock())
+        return transitions.revoked(ring, kid, fresh.of("" if key is None else key.algorithm), clock())
 
     return _swap(store, change)[0]
 
@@ -141,14 +141,14 @@ def revoke_all(store: Store, clock: Clock, wanted: Wanted) -> Ring:
     pairs = _pairs(wanted.algorithms)
 
     def change(ring: Ring) -> Ring:
-        return replace(changes.all_revoked(ring, pairs, clock()), default=wanted.default)
+        return replace(transitions.all_revoked(ring, pairs, clock()), default=wanted.default)
 
     return _swap(store, change)[0]
 
 
 def import_key(store: Store, clock: Clock, pair: Pair) -> Ring:
     """Let a key from elsewhere be the standby of its algorithm. Raises KeyUnfit."""
-    return _swap(store, lambda ring: changes.imported(ring, pair, clock()))[0]
+    return _swap(store, lambda ring: transitions.imported(ring, pair, clock()))[0]
 
 
 def reseal(store: Store) -> Ring:

@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from keys.encoding import base64url, from_base64url
 from keys.errors import SelfTestFailed, StoreUnauthentic
+from keys.jwks import base64url, from_base64url
 from keys.record import KeyRecord, Ring
 from keys.signer import signer_of
 

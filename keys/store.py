@@ -7,7 +7,7 @@ from threading import Event
 from typing import Protocol
 
 from keys.record import Ring
-from keys.sighting import Sighting
+from keys.replica_report import Sighting
 
 
 class Store(Protocol):

@@ -18,8 +18,8 @@ from typing import Final
 
 from keys.errors import Conflict, RingMissing, StoreUnauthentic, StoreUnavailable
 from keys.record import Ring
+from keys.replica_report import Sighting
 from keys.seal import MAX_BYTES, Sealer
-from keys.sighting import Sighting
 
 LOCK_WAIT_S: Final = 10.0
 

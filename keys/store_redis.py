@@ -21,8 +21,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keys.errors import Conflict, RingMissing, StoreUnauthentic, StoreUnavailable
 from keys.record import Ring
+from keys.replica_report import Sighting
 from keys.seal import MAX_BYTES, Sealer
-from keys.sighting import Sighting
 
 Result = TypeVar("Result")
 

@@ -14,20 +14,19 @@ from typing import Annotated, Any, Final
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-from sts.audit import AuditSettings
+from sts.audit.log import AuditSettings
 from sts.cache.tokens import CacheSettings
 from sts.credentials.introspection import Match
+from sts.edge.certificate_headers import ProxySettings
 from sts.edge.forward_auth import ForwardAuthSettings
-from sts.edge.proxies import ProxySettings
+from sts.lookups.opa import OpaSettings
 from sts.mint.settings import KeysSettings
 from sts.options import Section
 from sts.redis_link import RedisSettings
 from sts.settings import Settings, schema
-from sts.settings.kinds import KINDS
 from sts.settings.listen import Listen, ListenTls
-from sts.settings.model import Defaults
+from sts.settings.model import KINDS, Defaults
 from sts.state import OnOutage, StateSettings
-from sts.trust.opa import OpaSettings
 from sts.trust.recipients import EncryptionSettings
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"

@@ -40,8 +40,8 @@ from keys.errors import KeysError, StoreUnavailable
 from keys.record import Ring
 from keys.store import Store
 from sts.cli.common import EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE
-from sts.cli.keys_shown import plan_line, replica_lines, span
-from sts.cli.keys_store import ROTATED, audit, open_ring
+from sts.cli.keys.opening import ROTATED, audit, open_ring
+from sts.cli.keys.output import plan_line, replica_lines, span
 from sts.errors import StartError
 from sts.options import parse_duration
 from sts.settings import Settings, SettingsError, default_config, load

@@ -15,36 +15,32 @@ from typing import Final
 from flask import Flask
 
 from keys.keyring import Keyring
-from sts.app_notices import metrics_of_fetch, metrics_of_opa, metrics_of_recipients, ocsp_asked
-from sts.app_tables import Tables
-from sts.audit import AuditLog
+from sts.audit.log import AuditLog
 from sts.cache.memory import Memory
 from sts.cache.tokens import Entry, TokenCache
 from sts.clients.access_token import AccessTokenClient
 from sts.clients.client import ClientSettings
-from sts.clients.directory import Clients, World
 from sts.clients.failures import Failures
+from sts.clients.registry import Clients, World
 from sts.credentials.api_key import ApiKeyKind, ApiKeySource, ApiKeySourceAtWork
-from sts.credentials.bearer import Bearers
 from sts.credentials.certificate import CertificateKind, CertificateSource, CertificateSourceAtWork
 from sts.credentials.introspected import Known, Stores
 from sts.credentials.introspection import Introspections, tell
-from sts.credentials.jwt import JwtKind, JwtSource, JwtSourceAtWork
-from sts.credentials.kind import Source, SourceSettings
-from sts.credentials.own import OwnTokens
-from sts.credentials.sources import Sources
-from sts.edge.discovery import discovery
+from sts.credentials.jwt import Bearers, JwtKind, JwtSource, JwtSourceAtWork
+from sts.credentials.kind import Source, Sources, SourceSettings
+from sts.credentials.self_issued import OwnTokens
+from sts.edge.certificate_headers import Proxies
+from sts.edge.discovery import Readiness, discovery, health, site
 from sts.edge.forward_auth import ForwardAuthDoor
-from sts.edge.health import Readiness, health
 from sts.edge.introspection import Introspection
-from sts.edge.listener import own_certificate
-from sts.edge.proxies import Proxies
 from sts.edge.routes import Routes
-from sts.edge.site import site
+from sts.edge.tls import own_certificate
 from sts.edge.token import TokenDoor
 from sts.exchange import Exchange
 from sts.jose import SUPPORTED
 from sts.labels import DeploymentSecret
+from sts.lookups.opa import OpaServers
+from sts.lookups.tables import Tables
 from sts.mint import keys_told
 from sts.mint.minter import Minter
 from sts.policy.admit import admit
@@ -52,13 +48,39 @@ from sts.policy.consent import Consent
 from sts.policy.decide import Policy
 from sts.policy.rules import AudienceRules, RouteRules, SourceRules
 from sts.settings import Settings
-from sts.state.at_work import StateAtWork
-from sts.telemetry import Reading, metrics
-from sts.trust.authority import Authorities
-from sts.trust.issuers import Issuers
-from sts.trust.opa import OpaServers
-from sts.trust.own_keys import OwnKeys
+from sts.state.worker_state import StateAtWork
+from sts.telemetry import Reading, log, metrics
+from sts.trust.issuers import Issuers, OwnKeys
 from sts.trust.recipients import Recipient, Recipients
+from sts.x509.authority import Authorities
+
+
+def metrics_of_fetch(source: str, why: str) -> None:
+    """Tell of a fetch of an issuer's keys: counted, and logged where it failed."""
+    metrics.jwks_fetched(source, "failed" if why else "fetched")
+    if why:
+        log.warning("issuer's keys", source=source, why=why)
+
+
+def metrics_of_recipients(audience: str, why: str) -> None:
+    """Tell of a fetch of a backend's encryption keys, as of an issuer's."""
+    metrics.jwks_fetched(f"audience {audience}", "failed" if why else "fetched")
+    if why:
+        log.warning("backend's encryption keys", audience=audience, why=why)
+
+
+def metrics_of_opa(why: str) -> None:
+    """Tell of a question to OPA: counted, and logged where it was not answered."""
+    metrics.opa_asked("failed" if why else "answered")
+    if why:
+        log.warning("opa", why=why)
+
+
+def ocsp_asked(source: str, why: str) -> None:
+    """Tell of a question to an OCSP responder that was not answered."""
+    if why:
+        log.warning("revocation", source=source, why=why)
+
 
 Clock = Callable[[], float]
 

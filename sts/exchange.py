@@ -12,17 +12,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from sts.audit import AuditLog, Trail
+from sts.audit.log import AuditLog, Trail
 from sts.cache.tokens import Causes, TokenCache, cache_key
-from sts.clients.directory import Clients
-from sts.credentials.sources import Sources
+from sts.clients.registry import Clients
+from sts.credentials.kind import Sources
 from sts.errors import INTERNAL_ERROR, Reason, Refusal
+from sts.lookups.rows import Rows, Table
 from sts.mint.minter import Minter
-from sts.model import Ask, Client, Credential, DoorName, Incoming, Issued, Presented, Reply
-from sts.model_caller import Caller
+from sts.model import Ask, Caller, Client, Credential, DoorName, Incoming, Issued, Presented, Reply
 from sts.policy.consent import Target
 from sts.policy.decide import Policy
-from sts.policy.tables import Rows, Table
 from sts.state.revocations import Revocations
 from sts.telemetry import log
 

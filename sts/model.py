@@ -1,6 +1,6 @@
 """The frozen values that travel along the way of a request, named by how far they are trusted.
 
-`Incoming` and `Ask` are what came in; `Presented`, like a `Caller` (sts.model_caller), is a claim that nobody has
+`Incoming` and `Ask` are what came in; `Presented`, like a `Caller` (sts.model), is a claim that nobody has
 proven yet. A `Client` comes only from a proof of the caller, a `Principal` only from a proof of the credential, a
 `Grant` only from the decision, and the minter takes only a `Grant`. Times are Unix seconds.
 """
@@ -8,9 +8,53 @@ proven yet. A `Client` comes only from a proof of the caller, a `Principal` only
 from __future__ import annotations
 
 import enum
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, Final, Literal
+
+Evidence = Literal["secret", "assertion", "bearer", "connection"]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What a caller says of itself: unproven. `door` is where it knocked.
+
+    At most one of `secret`, `assertion` (RFC 7523) and `bearer` is there: a request uses one way of authentication.
+    `peer.certificates` is what the caller proved to hold, to us or to a proxy that may say so. `forwarded` says that a
+    header stands there which proxies add, so that the peer need not be the caller.
+    `read` is what the door has read of the request to find this, handed back to it by `ask`, so that it is parsed once.
+    """
+
+    door: DoorName
+    unverified_client_id: str
+    secret: str | None = field(repr=False)
+    peer: Peer
+    read: Any = field(default=None, repr=False)
+    assertion: str | None = field(default=None, repr=False)
+    bearer: str | None = field(default=None, repr=False)
+    forwarded: bool = False
+
+    @property
+    def evidence(self) -> Evidence:
+        """What it presents to prove itself; "connection" where there is nothing but what the connection says."""
+        if self.secret is not None:
+            return "secret"
+        if self.assertion is not None:
+            return "assertion"
+        return "connection" if self.bearer is None else "bearer"
+
+    @property
+    def thumbprint(self) -> str | None:
+        """The SHA-256 of the certificate that it holds, as `x5t#S256` writes it (RFC 8705 §3.1); None without one."""
+        return thumbprint(self.peer.certificates[0]) if self.peer.certificates else None
+
+
+def thumbprint(certificate: bytes) -> str:
+    """The SHA-256 of a certificate (DER), as `x5t#S256` writes it (RFC 8705 §3.1)."""
+    return urlsafe_b64encode(sha256(certificate).digest()).rstrip(b"=").decode("ascii")
+
 
 TYPE_PREFIX: Final = "urn:ietf:params:oauth:token-type:"
 TYPE_JWT: Final = TYPE_PREFIX + "jwt"
@@ -318,3 +362,15 @@ class Issued:
     shadow: Mapping[str, Trial] = field(default_factory=dict)
     recipient: str | None = None
     cached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Revocable:
+    """Everything by which a revocation may name what a token was made from, gathered when it was proven.
+
+    Each group holds the names of one thing (the subject's credential, an actor's, what the client was given) and since
+    when that thing exists (Unix seconds): a revocation concerns what is no younger than itself. Names hold no text of
+    a credential: `sts.state.revocations` makes them.
+    """
+
+    groups: tuple[tuple[float, tuple[str, ...]], ...]

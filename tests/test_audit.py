@@ -17,13 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sts import audit
-from sts.audit import LINE_BYTES, AuditLog, AuditSettings, subject_hash
-from sts.audit_file import AuditFile
+import sts.audit.log as audit
+from sts.audit.file import AuditFile
+from sts.audit.log import LINE_BYTES, AuditLog, AuditSettings, subject_hash
 from sts.errors import CLIENT_REFUSED, EXPIRED, REASONS, UNSAFE_HEADER_VALUE, StartError
 from sts.labels import hashed
-from sts.model import TYPE_ACCESS_TOKEN, Ask, Credential, Issued, Peer, Presented, Trial
-from sts.model_caller import Caller
+from sts.model import TYPE_ACCESS_TOKEN, Ask, Caller, Credential, Issued, Peer, Presented, Trial
 from sts.options import Place
 from sts.telemetry import Log, Metrics, know_prefixes, redaction
 
@@ -570,8 +569,8 @@ def test_nothing_is_lost_while_the_file_is_opened_anew(tmp_path, steady):
 WORKERS = """
 import os, sys, time
 from pathlib import Path
-from sts.audit import AuditLog
-from sts.audit_file import AuditFile
+from sts.audit.log import AuditLog
+from sts.audit.file import AuditFile
 from sts.errors import EXPIRED
 
 

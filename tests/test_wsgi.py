@@ -9,7 +9,7 @@ import textwrap
 
 import pytest
 
-from sts.wsgi import door_of
+from sts.server.wsgi import door_of
 
 # A service whose exchange answers with what it was handed, so that a test sees what a door would see.
 SERVICE = textwrap.dedent(
@@ -17,9 +17,9 @@ SERVICE = textwrap.dedent(
     import json
     from types import SimpleNamespace
     from flask import Blueprint
-    from sts.edge.site import site
+    from sts.edge.discovery import site
     from sts.model import Reply
-    from sts.wsgi import application
+    from sts.server.wsgi import application
 
     def answer(door, incoming):
         document = {

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sts.cli.server import Server
+from sts.server.master import Server
 from sts.settings import Settings, load
 
 if TYPE_CHECKING:

@@ -31,13 +31,13 @@ from sts.jose import SUPPORTED, KeyManagement, UnfitError, encrypt, import_encry
 from sts.model import TYPE_ACCESS_TOKEN
 from sts.options import KeptFile
 from sts.trust import upstream
-from sts.trust.chain import read_chain
-from sts.trust.crl import UnfitCrlError, read_crls
-from sts.trust.key_source import LookUp
-from sts.trust.names import attributes, check_names
-from sts.trust.ocsp import UnfitAnswerError, responder
-from sts.trust.ocsp import judge as judge_ocsp
-from sts.trust.roots import Roots
+from sts.trust.remote_jwks import LookUp
+from sts.x509.chain import read_chain
+from sts.x509.crl import UnfitCrlError, read_crls
+from sts.x509.names import attributes, check_names
+from sts.x509.ocsp import UnfitAnswerError, responder
+from sts.x509.ocsp import judge as judge_ocsp
+from sts.x509.roots import Roots
 
 Answers = st.SearchStrategy[bytes]
 Try = Callable[[bytes], str]

@@ -21,15 +21,15 @@ from keys.keyring import Keyring
 from scripts.demo.service import CLIENT, GRANT_TYPE, JWT_TYPE, SECRET, Service
 from scripts.fuzz.world import AUDIENCES, PREFIX, SUBJECTS, Material, World
 from sts.app import App
-from sts.audit import LABEL, LINE_BYTES, AuditLog
-from sts.cli.arrival import Arrival
+from sts.audit.log import LABEL, LINE_BYTES, AuditLog
 from sts.edge import introspection
 from sts.labels import DeploymentSecret
 from sts.mint.keystore import prepare
+from sts.server.request_buffer import Arrival
+from sts.server.wsgi import application, door_of, path_of
 from sts.settings import Environment, load
-from sts.state import StateAtWork, key_records, key_text, open_state
+from sts.state import StateAtWork, key_records, open_state
 from sts.telemetry import metrics
-from sts.wsgi import application, door_of, path_of
 
 PARSER: Final = frozenset({400, 413, 414, 417, 431, 501})
 STATUSES: Final = {
@@ -78,9 +78,9 @@ class Here:
         self.who = Material(token, world, key, own_token(self.send(exchange(token))))
 
     def _make_key(self, secret: DeploymentSecret) -> bytes:
-        key_id, text = key_text.make(PREFIX)
+        key_id, text = key_records.make(PREFIX)
         records = key_records.KeyRecords(self.kept.store, secret.keys(key_records.LABEL))
-        digest, now = key_text.digest(text), int(time.time())
+        digest, now = key_records.digest(text), int(time.time())
         records.put(key_records.ApiKey(key_id, "partner-keys", "acme", digest, now, scopes=("orders:read",)))
         return text.encode()
 

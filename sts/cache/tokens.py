@@ -17,8 +17,7 @@ from typing import ClassVar, Final, Protocol
 
 from sts.cache.memory import Memory
 from sts.errors import Reason, Refusal
-from sts.model import Ask, Client, Credential, Grant, Issued, NotApplicable, Presented, Principal
-from sts.model_revocable import Revocable
+from sts.model import Ask, Client, Credential, Grant, Issued, NotApplicable, Presented, Principal, Revocable
 from sts.options import ByteSize, Duration, Section
 
 PATIENCE_S: Final = 2.0

@@ -8,9 +8,9 @@ import sys
 import time
 from typing import Final
 
-from sts.audit_file import AuditFile
-from sts.audit_operators import operators_event
-from sts.audit_texts import bounded_text
+from sts.audit.file import AuditFile
+from sts.audit.operators import operators_event
+from sts.audit.sanitize import bounded_text
 from sts.cli import common
 from sts.credentials.introspection import prefixes
 from sts.errors import StartError

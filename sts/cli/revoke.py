@@ -12,7 +12,7 @@ import click
 from rich import box
 from rich.table import Table
 
-from sts.audit import LABEL
+from sts.audit.log import LABEL
 from sts.cli import common
 from sts.cli.audited import audit
 from sts.credentials.api_key import ApiKeySource

@@ -17,23 +17,23 @@ import click
 
 from keys import rotation
 from keys.errors import KeysError
-from keys.floor import Floor
 from keys.keyring import Keyring
+from keys.rollback_guard import Floor
 from keys.store import Store
 from sts.app import App
-from sts.audit import LABEL, AuditLog
-from sts.audit_file import AuditFile
+from sts.audit.file import AuditFile
+from sts.audit.log import LABEL, AuditLog
 from sts.cli import common
-from sts.cli.address import check_address
-from sts.cli.keys_store import spoken
-from sts.cli.server import Server
+from sts.cli.keys.opening import spoken
 from sts.errors import StartError
 from sts.labels import DeploymentSecret
 from sts.mint.keystore import prepare
+from sts.server.address import check_address
+from sts.server.master import Server
+from sts.server.wsgi import application
 from sts.settings import Environment, OptionError, Settings, SettingsError, load
 from sts.state import StateAtWork, StateUnavailableError, open_state
 from sts.telemetry import log, metrics, prepare_metrics, take_over_logging
-from sts.wsgi import application
 
 
 @click.command()

@@ -10,7 +10,7 @@ from pydantic import StringConstraints
 from sts.clients.client import ClientSettings
 from sts.clients.proof import no_proof, unproven
 from sts.errors import Refusal
-from sts.model_caller import Caller, Evidence
+from sts.model import Caller, Evidence
 from sts.options import Name
 
 

@@ -9,15 +9,15 @@ from typing import Annotated, ClassVar, Final, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from sts.clients.client import ClientSettings
-from sts.clients.nobody import NOBODY
+from sts.clients.dummy import NOBODY
 from sts.clients.proof import Once, no_proof, unproven
 from sts.errors import Refusal
 from sts.jose import Algorithm, Compact, VerifyKey, media_type, parse, text_or_texts, verify
-from sts.model_caller import Caller, Evidence
+from sts.model import Caller, Evidence
 from sts.options import Duration, KeptConfigFile, file_faults
 from sts.trust.fetch import OutboundUrl, read_ca
 from sts.trust.issuers import Issuer
-from sts.trust.key_source import FileJwks, KeySource
+from sts.trust.remote_jwks import FileJwks, KeySource
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 MAX_LIFE_S: Final = 300.0

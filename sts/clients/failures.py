@@ -15,8 +15,7 @@ from typing import Final
 from pyrate_limiter import Rate, RateItem, StateBucket
 
 from sts.errors import CLIENT_REFUSED, Refusal
-from sts.model import Peer
-from sts.model_caller import Caller
+from sts.model import Caller, Peer
 
 BURST: Final = 30
 """Failures of one peer and client id that are answered as such, one after the other."""

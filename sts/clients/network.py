@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from sts.clients.client import UNIX, ClientSettings, Network, PeerNetwork, within
 from sts.clients.proof import unproven
-from sts.model_caller import Caller, Evidence
+from sts.model import Caller, Evidence
 
 _UID: Final = 2**32 - 2  # 2**32 - 1 means "none" to the kernel
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from sts.errors import CLIENT_REFUSED, Refusal
-from sts.model_caller import Caller, Evidence
+from sts.model import Caller, Evidence
 
 MAX_MEMORY: Final = 256
 """How many results of one client a way may keep, where it may keep any."""

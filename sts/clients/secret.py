@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from sts.clients.client import ClientSettings
 from sts.clients.proof import unproven
-from sts.model_caller import Caller, Evidence
+from sts.model import Caller, Evidence
 from sts.options import SecretText
 
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")

@@ -14,11 +14,11 @@ from pydantic import AfterValidator, Field, model_validator
 from sts.clients.client import ClientSettings
 from sts.clients.proof import MAX_MEMORY, no_proof, unproven
 from sts.errors import Refusal
-from sts.model_caller import Caller, Evidence
+from sts.model import Caller, Evidence
 from sts.options import KeptConfigFile, KeptFile, file_faults
-from sts.trust.chain import read_chain
-from sts.trust.names import check_names
-from sts.trust.roots import Roots
+from sts.x509.chain import read_chain
+from sts.x509.names import check_names
+from sts.x509.roots import Roots
 
 _PIN: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x7e]{1,2048}")

@@ -17,12 +17,12 @@ from sts.credentials.kind import SourceSettings
 from sts.errors import BINDING_FAILED, MALFORMED, TOO_LARGE, UNKNOWN_ISSUER, Refusal
 from sts.model import NOT_APPLICABLE, TYPE_CLIENT_CERTIFICATE, Credential, Limits, Presented, Principal
 from sts.options import ConfigFile, KeptConfigFile, file_faults
-from sts.trust.authority import Authority, AuthoritySettings
-from sts.trust.chain import MAX_CERTIFICATE_BYTES, MAX_CERTIFICATES, UnverifiedChain, read_chain
-from sts.trust.crl import CrlFile
-from sts.trust.names import ATTRIBUTES, attributes, check_prefix, speaks_for
-from sts.trust.revocation import Mode
-from sts.trust.roots import Roots
+from sts.x509.authority import Authority, AuthoritySettings
+from sts.x509.chain import MAX_CERTIFICATE_BYTES, MAX_CERTIFICATES, UnverifiedChain, read_chain
+from sts.x509.crl import CrlFile
+from sts.x509.names import ATTRIBUTES, attributes, check_prefix, speaks_for
+from sts.x509.revocation import Mode
+from sts.x509.roots import Roots
 
 KIND: Final = "client_certificate"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Final, Literal, Protocol, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
@@ -16,6 +17,7 @@ from sts.model import (
     TYPE_ID_TOKEN,
     TYPE_JWT,
     TYPE_PREFIX,
+    Admitted,
     Credential,
     Limits,
     Presented,
@@ -24,7 +26,7 @@ from sts.model import (
 from sts.options import Duration, KeptConfigFile, file_faults
 from sts.trust.fetch import OutboundUrl, check_url, read_ca
 from sts.trust.issuers import Issuer
-from sts.trust.key_source import FileJwks, KeySource
+from sts.trust.remote_jwks import FileJwks, KeySource
 
 KIND: Final = "jwt"
 MAX_LEEWAY: Final = 60.0
@@ -247,3 +249,39 @@ def _real_type(claims: Mapping[str, Any], declared: str) -> str:
         return TYPE_SECURITY_EVENT
     marked = not _ID_TOKEN_CLAIMS.isdisjoint(claims) or claims.get("typ") == "ID"
     return TYPE_ID_TOKEN if marked else declared
+
+
+Admit = Callable[[Principal, Limits, float, str | None], Admitted]
+Unrevoked = Callable[[str, Principal, float], None]
+
+
+class Bearers:
+    """Proves callers' access tokens.
+
+    `sources` are those whose tokens callers may use, `audience` is our issuer identifier; `admit` is the one judgement
+    over proven credentials, with the thumbprint of the caller's certificate as its last argument; `unrevoked` refuses a
+    token that was revoked.
+    """
+
+    def __init__(self, sources: Iterable[JwtSourceAtWork], audience: str, admit: Admit, unrevoked: Unrevoked) -> None:
+        self._sources = {source.name: source for source in sources}
+        self._kind = JwtKind(self._sources.values())
+        self._audience = frozenset({audience})
+        self._admit = admit
+        self._unrevoked = unrevoked
+
+    def prove(self, token: str, certificate: str | None, now: float) -> tuple[str, Mapping[str, Any]]:
+        """Which source issued `token` for us, alive and unrevoked, and its claims. May wait for the source's keys.
+
+        `certificate` is the thumbprint of what the caller holds, for a token that is bound to one. Raises what the
+        source, `admit` and `unrevoked` raise. This proves nothing of who may use it.
+        """
+        presented = self._kind.recognise(Credential(TYPE_ACCESS_TOKEN, token))
+        if presented is None:
+            raise Refusal(BAD_TYPE, why="not a JWT")
+        source = self._sources[presented.source]
+        principal = source.prove(presented, now)
+        # Meant for us alone counts here, whatever the source's own audiences are.
+        self._admit(principal, replace(source.limits, audiences=self._audience), now, certificate)
+        self._unrevoked(token, principal, now)
+        return source.name, principal.attributes

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Flask, Response, abort, request
+from werkzeug.exceptions import HTTPException
 
 from keys.errors import NoUsableKey
 from sts.clients.assertion import DEFAULT_ALGORITHMS
+from sts.clients.client import Network
+from sts.edge.form import is_operator
 from sts.edge.introspection import PATH as INTROSPECTION_PATH
-from sts.edge.reply import to_json
+from sts.edge.reply import problem, to_json
 from sts.edge.token import GRANT_TYPE, PATH
+from sts.errors import INTERNAL_ERROR, Reason, Refusal
+from sts.model import Reply
+from sts.telemetry import log
 
 JWKS_PATH: Final = "/.well-known/jwks.json"
 _RETRY_AFTER_S: Final = 10
@@ -97,4 +104,92 @@ def _public(body: bytes, content_type: str, max_age: float) -> Response:
     response.headers["Access-Control-Allow-Origin"] = "*"
     response.add_etag()
     response.make_conditional(request)
+    return response
+
+
+def site(*pages: Blueprint) -> Flask:
+    """Serve `pages`. Faults are problem documents; nothing redirects, and OPTIONS is answered by nobody."""
+    app = Flask("sts", static_folder=None, template_folder=None)
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.url_map.merge_slashes = False
+    for blueprint in pages:
+        app.register_blueprint(blueprint)
+    app.register_error_handler(HTTPException, _not_served)
+    app.register_error_handler(Refusal, _refused)
+    app.register_error_handler(Exception, _failed)
+    return app
+
+
+def _not_served(error: HTTPException) -> Response:
+    status = error.code or 500
+    kept = [(name, value) for name, value in error.get_headers() if name == "Allow"]
+    reason = {404: "not_found", 405: "method_not_allowed"}.get(status, "http_error")
+    return _response(problem(status, reason, error.name, headers=kept))
+
+
+def _refused(refusal: Refusal) -> Response:
+    return _ours(refusal.reason)
+
+
+def _failed(error: Exception) -> Response:
+    log.error("fault", fault=type(error).__name__, at=log.where(error))
+    return _ours(INTERNAL_ERROR)
+
+
+def _ours(reason: Reason) -> Response:
+    return _response(problem(reason.forward_status, reason.name, reason.sentence))
+
+
+def _response(reply: Reply) -> Response:
+    return Response(reply.body, reply.status, list(reply.headers))
+
+
+Networks = tuple[Network | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether this worker can answer requests, and for operators what it hangs on.
+
+    It hangs on what is ours: the configuration, a usable key, revocations. An identity provider or a shared cache that
+    is down harms some requests, not all; taking the service out for that would harm all. Those stand in `detail`.
+    """
+
+    ready: bool
+    detail: Mapping[str, object] = field(default_factory=dict)
+
+
+def health(
+    readiness: Callable[[], Readiness], metrics: Callable[[], tuple[str, bytes]], ops_networks: Callable[[], Networks]
+) -> Blueprint:
+    """`/healthz` and `/readyz` for everybody; detail and `/metrics` (Prometheus text) only to `ops_networks`."""
+    pages = Blueprint("health", __name__)
+
+    @pages.get("/healthz")
+    def healthz() -> Response:
+        return _status(200, {"status": "ok"})
+
+    @pages.get("/readyz")
+    def readyz() -> Response:
+        found = readiness()
+        document: dict[str, object] = {"status": "ready" if found.ready else "not ready"}
+        if is_operator(request.environ, ops_networks()):
+            document.update(found.detail)
+        return _status(200 if found.ready else 503, document)
+
+    @pages.get("/metrics")
+    def show_metrics() -> Response:
+        if not is_operator(request.environ, ops_networks()):
+            abort(404)  # like a path that is not there
+        content_type, text = metrics()
+        response = Response(text, content_type=content_type)
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    return pages
+
+
+def _status(status: int, document: Mapping[str, object]) -> Response:
+    response = Response(to_json(document), status, content_type="application/json")
+    response.headers["Cache-Control"] = "no-store"
     return response

@@ -31,14 +31,15 @@ from sts.model import (
     TYPE_API_KEY,
     TYPE_CLIENT_CERTIFICATE,
     Ask,
+    Caller,
     Client,
     Credential,
     DoorName,
     Incoming,
     Issued,
     Reply,
+    thumbprint,
 )
-from sts.model_caller import Caller, thumbprint
 from sts.options import Section
 from sts.policy.headers import ABSENT, header_name
 

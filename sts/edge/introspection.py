@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from sts.audit import AuditLog
-from sts.audit_introspection import Question
-from sts.clients.directory import Clients
+from sts.audit.introspection import Question
+from sts.audit.log import AuditLog
+from sts.clients.registry import Clients
 from sts.edge.token import TokenDoor, reply
 from sts.errors import (
     AUDIENCE_MISMATCH,

@@ -3,7 +3,7 @@
 A client has exactly one profile, and only that profile's headers are read: an end user can send any other
 convention's headers through the gateway, so a fallback to them would let the user choose what is decided about.
 That the headers come from the gateway is proven by the client's own proof and by nothing here. A gateway that adds
-them instead of replacing them sends two: the server hands on none of both (`sts.cli.server`), and where another one
+them instead of replacing them sends two: the server hands on none of both (`sts.server.master`), and where another one
 joins them with a comma, that can be seen only where the doubled value is none any more.
 """
 

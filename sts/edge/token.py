@@ -11,9 +11,8 @@ from urllib.parse import unquote_plus
 
 from sts.clients.assertion import ASSERTION_TYPE
 from sts.credentials.certificate import encode_chain
-from sts.edge.form import Form, read_form
-from sts.edge.peer import is_forwarded
-from sts.edge.proxies import Proxies
+from sts.edge.certificate_headers import Proxies
+from sts.edge.form import Form, is_forwarded, read_form
 from sts.edge.reply import NO_STORE, REALM, RETRY_AFTER, to_json
 from sts.errors import CLIENT_REFUSED, INTERNAL_ERROR, MALFORMED, MISSING_CREDENTIAL, Reason, Refusal
 from sts.jose import parse
@@ -22,6 +21,7 @@ from sts.model import (
     TYPE_CLIENT_CERTIFICATE,
     TYPE_JWT,
     Ask,
+    Caller,
     Client,
     Credential,
     DoorName,
@@ -30,7 +30,6 @@ from sts.model import (
     Peer,
     Reply,
 )
-from sts.model_caller import Caller
 from sts.telemetry import metrics
 
 PATH: Final = "/token"

@@ -5,7 +5,6 @@ value. A rule holds only if it is exactly `true`; a mapping gives a plain value,
 error names a value of the data, since the library's own messages quote it.
 """
 
-from sts.expressions.faults import EvaluationError, ExpressionError, RowsWanted
 from sts.expressions.functions import Rows
 from sts.expressions.program import (
     ABSENT,
@@ -16,9 +15,9 @@ from sts.expressions.program import (
     check_reads,
     compile_rule,
 )
-from sts.expressions.readers import Attribute, as_attribute, as_scopes, as_subject
-from sts.expressions.scope import Scope, bind
+from sts.expressions.scope import Attribute, Scope, as_attribute, as_scopes, as_subject, bind
 from sts.expressions.trial import check_use
+from sts.expressions.words import EvaluationError, ExpressionError, RowsWanted
 
 __all__ = [
     "ABSENT",

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, Self
 
 from cel_expr_python import cel
 
-from sts.expressions.faults import BUDGET, NOT_AN_ADDRESS, OTHER, TOO_LONG, UNSAFE_TEXT, EvaluationError, RowsWanted
+from sts.expressions.words import BUDGET, NOT_AN_ADDRESS, OTHER, TOO_LONG, UNSAFE_TEXT, EvaluationError, RowsWanted
 
 MAX_CALLS: Final = 1000
 """Calls of own functions in one evaluation: they do not count against the library's budget of iterations."""

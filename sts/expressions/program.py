@@ -10,8 +10,11 @@ from typing import Any, Final, TypeAlias, cast
 
 from cel_expr_python import cel
 
-from sts.expressions.calls import judge
-from sts.expressions.faults import (
+from sts.expressions.functions import OWN, Watch
+from sts.expressions.patterns import MAX_MATCHED
+from sts.expressions.scope import Scope, bind, environment, longest_text, safe
+from sts.expressions.tree import judge, places, reads
+from sts.expressions.words import (
     ABSENT_KEY,
     ABSENT_VARIABLE,
     TOO_LONG,
@@ -20,12 +23,9 @@ from sts.expressions.faults import (
     EvaluationError,
     ExpressionError,
     classify,
+    offer,
+    readable,
 )
-from sts.expressions.functions import OWN, Watch
-from sts.expressions.patterns import MAX_MATCHED
-from sts.expressions.scope import Scope, bind, environment, longest_text, safe
-from sts.expressions.tree import places, reads
-from sts.expressions.words import offer, readable
 
 MAX_TEXT: Final = 4096
 """Characters of one expression. The library itself stops at 32 levels of nesting and about 10 000 iterations."""

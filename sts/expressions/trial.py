@@ -10,10 +10,10 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from sts.expressions.faults import TYPE_MISMATCH, EvaluationError, ExpressionError, RowsWanted
 from sts.expressions.functions import Rows
 from sts.expressions.program import ABSENT, Absent, Expression, Value
 from sts.expressions.scope import bind
+from sts.expressions.words import TYPE_MISMATCH, EvaluationError, ExpressionError, RowsWanted
 
 MAX_TRIALS: Final = 2000
 """Evaluations for one expression: about 20 ms, and only where it fails."""

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from keys import rotation
-from keys.changes import Wanted
 from keys.errors import StoreUnavailable
 from keys.record import Ring
+from keys.rollback_guard import Witness
 from keys.seal import Sealer
 from keys.store import Store
 from keys.store_file import FileStore
 from keys.store_redis import RedisStore
-from keys.witness import Witness
+from keys.transitions import Wanted
 from sts import labels
 from sts.errors import StartError
 from sts.labels import DeploymentSecret

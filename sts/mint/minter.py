@@ -8,14 +8,25 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from keys.errors import NoUsableKey
 from keys.keyring import Keyring
 from sts.errors import EXPIRED, NO_KEY, TOKEN_TOO_LARGE, Refusal
-from sts.jose import EncryptKey, compact
-from sts.mint import access_token
-from sts.mint.encrypted import Recipient, sealed
+from sts.jose import EncryptKey, compact, encrypt
 from sts.model import Grant, Issued
+
+
+class Recipient(Protocol):
+    """A backend that knows its keys."""
+
+    def key(self, now: float) -> EncryptKey:
+        """The key to encrypt to. May wait; raises SOURCE_UNREACHABLE rather than to let a token go out plain."""
+
+
+def sealed(token: str, recipient: EncryptKey) -> str:
+    """The nested token. It hides what `token` says; that the token is ours, the signature inside alone proves."""
+    return encrypt(token, recipient)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +60,7 @@ class Minter:
             raise Refusal(NO_KEY, why=str(error)) from None
         jti = secrets.token_urlsafe(16)
         header = {"alg": signer.algorithm, "kid": signer.kid, "typ": grant.typ}
-        claims = access_token.claims(grant, self.issuer, issued_at, expires_at, jti)
+        claims = access_token_claims(grant, self.issuer, issued_at, expires_at, jti)
         token = compact(header, claims, signer.sign)
         if recipient is not None:
             token = self.seal(token, recipient)
@@ -67,3 +78,25 @@ class Minter:
             headers=grant.headers,
             shadow=grant.shadow,
         )
+
+
+def access_token_claims(grant: Grant, issuer: str, issued_at: int, expires_at: int, jti: str) -> dict[str, Any]:
+    """What the token says. The registered claims are written last: no mapped claim can stand in their place."""
+    written = {**grant.claims, **grant.evidence}
+    written.update(
+        iss=issuer,
+        sub=grant.subject,
+        aud=grant.aud[0] if len(grant.aud) == 1 else list(grant.aud),
+        exp=expires_at,
+        iat=issued_at,
+        jti=jti,
+        client_id=grant.client_id,
+        act=grant.act,
+    )
+    if grant.src is not None:
+        written["src"] = grant.src
+    if grant.bound_to is not None:
+        written["cnf"] = {"x5t#S256": grant.bound_to}
+    if grant.scopes is not None:
+        written["scope"] = " ".join(grant.scopes)
+    return written

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from sts.errors import (
     BINDING_FAILED,
@@ -16,18 +16,35 @@ from sts.errors import (
     Refusal,
 )
 from sts.expressions import ABSENT, EvaluationError, Expression, Scope, as_attribute, bind
-from sts.model import Admitted, Ask, Client, Grant, Identity, Limits, Presented, Principal
+from sts.lookups.rows import Rows
+from sts.model import Admitted, Ask, Client, Grant, Identity, Limits, Presented, Principal, Trial
 from sts.policy.act import actor_chain, delegate
 from sts.policy.admit import admit
 from sts.policy.consent import Consent, Target, within_reach
-from sts.policy.evidence import evidence
 from sts.policy.headers import header_value
 from sts.policy.mapping import identify
 from sts.policy.opa import Opa, fresh_until
-from sts.policy.own import OWN, identity_again, source_of
+from sts.policy.reexchange import OWN, evidence, identity_again, source_of
 from sts.policy.rules import AudienceRules, Named, RouteRules, SourceRules
-from sts.policy.shadow import judge
-from sts.policy.tables import Rows
+
+
+def judge(audiences: Iterable[AudienceRules], scope: Scope) -> dict[str, Trial]:
+    """What the rule on trial of each audience that has one would have done, by the audience's name.
+
+    Never raises: an error in a rule is what came of its trial, and would refuse if it were the audience's `allow`.
+    """
+    return {
+        one.name: Trial(_outcome(one.shadow, scope), lasts="now" not in one.shadow.reads)
+        for one in audiences
+        if one.shadow is not None
+    }
+
+
+def _outcome(rule: Expression, scope: Scope) -> Literal["allow", "deny", "error"]:
+    try:
+        return "allow" if rule.holds(scope) else "deny"
+    except Exception:  # noqa: BLE001 - an EvaluationError or a fault of ours: a rule on trial decides nothing
+        return "error"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from sts.errors import NO_MAPPING, REQUIREMENT_FAILED, Refusal
 from sts.expressions import ABSENT, EvaluationError, as_attribute, as_scopes, as_subject, bind
-from sts.expressions.faults import TYPE_MISMATCH
+from sts.expressions.words import TYPE_MISMATCH
+from sts.lookups.rows import Rows
 from sts.model import Admitted, Identity
 from sts.policy.rules import SourceRules
-from sts.policy.tables import Rows
 
 
 def identify(admitted: Admitted, rules: SourceRules, rows: Rows) -> Identity:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from sts.errors import NOT_ALLOWED, SOURCE_UNREACHABLE, Refusal
-from sts.trust.opa import Said
+from sts.lookups.opa import Said
 
 
 class Opa(Protocol):

@@ -7,8 +7,7 @@
     checks       what only the whole can be judged by: names, consent, subjects, rivals
     rules        every rule compiled, every outside file and address looked at
     model        the frozen `Settings`
-    advice       what is no fault but may well be a mistake, for `sts check`
-    sizes        how large tokens are likely to be
+    advice       what is no fault but may well be a mistake, for `sts check`; how large tokens are likely to be
     loading      all of it, in this order
     asked        `listen` alone, for who only asks how the service is
 
@@ -22,13 +21,13 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from sts.settings.advice import estimate
     from sts.settings.asked import listening, listening_at
     from sts.settings.environment import Environment, default_config
     from sts.settings.faults import Fault, OptionError, SettingsError, printable
     from sts.settings.loading import changes_needing_restart, examine, load
     from sts.settings.model import Settings
     from sts.settings.printing import effective, schema
-    from sts.settings.sizes import estimate
 
 __all__ = [
     "Environment",
@@ -49,13 +48,13 @@ __all__ = [
 ]
 
 _MODULES: Final = {
+    "advice": ("estimate",),
     "asked": ("listening", "listening_at"),
     "environment": ("Environment", "default_config"),
     "faults": ("Fault", "OptionError", "SettingsError", "printable"),
     "loading": ("changes_needing_restart", "examine", "load"),
     "model": ("Settings",),
     "printing": ("effective", "schema"),
-    "sizes": ("estimate",),
 }
 _HOMES: Final = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -12,8 +12,7 @@ from sts.options import Name, Place, Section
 from sts.policy.settings import AudienceSettings
 from sts.settings.document import Document
 from sts.settings.faults import Finding, Later, Trail, findings, near, not_yet, quote, unknown_key
-from sts.settings.kinds import KINDS, Kinds
-from sts.settings.model import Settings
+from sts.settings.model import KINDS, Kinds, Settings
 
 _NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from sts.clients.access_token import AccessTokenClient
 from sts.clients.client import UNIX
 from sts.clients.network import NetworkClient
 from sts.clients.tls import TlsClient
+from sts.credentials.certificate import CertificateSource
+from sts.errors import StartError
+from sts.expressions import ExpressionError, compile_rule
+from sts.options import file_faults
+from sts.redis_link.settings import read_ca
 from sts.settings.checks import Check, Parts
-from sts.settings.faults import Finding, near, quote
+from sts.settings.faults import Finding, Trail, dotted, near, quote
 from sts.settings.listen import DEFAULT
+from sts.x509.names import within
+from sts.x509.roots import Roots
 
 
 def files(parts: Parts) -> Iterator[Finding]:
@@ -94,3 +101,130 @@ CHECKS: Final[tuple[Check, ...]] = (files, doors, issuers)
 
 ADVICE: Final[tuple[Check, ...]] = (handshakes, places, disabled_issuers, bindings)
 """What may well be a mistake: a client that can prove itself nowhere harms nobody."""
+
+
+REDIS: Final = "redis"
+_STATE: Final[Trail] = ("state", "store")
+_SHARED: Final[tuple[Trail, ...]] = (("keys", "store"), ("cache", "shared"))
+_USERS: Final = (*_SHARED, _STATE)
+
+
+def users(written: Mapping[str, Any]) -> list[Trail]:
+    """Where the configuration, as written, asks for Redis: `keys.store`, `state.store`, `cache.shared`, a table."""
+    found = [path for path in _USERS if _asks(_at(written, path))]
+    tables = written.get("tables")
+    for name, table in tables.items() if isinstance(tables, dict) else ():
+        if isinstance(table, dict) and REDIS in table:
+            found.append(("tables", name, REDIS))
+    return found
+
+
+def _asks(value: object) -> bool:
+    """By name, or as a server of its own (`cache.shared`)."""
+    return value == REDIS or isinstance(value, dict)
+
+
+def _at(written: Mapping[str, Any], path: Trail) -> object:
+    section, key = path
+    inner = written.get(str(section))
+    return inner.get(key) if isinstance(inner, dict) else None
+
+
+def redis(parts: Parts) -> Iterator[Finding]:
+    """Where something says `redis`, there is a server; its CA file can be used."""
+    own = ("cache", "shared")  # may bring a server of its own
+    asking = [path for path in users(parts.written) if path != own or _at(parts.written, own) == REDIS]
+    if asking and parts.written.get(REDIS) is None:
+        hint = "such as `redis: {url: rediss://redis.example.internal:6379/0}`"
+        yield Finding((REDIS,), f"`redis` is missing: {dotted(asking[0])} asks for it", hint)
+    for key, problem in file_faults("ca_file", parts.redis.ca_file if parts.redis else None, read_ca):
+        yield Finding((REDIS, key), problem)
+
+
+def shared_secret(parts: Parts) -> Iterator[Finding]:
+    """Replicas that meet in Redis need one secret: one that each machine makes by itself would part them."""
+    using = users(parts.written)
+    if using and parts.written.get("secret") is None:
+        hint = "write `secret: {file: PATH}` or {env: NAME}, on every machine the same one"
+        yield Finding(("secret",), f"`secret` is missing: {dotted(using[0])} uses Redis", hint)
+
+
+def one_state(parts: Parts) -> Iterator[Finding]:
+    """Machines that share keys or a cache must share marks and revocations too, or each would take what others refuse.
+
+    That there are several machines shows in nothing else.
+    """
+    store = _at(parts.written, _STATE)
+    seen = [path for path in users(parts.written) if path in _SHARED]
+    if store in (None, "sqlite") and seen:
+        problem = f"sqlite is for one machine, and {dotted(seen[0])} is for several: a revocation would reach only one"
+        yield Finding(_STATE, problem, "write `state: {store: redis}`")
+
+
+SHARING_CHECKS: Final[tuple[Check, ...]] = (redis, shared_secret, one_state)
+"""The checks of this module."""
+
+
+_NAMES: Final = frozenset({"certificate", "certificate.uri", "certificate.san", "certificate.san.uris"})
+"""What a rule reads where it reads URI names."""
+
+
+def presenters(parts: Parts) -> Iterator[Finding]:
+    """`may_present` names certificate sources; at forward-auth `certificate_header` says how they come."""
+    for name, client in parts.clients.items():
+        for index, source in enumerate(client.may_present):
+            path = ("clients", name, "may_present", index)
+            written = parts.entries("sources").get(source)
+            if written is None:
+                yield Finding(path, f"there is no source {quote(source)}", near(source, parts.entries("sources")))
+            elif written.get("type") != "client_certificate":
+                yield Finding(path, f"{source} is no source of certificates", "its `type` is client_certificate")
+        if client.profile is not None and client.may_present and client.certificate_header is None:
+            hint = "in which form its requests bring certificates: client_cert, xfcc or nginx"
+            yield Finding(("clients", name, "certificate_header"), "must be written beside `may_present`", hint)
+
+
+def bounds(parts: Parts) -> Iterator[Finding]:
+    """A CA whose URI names are read says which of them are its own (XC-07)."""
+    for name, source in parts.sources.items():
+        if isinstance(source, CertificateSource) and source.san_prefix is None and _reads_names(source):
+            hint = "such as spiffe://partners.example/; else this CA could speak for anybody's names"
+            yield Finding(("sources", name, "san_prefix"), "must be written, since a rule reads URI names", hint)
+
+
+def _reads_names(source: CertificateSource) -> bool:
+    rules = [*source.identity.values(), *([source.require] if source.require else [])]
+    try:
+        read = [path for rule in rules for path in compile_rule(rule, frozenset({source.variable})).reads]
+    except ExpressionError:
+        return False  # told with the rules
+    return not _NAMES.isdisjoint(read)
+
+
+def rivals(parts: Parts) -> Iterator[Finding]:
+    """Each certificate is one source's: those with one CA divide its names between them."""
+    seen: list[tuple[str, CertificateSource, frozenset[bytes]]] = []
+    for name, source in parts.sources.items():
+        if not isinstance(source, CertificateSource):
+            continue
+        try:
+            names = Roots(source.ca_file).names
+        except StartError:
+            continue  # told with the files
+        for other, theirs, their_names in seen:
+            if not names.isdisjoint(their_names) and _overlap(source.san_prefix, theirs.san_prefix):
+                where = parts.place(("sources", other))
+                problem = f"{other} ({where}) believes the same CA: a certificate could be of either"
+                hint = "give both a `san_prefix` of which none lies within the other, or make them one source"
+                yield Finding(("sources", name, "san_prefix"), problem, hint)
+        seen.append((name, source, names))
+
+
+def _overlap(one: str | None, other: str | None) -> bool:
+    if one is None or other is None:
+        return True
+    return one.rstrip("/:") == other.rstrip("/:") or within(one.rstrip("/:"), other) or within(other.rstrip("/:"), one)
+
+
+CERTIFICATE_CHECKS: Final[tuple[Check, ...]] = (presenters, bounds, rivals)
+"""The checks of this module."""

@@ -20,15 +20,15 @@ from sts.credentials.kind import SourceSettings
 from sts.edge.forward_auth import ForwardAuthSettings
 from sts.edge.profiles import PROFILES
 from sts.edge.routes import RouteSettings, ties
+from sts.lookups.opa import OpaSettings
+from sts.lookups.settings import TableSettings
 from sts.mint.settings import KeysSettings
 from sts.options import show_duration
 from sts.policy.headers import header_name
 from sts.policy.settings import AudienceSettings
-from sts.policy.table_settings import TableSettings
 from sts.redis_link import RedisSettings
 from sts.settings.faults import Finding, Trail, near, not_yet, quote
 from sts.settings.listen import Listen
-from sts.trust.opa import OpaSettings
 
 ALL: Final = "*"
 LATER_PROFILES: Final = frozenset({"envoy", "traefik", "caddy", "haproxy", "apisix", "kong"}) - PROFILES.keys()

@@ -9,14 +9,13 @@ from typing import Final
 
 from sts.mint.keystore import SECRET_FILE
 from sts.options import Place
-from sts.settings import advice, callers, certificates, checks, rules, sharing
+from sts.settings import advice, callers, checks, rules
 from sts.settings.assemble import validate
 from sts.settings.checks import Parts
 from sts.settings.document import Document, read
 from sts.settings.environment import Environment
 from sts.settings.faults import Fault, SettingsError
-from sts.settings.kinds import KINDS
-from sts.settings.model import Settings
+from sts.settings.model import KINDS, Settings
 
 _PARTS: Final = ("issuer", "listen", "redis", "keys", "cache", "forward_auth", "opa", *KINDS)
 _FIXED: Final = ("issuer", "workers", "threads", "var", "secret", "redis")
@@ -46,7 +45,7 @@ def _examine(path: Path, environment: Mapping[str, str] | None) -> tuple[Setting
         raise SettingsError(faults)
     directory = path.absolute().parent
     var = _var(document, directory, environment)
-    if _is_ours(document.value.get("secret"), directory, var) and not sharing.users(document.value):
+    if _is_ours(document.value.get("secret"), directory, var) and not callers.users(document.value):
         del document.value["secret"]  # the default, written out: it is made at the first start, so it may be missing
     found, values = validate(document, Place(directory, environment))
     parts = Parts(
@@ -54,7 +53,7 @@ def _examine(path: Path, environment: Mapping[str, str] | None) -> tuple[Setting
         place=lambda at: document.fault(at, "").place,
         **{name: values[name] for name in _PARTS if name in values},
     )
-    for check in (*checks.CHECKS, *callers.CHECKS, *sharing.CHECKS, *certificates.CHECKS, *rules.CHECKS):
+    for check in (*checks.CHECKS, *callers.CHECKS, *callers.SHARING_CHECKS, *callers.CERTIFICATE_CHECKS, *rules.CHECKS):
         found.extend(check(parts))
     faults.extend(document.fault(one.path, one.problem, one.hint) for one in found)
     if faults:

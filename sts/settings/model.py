@@ -2,37 +2,125 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
-from keys.changes import Wanted
-from sts.audit import AuditSettings
+from keys.transitions import Wanted
+from sts.audit.log import AuditSettings
 from sts.cache.tokens import CacheSettings
 from sts.clients.access_token import AccessTokenClient
+from sts.clients.assertion import AssertionClient
 from sts.clients.client import UNIX, PeerNetwork
+from sts.clients.network import NetworkClient
+from sts.clients.secret import SecretClient
+from sts.clients.tls import TlsClient
+from sts.credentials.api_key import ApiKeySource
 from sts.credentials.certificate import CertificateSource
+from sts.credentials.introspection import IntrospectionSource
+from sts.credentials.jwt import JwtSource
+from sts.edge.certificate_headers import ProxySettings
 from sts.edge.forward_auth import ForwardAuthSettings
-from sts.edge.proxies import ProxySettings
 from sts.edge.routes import RouteSettings
 from sts.errors import StartError
 from sts.labels import DeploymentSecret
+from sts.lookups.opa import OpaSettings
+from sts.lookups.settings import TableSettings
 from sts.mint.settings import KeysSettings
 from sts.options import ConfigFile, KeptFile, Name, Names, SecretText, Section
 from sts.policy.settings import AudienceSettings
-from sts.policy.table_settings import TableSettings
 from sts.redis_link import RedisSettings
 from sts.settings.asked import listening_at
-from sts.settings.canonical import digest
-from sts.settings.kinds import AnyClient, AnySource
 from sts.settings.listen import DEFAULT, Listen, available_cpus
 from sts.state import StateSettings
 from sts.trust.fetch import check_url
-from sts.trust.opa import OpaSettings
+
+AnyClient = SecretClient | AssertionClient | TlsClient | NetworkClient | AccessTokenClient
+AnySource = JwtSource | IntrospectionSource | ApiKeySource | CertificateSource
+
+
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """The kinds of one section's entries: `models` by what an entry's `key` says, or one alone where there is no key.
+
+    `entry` is the word for one entry; `later` are the contract's kinds that are not built yet.
+    """
+
+    entry: str
+    models: Mapping[str, type[Section]]
+    key: str = ""
+    later: frozenset[str] = frozenset()
+
+    def model_of(self, entry: object) -> type[Section]:
+        """The model that an entry is read with; it says itself what is wrong with one that is no mapping."""
+        choice = entry.get(self.key) if isinstance(entry, dict) else None
+        found = self.models.get(choice) if isinstance(choice, str) else None
+        return next(iter(self.models.values())) if found is None else found
+
+
+KINDS: Final[Mapping[str, Kinds]] = {
+    "clients": Kinds(
+        "client",
+        {
+            "secret": SecretClient,
+            "private_key_jwt": AssertionClient,
+            "tls": TlsClient,
+            "network": NetworkClient,
+            "access_token": AccessTokenClient,
+        },
+        key="auth",
+    ),
+    "sources": Kinds(
+        "source",
+        {
+            "jwt": JwtSource,
+            "introspection": IntrospectionSource,
+            "api_key": ApiKeySource,
+            "client_certificate": CertificateSource,
+        },
+        key="type",
+        later=frozenset({"signed_request", "self_signed_jwt", "vouched"}),
+    ),
+    "audiences": Kinds("audience", {"": AudienceSettings}),
+    "tables": Kinds("table", {"": TableSettings}),
+    "routes": Kinds("route", {"": RouteSettings}),
+}
+
+
+def digest(*values: object) -> str:
+    """SHA-256, in hex, over a canonical form of `values` in which secrets stand as they are.
+
+    It is kept in memory only: whoever has the digest of a short secret could guess it.
+    """
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, frozenset | set):
+        return sorted(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no canonical form")
+
 
 MERGED: Final = ("include", "defaults")
 """Keys that have no life of their own once a configuration is loaded."""

@@ -1,9 +1,7 @@
 """What must not be lost: once-only marks, revocations, API keys. In SQLite for one machine, in Redis for several."""
 
-from sts.state.at_work import StateAtWork
-from sts.state.follower import Follower
-from sts.state.once import OnceOnly
-from sts.state.opening import open_state
+from sts.state.change_feed import Follower
+from sts.state.replay import OnceOnly
 from sts.state.settings import OnOutage, StateSettings
 from sts.state.state import (
     AlreadyMarkedError,
@@ -16,6 +14,7 @@ from sts.state.state import (
     decode,
     encode,
 )
+from sts.state.worker_state import StateAtWork, open_state
 
 __all__ = [
     "AlreadyMarkedError",

@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from sts.errors import MALFORMED, REVOKED, STATE_UNAVAILABLE, UNKNOWN_KEY, Refusal
-from sts.state.follower import Follower
-from sts.state.key_records import NAMESPACE, ApiKey, KeyRecords
-from sts.state.key_text import digest, id_of
+from sts.state.change_feed import Follower
+from sts.state.key_records import NAMESPACE, ApiKey, KeyRecords, digest, id_of
 from sts.state.settings import StateSettings
 from sts.state.state import FOREVER, Record
 

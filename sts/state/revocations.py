@@ -19,9 +19,8 @@ from cryptography.x509 import load_der_x509_certificate
 
 from sts.errors import REVOKED, STATE_UNAVAILABLE, Refusal
 from sts.labels import hashed
-from sts.model import Ask, Client, Identity, Issued, Principal
-from sts.model_revocable import Revocable
-from sts.state.follower import Follower
+from sts.model import Ask, Client, Identity, Issued, Principal, Revocable
+from sts.state.change_feed import Follower
 from sts.state.settings import StateSettings
 from sts.state.state import ABSENT, ConflictError, Record, State, StateUnavailableError, decode, encode
 from sts.telemetry import Reading

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
-from sts.jose import UnfitError, import_jwks, strict_json
+from sts.errors import NO_KEY, Refusal
+from sts.jose import SUPPORTED, UnfitError, VerifyKey, import_jwks, strict_json
 from sts.options import KeptFile
 from sts.trust.fetch import Fetcher, UnreachableError, origin, read_ca
-from sts.trust.key_source import FileJwks, KeySource, LookUp
-from sts.trust.remote_jwks import Loaded, RemoteJwks, clamp_life
+from sts.trust.remote_jwks import FileJwks, KeySource, Loaded, LookUp, RemoteJwks, clamp_life
 
 WELL_KNOWN: Final = "/.well-known/openid-configuration"
 MANY: Final = 3
@@ -125,3 +125,37 @@ def _same_origin(uri: str, issuer: str) -> bool:
         return origin(uri) == origin(issuer)
     except ValueError:
         return False
+
+
+class OwnKeys:
+    """A `KeySource` over `jwks(now)`, the key set that we publish: a key that left it, or was revoked, is unknown."""
+
+    trouble = ""
+
+    def __init__(self, jwks: Callable[[float], Mapping[str, Any]], clock: Callable[[], float]) -> None:
+        self._jwks, self._clock = jwks, clock
+        # One reference, replaced as a whole: threads may find it in either state.
+        self._known: tuple[tuple[str, ...], LookUp] | None = None
+
+    def keys_for(self, kid: str | None, algorithm: str, now: float) -> tuple[VerifyKey, ...]:
+        """As KeySource says; never waits. NO_KEY where nothing is published."""
+        keys = self._keys(now)
+        found = keys.find(kid, algorithm)
+        if not found:
+            raise keys.unknown(kid, algorithm)
+        return found
+
+    def current(self, thumbprint: str) -> bool:
+        """As KeySource says."""
+        return thumbprint in self._keys(self._clock()).thumbprints
+
+    def _keys(self, now: float) -> LookUp:
+        published = self._jwks(now)
+        kids = tuple(key["kid"] for key in published["keys"])
+        known = self._known
+        if known is None or known[0] != kids:
+            try:
+                known = self._known = (kids, LookUp(import_jwks(published, sorted(SUPPORTED))))
+            except UnfitError:
+                raise Refusal(NO_KEY, why="no key of ours is published") from None
+        return known[1]

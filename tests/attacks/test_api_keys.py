@@ -11,7 +11,7 @@ import yaml
 from harness import Service, Trap, minimal
 
 from sts import labels
-from sts.state import key_text
+from sts.state import key_records
 from sts.state.key_records import LABEL, ApiKey, KeyRecords
 from sts.state.sqlite import SqliteState
 
@@ -72,9 +72,9 @@ def settled(service, records):
     """Wait until every worker has seen what was written so far: they see changes in their order, and one more last."""
 
     def settled():
-        key_id, text = key_text.make("sk_live_")
+        key_id, text = key_records.make("sk_live_")
         facts = {"owner": "last", "scopes": ("orders:read",), "created_at": int(time.time())}
-        records.put(ApiKey(key_id, "first", digest=key_text.digest(text), **facts))
+        records.put(ApiKey(key_id, "first", digest=key_records.digest(text), **facts))
         service.everywhere(lambda: service.exchange(text, token_type=API_KEY).status == 200)
 
     return settled
@@ -85,9 +85,9 @@ def make(records, settled):
     """Make a key that every worker knows; returns its record and text."""
 
     def make(prefix="sk_live_", source="first", **facts):
-        key_id, text = key_text.make(prefix)
+        key_id, text = key_records.make(prefix)
         usual = {"owner": "acme", "scopes": ("orders:read",), "created_at": int(time.time()), **facts}
-        key = records.put(ApiKey(key_id, source, digest=key_text.digest(text), **usual))
+        key = records.put(ApiKey(key_id, source, digest=key_records.digest(text), **usual))
         settled()
         return key, text
 
@@ -171,8 +171,8 @@ def test_a_stranger_cannot_tell_a_known_id_a_revoked_or_a_mistyped_key_from_a_ma
     """FA answers one and the same; only who has the audit knows."""
     known, revoked = make()[1], make(revoked_at=int(time.time()))[1]
     body = known[:20] + "x" * 32
-    forged = body + key_text._checksum(body)
-    texts = [key_text.make("sk_live_")[1], forged, revoked, known[:-1], "sk_live_made-up", "xx_live_made-up", ""]
+    forged = body + key_records._checksum(body)
+    texts = [key_records.make("sk_live_")[1], forged, revoked, known[:-1], "sk_live_made-up", "xx_live_made-up", ""]
     first, *others = [seen(service.forward(None, X_API_Key=text)) for text in texts]
     assert first[0] == 401
     assert all(other == first for other in others)
@@ -199,11 +199,11 @@ def test_a_writer_to_the_store_makes_no_key_and_revives_none(service, make, reco
     living = value(key.id)
     records.put(replace(key, revoked_at=int(time.time())))
     service.everywhere(lambda: service.exchange(text, token_type=API_KEY).reason == "revoked")
-    own_id, own = key_text.make("sk_live_")
+    own_id, own = key_records.make("sk_live_")
     for key_id, written in (
         (key.id, living),  # its former record
         (own_id, living),  # another's record under one's own id
-        (own_id, living.replace(key_text.digest(text).encode(), key_text.digest(own).encode())),
+        (own_id, living.replace(key_records.digest(text).encode(), key_records.digest(own).encode())),
     ):
         records.state.put("api_keys", key_id, written, expected=None)
         settled()

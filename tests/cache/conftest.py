@@ -7,8 +7,7 @@ import pytest
 
 from sts.cache.memory import Memory
 from sts.cache.tokens import Causes, TokenCache, cache_key
-from sts.model import TYPE_ACCESS_TOKEN, Ask, Client, Credential, Issued
-from sts.model_revocable import Revocable
+from sts.model import TYPE_ACCESS_TOKEN, Ask, Client, Credential, Issued, Revocable
 
 NOW = 1_800_000_000.0
 

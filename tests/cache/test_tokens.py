@@ -15,8 +15,18 @@ from pydantic import ValidationError
 from sts.cache.memory import Memory
 from sts.cache.tokens import CacheSettings, Causes, TokenCache, cache_key
 from sts.errors import BAD_SIGNATURE, SOURCE_UNREACHABLE, STATE_UNAVAILABLE, Refusal
-from sts.model import NOT_APPLICABLE, TYPE_ACCESS_TOKEN, TYPE_JWT, Ask, Client, Credential, Grant, Presented, Principal
-from sts.model_revocable import Revocable
+from sts.model import (
+    NOT_APPLICABLE,
+    TYPE_ACCESS_TOKEN,
+    TYPE_JWT,
+    Ask,
+    Client,
+    Credential,
+    Grant,
+    Presented,
+    Principal,
+    Revocable,
+)
 
 NOW = 1_800_000_000.0
 KEY = b"k" * 32

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from redis_servers import RedisServer
 
 from scripts import servers
-from sts.cli import common, key_files
+from sts.cli import common
+from sts.cli.api_keys import importing
 from sts.mint.keystore import open_secret, prepare
 from sts.settings import load
 from sts.state import ConflictError, StateSettings, open_state
 from sts.state.api_keys import ApiKeys
-from sts.state.key_records import LABEL, NAMESPACE, KeyRecords
-from sts.state.key_text import digest, id_of, imported_id
+from sts.state.key_records import LABEL, NAMESPACE, KeyRecords, digest, id_of, imported_id
 
 PREFIX = "sk_live_"
 LEGACY = "sk_live_legacy-0123456789abcdef0123456789abcdef"
@@ -434,7 +434,7 @@ def test_a_file_may_be_large_but_not_endless(run, tmp_path, monkeypatch):
     file = write(tmp_path, "key,owner,scopes\n" + rest)
     assert file.stat().st_size > 1_000_000
     assert run("import", "--dry-run", file).stdout.startswith("2000 would be imported")
-    monkeypatch.setattr(key_files, "LONGEST", 1000)
+    monkeypatch.setattr(importing, "LONGEST", 1000)
     assert "longer than 1000 bytes: import it in parts" in run("import", file, status=1).stderr
     (tmp_path / "latin").write_bytes(b"key,owner\n\xff,a\n")
     assert "no UTF-8 text" in run("import", tmp_path / "latin", status=1).stderr

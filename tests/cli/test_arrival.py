@@ -8,7 +8,7 @@ from gunicorn.http import errors
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sts.cli.arrival import MAX_HEAD_BYTES, Arrival
+from sts.server.request_buffer import MAX_HEAD_BYTES, Arrival
 
 POST = b"POST /token HTTP/1.1\r\nHost: sts\r\n"
 

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from keys.keyring import Keyring
 from keys.record import KeyRecord, Ring
 from sts.cli import common
-from sts.cli.keys_shown import span, time_line
-from sts.cli.keys_store import open_ring
+from sts.cli.keys.opening import open_ring
+from sts.cli.keys.output import span, time_line
 from sts.cli.main import cli
 from sts.mint.keystore import prepare
 from sts.mint.settings import KeysSettings

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from harness import free_port
 
-from sts.audit import LABEL
+from sts.audit.log import LABEL
 from sts.mint.keystore import open_secret
 from sts.settings import load
 from sts.state.revocations import KINDS, name_of

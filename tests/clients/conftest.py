@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from sts.clients.directory import Clients, World
 from sts.clients.failures import Failures
+from sts.clients.registry import Clients, World
 from sts.errors import Refusal
 
 NOW = 1_800_000_000.0

@@ -5,8 +5,7 @@ from pydantic import ValidationError
 
 from sts.clients.access_token import AccessTokenClient
 from sts.errors import BAD_SIGNATURE, SOURCE_UNREACHABLE, Refusal
-from sts.model import Client, Peer
-from sts.model_caller import Caller
+from sts.model import Caller, Client, Peer
 
 
 def client(**settings):

@@ -12,11 +12,10 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from pydantic import ValidationError
 
 from sts.clients.assertion import ASSERTION_TYPE, AssertionClient
-from sts.clients.directory import Clients, World
 from sts.clients.failures import Failures
+from sts.clients.registry import Clients, World
 from sts.errors import REPLAYED, SOURCE_UNREACHABLE, STATE_UNAVAILABLE, Refusal
-from sts.model import Client, Peer
-from sts.model_caller import Caller
+from sts.model import Caller, Client, Peer
 from sts.options import KeptFile
 from sts.trust.issuers import Issuers
 

@@ -6,12 +6,11 @@ import pytest
 from pydantic import ValidationError
 
 from sts.clients.client import within
-from sts.clients.directory import Clients
 from sts.clients.failures import Failures
+from sts.clients.registry import Clients
 from sts.clients.secret import SecretClient, digest
 from sts.errors import Refusal
-from sts.model import Peer
-from sts.model_caller import Caller
+from sts.model import Caller, Peer
 
 LOCAL = Peer("127.0.0.1")
 

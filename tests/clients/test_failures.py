@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sts.clients import directory
+from sts.clients import registry
 from sts.clients import secret as proofs
-from sts.clients.directory import Clients
 from sts.clients.failures import BURST, LANES, PER_MINUTE, SLOTS, Failures
+from sts.clients.registry import Clients
 from sts.clients.secret import SecretClient, digest
 from sts.errors import Refusal
-from sts.model import Peer
-from sts.model_caller import Caller
+from sts.model import Caller, Peer
 
 PEER = Peer("10.0.0.7")
 FIRST, SECOND = "the first secret", "the second secret"
@@ -234,5 +233,5 @@ def test_an_unknown_client_takes_as_long_as_a_wrong_secret(limited):
 
 def test_the_directory_knows_one_way_to_refuse():
     """A second one would be a refusal that the limit does not count."""
-    names = vars(directory)
+    names = vars(registry)
     assert not {name for name in names if name.startswith(("CLIENT_REFUSED", "CLIENT_LIMITED"))}

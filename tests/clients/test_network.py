@@ -4,8 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from sts.clients.network import NetworkClient
-from sts.model import Client, Peer
-from sts.model_caller import Caller
+from sts.model import Caller, Client, Peer
 
 
 def client(**settings):

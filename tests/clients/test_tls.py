@@ -10,13 +10,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from pydantic import ValidationError
 
-from sts.clients.directory import Clients, World
 from sts.clients.failures import Failures
+from sts.clients.registry import Clients, World
 from sts.clients.secret import SecretClient, digest
 from sts.clients.tls import TlsClient, TlsProof
 from sts.errors import Refusal
-from sts.model import Client, Peer
-from sts.model_caller import Caller
+from sts.model import Caller, Client, Peer
 from sts.options import KeptFile
 
 NOW = 1_800_000_000.0

@@ -18,8 +18,7 @@ from opaque import AuthorizationServer, source
 from pki import Authority
 
 from sts import labels
-from sts.state.key_records import LABEL, ApiKey, KeyRecords
-from sts.state.key_text import digest, make
+from sts.state.key_records import LABEL, ApiKey, KeyRecords, digest, make
 from sts.state.sqlite import SqliteState
 
 SOON_S = 30

@@ -13,11 +13,11 @@ from key_stores import SEAL
 from redis.exceptions import NoPermissionError
 
 from keys import poller, rotation, store_redis
-from keys.changes import Wanted
 from keys.keyring import Keyring
 from keys.lifecycle import Schedule
 from keys.seal import Sealer
 from keys.store_redis import RedisStore, over
+from keys.transitions import Wanted
 
 SCHEDULE = Schedule(
     rotate_every=86400.0, jwks_max_age=1.0, verifier_refresh=1.0, clock_skew=1.0, poll=3600.0, store_grace=7200.0

@@ -9,11 +9,11 @@ import pytest
 from key_stores import PREAMBLE, SEAL
 
 from keys import rotation
-from keys.changes import Wanted
 from keys.errors import Conflict, GuardRefused, KeyUnfit, RingMissing, RolledBack, StoreUnauthentic, StoreUnavailable
 from keys.keyring import Keyring
 from keys.lifecycle import Schedule
-from keys.sighting import Sighting
+from keys.replica_report import Sighting
+from keys.transitions import Wanted
 
 SCHEDULE = Schedule(
     rotate_every=86400.0, jwks_max_age=300.0, verifier_refresh=600.0, clock_skew=30.0, poll=5.0, store_grace=3600.0

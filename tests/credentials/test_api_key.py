@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from sts.credentials.api_key import ApiKeyKind, ApiKeySource, ApiKeySourceAtWork
 from sts.errors import TOO_LARGE, UNKNOWN_ISSUER
 from sts.model import TYPE_API_KEY, Credential
-from sts.state.key_text import make
+from sts.state.key_records import make
 
 
 def settings(**more):

@@ -13,7 +13,7 @@ from sts.credentials.certificate import (
 from sts.errors import BINDING_FAILED, MALFORMED, REVOKED, TOO_LARGE, UNKNOWN_ISSUER
 from sts.model import NOT_APPLICABLE, TYPE_CLIENT_CERTIFICATE, Credential
 from sts.options import Place
-from sts.trust.authority import Authorities
+from sts.x509.authority import Authorities
 
 NOW = 1_000_000.0
 OTHER = Authority("Other CA")

@@ -22,7 +22,7 @@ from sts.errors import (
 from sts.jose import SUPPORTED
 from sts.model import NOT_APPLICABLE, TYPE_ACCESS_TOKEN, TYPE_ID_TOKEN, TYPE_JWT, Credential, Principal
 from sts.options import Place
-from sts.trust.key_source import FileJwks
+from sts.trust.remote_jwks import FileJwks
 
 NOW = 1_800_000_000.0
 TYPES = [TYPE_JWT, TYPE_ACCESS_TOKEN, TYPE_ID_TOKEN]

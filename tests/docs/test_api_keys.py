@@ -12,7 +12,7 @@ import pytest
 import yaml
 from harness import SECRET, decoded, minimal
 
-from sts.state.key_text import make
+from sts.state.key_records import make
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "api-keys.md").read_text(encoding="utf-8")
 

@@ -13,12 +13,12 @@ from harness import MINIMAL
 from web import Web
 
 from sts.app import policy as policy_of
-from sts.app_tables import Tables
 from sts.errors import REASONS, Refusal
 from sts.expressions import compile_rule
 from sts.expressions.words import FUNCTIONS
+from sts.lookups.rows import Rows
+from sts.lookups.tables import Tables
 from sts.model import NOT_APPLICABLE, TYPE_JWT, Admitted, Ask, Client, Credential, Principal, RequestFacts
-from sts.policy.tables import Rows
 from sts.settings import examine
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "cookbook.md").read_text(encoding="utf-8")

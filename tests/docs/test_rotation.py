@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from harness import wait_for
 
 from keys import rotation, store_redis
-from keys.changes import Wanted
 from keys.keyring import Keyring
+from keys.transitions import Wanted
 from sts.cli.main import cli
 from sts.labels import DeploymentSecret
 from sts.mint.keystore import prepare

@@ -14,7 +14,7 @@ import trustme
 import yaml
 from harness import MINIMAL
 
-from sts.audit import _line
+from sts.audit.log import _line
 from sts.settings import load
 from sts.state import open_state
 

@@ -6,8 +6,8 @@ import hashlib
 
 import pytest
 
-from sts.clients.directory import Clients
 from sts.clients.failures import Failures
+from sts.clients.registry import Clients
 from sts.clients.secret import SecretClient
 from sts.errors import Refusal
 from sts.model import Incoming, Issued, Peer

@@ -4,16 +4,18 @@ from pathlib import Path
 
 from gunicorn.config import LimitRequestFields, LimitRequestFieldSize, LimitRequestLine
 
-from sts.cli import arrival, server, worker
 from sts.clients import failures
 from sts.credentials import api_key
 from sts.credentials.introspection import MAX_TOKEN as MAX_OPAQUE
 from sts.edge import form, token
 from sts.errors import REASONS, Reason
+from sts.lookups import opa
 from sts.redis_link import PROMPT
-from sts.state import follower, sqlite
-from sts.trust import chain, crl, introspection, issuers, names, opa, remote_jwks, responders, upstream
+from sts.server import master, request_buffer, worker
+from sts.state import change_feed, sqlite
+from sts.trust import introspection, issuers, remote_jwks, upstream
 from sts.trust.fetch import Bounds
+from sts.x509 import chain, crl, names, responders
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
 FORWARD_AUTH_ONLY = {"no_route", "ambiguous_path", "unsafe_header_value", "profile_header_missing"}
@@ -59,15 +61,15 @@ FIGURES = {
     "request line": f"{LimitRequestLine.default} bytes",
     "one header field": f"{LimitRequestFieldSize.default} bytes",
     "header fields": f"{LimitRequestFields.default}",
-    "the whole head, while it arrives": f"{arrival.MAX_HEAD_BYTES // 1024} KiB",
+    "the whole head, while it arrives": f"{request_buffer.MAX_HEAD_BYTES // 1024} KiB",
     "body at `/token`": f"{form.MAX_BODY_BYTES // 1024} KiB",
-    "framing and content of a chunked body": f"{arrival.MAX_CHUNKED_BYTES // 1024} KiB",
-    "chunks of a body": str(arrival.MAX_CHUNKS),
+    "framing and content of a chunked body": f"{request_buffer.MAX_CHUNKED_BYTES // 1024} KiB",
+    "chunks of a body": str(request_buffer.MAX_CHUNKS),
     "parameters of a form": f"{form.MAX_PARAMETERS}",
     "arrival of a request, head and body": f"{worker.ARRIVAL_S:g} s",
     "TLS handshake": f"{worker.ARRIVAL_S:g} s",
     "one write of an answer": f"{worker.WRITE_S} s",
-    "idle kept-alive connection": f"{server._KEEPALIVE_S} s",
+    "idle kept-alive connection": f"{master._KEEPALIVE_S} s",
     "connections of a worker": "1000, or four times `threads` if more",
     "failures of client authentication, per peer and lane of ids": (
         f"{failures.BURST}, then {failures.PER_MINUTE} a minute"
@@ -91,7 +93,7 @@ FIGURES = {
     ),
     "an answer of an introspection server": f"{introspection.MAX_ANSWER // 1024} KiB",
     "an API key": f"{api_key.MAX_CHARS} characters",
-    "API keys in the store": f"{follower.LIMIT:,}".replace(",", " "),
+    "API keys in the store": f"{change_feed.LIMIT:,}".replace(",", " "),
     "an opaque token": f"{MAX_OPAQUE} characters",
     "pause after three failures of an introspection server in a row": {
         3: f"{upstream.FIRST_PAUSE:g} s, doubled each time, up to {upstream.LONGEST_PAUSE:g} s"
@@ -117,7 +119,7 @@ FIGURES = {
     "pause after a failed fetch": (
         f"{remote_jwks.BACK_OFF:g} s, doubled each time, up to {remote_jwks.COOL_DOWN[1]:g} s"
     ),
-    "requests in flight when the service stops": f"{server._GRACE_S} s",
+    "requests in flight when the service stops": f"{master._GRACE_S} s",
 }
 
 

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from sts.edge.peer import correlation_id, is_operator, peer_of
+from sts.edge.form import correlation_id, is_operator, peer_of
 from sts.model import Peer
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"), "unix")

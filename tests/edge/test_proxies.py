@@ -8,7 +8,7 @@ import pytest
 from pki import Authority
 from pydantic import ValidationError
 
-from sts.edge.proxies import Proxies, ProxySettings
+from sts.edge.certificate_headers import Proxies, ProxySettings
 from sts.errors import MALFORMED
 from sts.model import Incoming, Peer
 

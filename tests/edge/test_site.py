@@ -7,9 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from keys.errors import NoUsableKey
-from sts.edge.discovery import discovery, metadata
-from sts.edge.health import Readiness, health
-from sts.edge.site import site
+from sts.edge.discovery import Readiness, discovery, health, metadata, site
 from sts.errors import NO_KEY, Refusal
 from sts.jose import SUPPORTED
 

@@ -25,7 +25,7 @@ from redis_servers import KINDS, RedisServer
 from keys import rotation
 from keys.errors import GuardRefused
 from scripts import servers
-from sts.cli.keys_store import open_ring
+from sts.cli.keys.opening import open_ring
 from sts.settings import load
 
 with warnings.catch_warnings():

@@ -7,11 +7,11 @@ import sys
 import pytest
 
 from keys import rotation
-from keys.changes import Wanted
 from keys.errors import Conflict, RingMissing
 from keys.lifecycle import Schedule
 from keys.seal import Sealer
 from keys.store_file import FileStore
+from keys.transitions import Wanted
 
 SCHEDULE = Schedule(
     rotate_every=86400.0, jwks_max_age=300.0, verifier_refresh=600.0, clock_skew=30.0, poll=5.0, store_grace=3600.0

@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 
-from keys import changes
-from keys.bounds import bounds, foreseen
+from keys import transitions
 from keys.errors import GuardRefused, KeysError, KeyUnfit, SelfTestFailed
 from keys.keyring import Keyring
 from keys.lifecycle import State, state
-from keys.sighting import Sighting
+from keys.replica_report import Sighting
+from keys.revocation_impact import bounds, foreseen
 from keys.signer import generate
 
 READY = 935.0
@@ -19,7 +19,7 @@ READY = 935.0
 def mixed(clock, schedule, wanted):
     """A ring with ES256, the default, and Ed25519."""
     pairs = [(generate(name), generate(name)) for name in ("ES256", "Ed25519")]
-    return changes.first_ring(pairs, clock(), wanted(schedule, 300.0, ["ES256", "Ed25519"]))
+    return transitions.first_ring(pairs, clock(), wanted(schedule, 300.0, ["ES256", "Ed25519"]))
 
 
 def signing(ring, algorithm="ES256"):
@@ -40,16 +40,16 @@ def test_the_first_ring_signs_with_every_algorithm_at_once(mixed, clock):
 def test_an_added_algorithm_waits_and_meanwhile_the_default_signs(ring, new_memory_store, clock, schedule, wanted):
     """JW-40."""
     both = wanted(schedule, 300.0, ["Ed25519", "ES256"])
-    added = changes.added(ring, [generate("Ed25519"), generate("ES256")], clock())
+    added = transitions.added(ring, [generate("Ed25519"), generate("ES256")], clock())
     assert states(added, clock) == [("ES256", "active"), ("ES256", "published"), ("Ed25519", "published")]
-    assert changes.added(added, [generate("Ed25519")], clock()) is added
-    assert changes.noted(added, clock(), both).default == "ES256"  # nothing signs with the new one yet
+    assert transitions.added(added, [generate("Ed25519")], clock()) is added
+    assert transitions.noted(added, clock(), both).default == "ES256"  # nothing signs with the new one yet
     keyring = Keyring(new_memory_store(added), schedule, clock)
     assert keyring.signer("Ed25519", clock()).kid == signing(ring)
     with pytest.raises(GuardRefused):
-        changes.rotated(added, [generate("Ed25519")], clock(), both)
+        transitions.rotated(added, [generate("Ed25519")], clock(), both)
     clock.sleep(READY)
-    rotated = changes.rotated(added, [generate("Ed25519")], clock(), both)
+    rotated = transitions.rotated(added, [generate("Ed25519")], clock(), both)
     assert rotated.default == "Ed25519"
     assert signing(rotated) == signing(ring)  # the other one is left alone
     keyring = Keyring(new_memory_store(rotated), schedule, clock)
@@ -60,25 +60,25 @@ def test_what_nobody_wants_any_more_retires_and_its_tokens_verify_to_their_end(
     mixed, new_memory_store, clock, schedule
 ):
     """JW-40, RO-03."""
-    gone = changes.retired(mixed, ["Ed25519"], clock())
+    gone = transitions.retired(mixed, ["Ed25519"], clock())
     assert states(gone, clock) == [("ES256", "active"), ("ES256", "published"), ("Ed25519", "retired")]
     assert gone.keys[2].leaves_at == clock() + mixed.keep
     assert gone.algorithms == ("ES256",)
     keyring = Keyring(new_memory_store(gone), schedule, clock)
     assert keyring.signer("Ed25519", clock()).kid == signing(mixed)  # for a replica that has the old configuration
     assert keyring.published(signing(mixed, "Ed25519"), clock())
-    assert changes.retired(gone, ["Ed25519"], clock()) is gone
-    assert changes.retired(mixed, ["ES256"], clock()) is mixed  # the default stays, whatever is asked
+    assert transitions.retired(gone, ["Ed25519"], clock()) is gone
+    assert transitions.retired(mixed, ["ES256"], clock()) is mixed  # the default stays, whatever is asked
 
 
 def test_several_algorithms_rotate_together_or_not_at_all(mixed, clock, schedule, wanted):
     both = wanted(schedule, 300.0, ["ES256", "Ed25519"])
     clock.sleep(READY)
-    later = changes.rotated(mixed, [generate("ES256")], clock(), both)
+    later = transitions.rotated(mixed, [generate("ES256")], clock(), both)
     with pytest.raises(GuardRefused):  # one standby is too young
-        changes.rotated(later, [generate("ES256"), generate("Ed25519")], clock(), both)
+        transitions.rotated(later, [generate("ES256"), generate("Ed25519")], clock(), both)
     clock.sleep(READY)
-    last = changes.rotated(later, [generate("ES256"), generate("Ed25519")], clock(), both)
+    last = transitions.rotated(later, [generate("ES256"), generate("Ed25519")], clock(), both)
     assert {name for name in last.algorithms if last.signing(name).active_at == clock()} == {"ES256", "Ed25519"}
 
 
@@ -88,19 +88,19 @@ def test_a_key_published_after_the_guard_was_shortened_still_waits_for_those_who
     short = wanted(other_schedule(jwks_max_age=10.0), 300.0, ["ES256", "Ed25519"])
     clock.sleep(READY)
     at = clock()
-    later = changes.rotated(mixed, [generate("ES256")], at, short)
+    later = transitions.rotated(mixed, [generate("ES256")], at, short)
     assert later.guard == short.schedule.guard
-    last = changes.rotated(later, [generate("Ed25519")], clock.sleep(1), short)
+    last = transitions.rotated(later, [generate("Ed25519")], clock.sleep(1), short)
     assert last.standby("Ed25519").ready_at == at + READY
 
 
 def test_force_skips_the_guard_and_nothing_else(ring, clock, schedule, wanted):
     one = wanted(schedule, 300.0)
-    assert changes.rotated(ring, [generate("ES256")], clock(), one, force=True).signing("ES256") is not None
+    assert transitions.rotated(ring, [generate("ES256")], clock(), one, force=True).signing("ES256") is not None
     first, standby = ring.keys
     broken = dataclasses.replace(ring, keys=(first, dataclasses.replace(standby, private=first.private)))
     with pytest.raises(SelfTestFailed):
-        changes.rotated(broken, [generate("ES256")], clock(), one, force=True)
+        transitions.rotated(broken, [generate("ES256")], clock(), one, force=True)
 
 
 # Revoking
@@ -110,7 +110,7 @@ def test_a_revoked_signer_is_followed_by_its_standby_in_the_same_step(ring, new_
     """RO-06."""
     first, standby = ring.keys
     fresh = generate("ES256")
-    later = changes.revoked(ring, first.kid, fresh, clock.sleep(1))
+    later = transitions.revoked(ring, first.kid, fresh, clock.sleep(1))
     assert [str(state(key, clock())) for key in later.keys] == ["revoked", "active", "published"]
     assert later.find(first.kid).private is None
     keyring = Keyring(new_memory_store(later), schedule, clock)
@@ -121,11 +121,11 @@ def test_a_revoked_signer_is_followed_by_its_standby_in_the_same_step(ring, new_
 
 def test_a_revoked_standby_is_replaced_and_a_retired_key_only_buried(ring, clock, schedule, wanted):
     clock.sleep(READY)
-    later = changes.rotated(ring, [generate("ES256")], clock(), wanted(schedule, 300.0))
+    later = transitions.rotated(ring, [generate("ES256")], clock(), wanted(schedule, 300.0))
     retired, active, standby = later.keys
-    buried = changes.revoked(later, retired.kid, generate("ES256"), clock())
+    buried = transitions.revoked(later, retired.kid, generate("ES256"), clock())
     assert [str(state(key, clock())) for key in buried.keys] == ["revoked", "active", "published"]
-    replaced = changes.revoked(later, standby.kid, generate("ES256"), clock())
+    replaced = transitions.revoked(later, standby.kid, generate("ES256"), clock())
     assert replaced.signing("ES256") == active
     assert replaced.standby("ES256").published_at == clock()
 
@@ -133,42 +133,42 @@ def test_a_revoked_standby_is_replaced_and_a_retired_key_only_buried(ring, clock
 def test_without_a_standby_a_fresh_key_signs_at_once(ring, clock):
     alone = dataclasses.replace(ring, keys=ring.keys[:1])
     fresh = generate("ES256")
-    assert signing(changes.revoked(alone, ring.keys[0].kid, fresh, clock())) == fresh.kid
+    assert signing(transitions.revoked(alone, ring.keys[0].kid, fresh, clock())) == fresh.kid
 
 
 def test_nothing_is_revoked_twice_and_no_stranger_at_all(ring, clock):
-    later = changes.revoked(ring, ring.keys[0].kid, generate("ES256"), clock())
+    later = transitions.revoked(ring, ring.keys[0].kid, generate("ES256"), clock())
     with pytest.raises(KeysError, match="revoked already"):
-        changes.revoked(later, ring.keys[0].kid, generate("ES256"), clock())
+        transitions.revoked(later, ring.keys[0].kid, generate("ES256"), clock())
     with pytest.raises(KeysError, match="no key"):
-        changes.revoked(ring, "nobody", generate("ES256"), clock())
+        transitions.revoked(ring, "nobody", generate("ES256"), clock())
 
 
 def test_a_stolen_store_leaves_nothing_in_force(mixed, new_memory_store, clock, schedule):
     before = {key.kid for key in mixed.keys}
     pairs = [(generate("ES256"), generate("ES256"))]
-    later = changes.all_revoked(mixed, pairs, clock.sleep(10))
+    later = transitions.all_revoked(mixed, pairs, clock.sleep(10))
     assert {key.kid for key in later.keys if state(key, clock()) is State.REVOKED} == before
     assert all(key.private is None for key in later.keys if key.kid in before)
     keyring = Keyring(new_memory_store(later), schedule, clock)
     assert keyring.signer("ES256", clock()).kid == pairs[0][0].kid
     assert not {key["kid"] for key in keyring.jwks(clock())["keys"]} & before
-    assert len([key for key in changes.all_revoked(later, [], clock()).keys if key.revoked_at]) == len(later.keys)
+    assert len([key for key in transitions.all_revoked(later, [], clock()).keys if key.revoked_at]) == len(later.keys)
 
 
 def test_a_tombstone_stays_for_ever_so_that_the_key_does_not_come_back(ring, clock, schedule, wanted):
     pair = generate("ES256")
-    later = changes.imported(ring, pair, clock())
-    later = changes.revoked(later, pair.kid, generate("ES256"), clock())
+    later = transitions.imported(ring, pair, clock())
+    later = transitions.revoked(later, pair.kid, generate("ES256"), clock())
     clock.sleep(10**9)
-    later = changes.rotated(later, [generate("ES256")], clock(), wanted(schedule, 300.0))
+    later = transitions.rotated(later, [generate("ES256")], clock(), wanted(schedule, 300.0))
     with pytest.raises(KeyUnfit, match="revoked"):
-        changes.imported(later, pair, clock())
+        transitions.imported(later, pair, clock())
 
 
 def test_an_imported_key_takes_the_standbys_place_and_waits_from_now_on(ring, clock):
     pair = generate("ES256")
-    later = changes.imported(ring, pair, clock.sleep(500))
+    later = transitions.imported(ring, pair, clock.sleep(500))
     assert later.standby("ES256").kid == pair.kid
     assert later.standby("ES256").ready_at == clock() + READY
     assert signing(later) == signing(ring)
@@ -192,7 +192,7 @@ def says(ring, clock, version, seen_ago=0.0, **since):
 
 
 def revoke_signer(ring, clock):
-    later = changes.revoked(ring, signing(ring), generate("ES256"), clock())
+    later = transitions.revoked(ring, signing(ring), generate("ES256"), clock())
     return dataclasses.replace(later, version=ring.version + 1)
 
 

@@ -2,12 +2,12 @@ import gc
 import threading
 from pathlib import Path
 
-from keys.floor import Floor
+from keys.rollback_guard import Floor
 
 # Eight processes raise one floor at the same time, each to its own versions, and look whether it ever fell.
 RACE = """
 import os, sys
-from keys.floor import Floor
+from keys.rollback_guard import Floor
 floor = Floor()
 children = []
 for worker in range(8):
@@ -27,7 +27,7 @@ print(floor.version, fell)
 # A process is killed while it holds the lock; another waits for it until then, and no longer.
 KILLED = """
 import fcntl, os, signal, threading
-from keys.floor import Floor
+from keys.rollback_guard import Floor
 floor = Floor()
 told, tell = os.pipe()
 pid = os.fork()

@@ -3,8 +3,7 @@ import dataclasses
 import pytest
 from joserfc.jwk import ECKey
 
-from keys.encoding import base64url, from_base64url
-from keys.jwks import public_jwk, thumbprint
+from keys.jwks import base64url, from_base64url, public_jwk, thumbprint
 
 # RFC 7517 appendix A.1, the EC key
 PUBLIC = {

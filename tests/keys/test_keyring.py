@@ -17,8 +17,8 @@ from keys.errors import (
     StoreUnauthentic,
     StoreUnavailable,
 )
-from keys.floor import Floor
 from keys.keyring import Keyring
+from keys.rollback_guard import Floor
 
 READY = 935.0
 KEEP = 3930.0

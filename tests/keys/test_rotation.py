@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from keys import changes, rotation
+from keys import rotation, transitions
 from keys.errors import Conflict, GuardRefused, KeysError, SelfTestFailed, StoreUnavailable
 from keys.lifecycle import State, state
 from keys.signer import generate
@@ -154,9 +154,9 @@ def test_pruning_drops_what_has_left_and_keeps_tombstones(ring, clock):
     dead = dataclasses.replace(standby, revoked_at=clock(), private=None)
     clock.sleep(10**9)
     living = dataclasses.replace(ring, keys=(first, dead))
-    assert changes.pruned(living, clock()) == living
+    assert transitions.pruned(living, clock()) == living
     gone = dataclasses.replace(first, retired_at=clock() - 2, leaves_at=clock() - 1)
-    assert changes.pruned(dataclasses.replace(ring, keys=(gone, dead)), clock()).keys == (dead,)
+    assert transitions.pruned(dataclasses.replace(ring, keys=(gone, dead)), clock()).keys == (dead,)
 
 
 def test_the_longest_ttl_is_remembered_when_the_configuration_forgets_it(store, clock, schedule, wanted):
@@ -220,7 +220,7 @@ def test_a_shorter_guard_counts_one_rotation_later(store, clock, other_schedule,
 def test_changes_are_pure(ring, clock, schedule, wanted):
     before = dataclasses.replace(ring)
     now = clock.sleep(READY)
-    changes.rotated(ring, [generate("ES256")], now, wanted(schedule, 9000.0))
+    transitions.rotated(ring, [generate("ES256")], now, wanted(schedule, 9000.0))
     assert ring == before
-    assert changes.noted(ring, now, wanted(schedule, 300.0)) is ring
-    assert changes.pruned(ring, now) is ring
+    assert transitions.noted(ring, now, wanted(schedule, 300.0)) is ring
+    assert transitions.pruned(ring, now) is ring

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keys.changes import Wanted, first_ring, rotated
 from keys.errors import StoreUnauthentic
 from keys.lifecycle import Schedule
 from keys.seal import Sealer
 from keys.signer import generate
+from keys.transitions import Wanted, first_ring, rotated
 
 SECRET = bytes(range(32))
 SCHEDULE = Schedule(

@@ -8,7 +8,7 @@ from keys import rotation
 from keys.errors import GuardRefused, NoUsableKey, StoreUnavailable
 from keys.keyring import Keyring
 from keys.lifecycle import guard_missing
-from keys.sighting import Sighting, ended, here, is_alive, lacking
+from keys.replica_report import Sighting, ended, here, is_alive, lacking
 
 READY = 935.0
 KEEP = 3930.0
@@ -136,7 +136,7 @@ def test_one_that_stops_says_so_and_nobody_waits_for_it(keyring, store, clock, r
 
 
 def test_a_killed_one_is_spoken_for_by_its_successor(store, schedule, clock, rotate, monkeypatch):
-    monkeypatch.setattr("keys.presence.getpid", lambda: 2**22 + 1)  # no process has it
+    monkeypatch.setattr("keys.heartbeat.getpid", lambda: 2**22 + 1)  # no process has it
     Keyring(store, schedule, clock)
     clock.sleep(READY)
     rotate()

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, Phase, example, given, note, settings
 from hypothesis import strategies as st
 from keys_world import START, virtual
 
-from keys import changes, lifecycle
+from keys import lifecycle, transitions
+from keys.heartbeat import Presence
 from keys.lifecycle import Schedule
-from keys.presence import Presence
 
 MONTH = 30 * 86400.0
 replica = st.integers(0, 2)
@@ -104,7 +104,7 @@ def no_poll(patch):
 
 def no_standby(patch):
     real = lifecycle.guard_missing
-    patch(changes, "guard_missing", lambda *arguments: (0.0 * real(*arguments)[0], ""))
+    patch(transitions, "guard_missing", lambda *arguments: (0.0 * real(*arguments)[0], ""))
 
 
 def no_ttl(patch):
@@ -123,16 +123,16 @@ def forgotten_ttl(patch):
     def noted(ring, _now, wanted):
         return dataclasses.replace(ring, keep=wanted.schedule.keep(wanted.longest_ttl))
 
-    patch(changes, "noted", noted)
+    patch(transitions, "noted", noted)
 
 
 def forgotten_guard(patch):
-    real = changes._published
+    real = transitions._published
 
     def published(ring, pair, now):
         return dataclasses.replace(real(ring, pair, now), ready_at=now)
 
-    patch(changes, "_published", published)
+    patch(transitions, "_published", published)
     replicas_forget(patch)  # either of both memories would do here
 
 
@@ -150,7 +150,7 @@ def published_for_ever(patch):
 
 def killed_is_forgotten(patch):
     patch(
-        changes,
+        transitions,
         "guard_missing",
         lambda standby, now, schedule, sightings: lifecycle.guard_missing(
             standby, now, schedule, [one for one in sightings if one.until > now]
@@ -159,7 +159,7 @@ def killed_is_forgotten(patch):
 
 
 def new_algorithm_signs_at_once(patch):
-    real = changes.added
+    real = transitions.added
 
     def added(ring, fresh, now):
         known = {key.algorithm for key in ring.keys}
@@ -170,7 +170,7 @@ def new_algorithm_signs_at_once(patch):
         ]
         return dataclasses.replace(ring, keys=tuple(keys))
 
-    patch(changes, "added", added)
+    patch(transitions, "added", added)
 
 
 def revoked_is_published(patch):

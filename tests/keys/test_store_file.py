@@ -9,8 +9,8 @@ import pytest
 
 from keys import rotation, store_file
 from keys.errors import Conflict, RingMissing, StoreUnauthentic, StoreUnavailable
+from keys.replica_report import Sighting
 from keys.seal import Sealer
-from keys.sighting import Sighting
 from keys.store_file import FileStore
 
 SIGHTING = Sighting(replica="one", host="host", pid=1, version=1, seen_at=0.0, until=1.0, guard=1.0, since={"kid": 0.0})

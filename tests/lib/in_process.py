@@ -11,7 +11,7 @@ from state_stores import state_at_work
 
 from keys.keyring import Keyring
 from sts.app import App
-from sts.audit import LABEL, AuditLog
+from sts.audit.log import LABEL, AuditLog
 from sts.mint.keystore import prepare
 from sts.model import Incoming, Peer
 from sts.settings import load

@@ -6,10 +6,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis_servers import KINDS, PASSWORD, Proxy, RedisServer
 
+from keys.rollback_guard import Witness
 from keys.seal import Sealer
 from keys.store_file import FileStore
 from keys.store_redis import RedisStore, over
-from keys.witness import Witness
 from scripts import servers
 
 SEAL = bytes(range(32))
@@ -19,7 +19,7 @@ PREAMBLE = """
 import contextlib, json, os, signal, sys, time
 from pathlib import Path
 from keys import rotation
-from keys.changes import Wanted
+from keys.transitions import Wanted
 from keys.errors import GuardRefused, KeysError, RingMissing
 from keys.lifecycle import Schedule
 from keys.seal import Sealer

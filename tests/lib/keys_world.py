@@ -11,11 +11,11 @@ import functools
 from types import SimpleNamespace
 from unittest import mock
 
-from keys import bounds, changes, keyring, rotation, signer
-from keys.changes import Wanted
+from keys import keyring, revocation_impact, rotation, signer, transitions
 from keys.errors import Conflict, GuardRefused, KeysError, NoUsableKey, RingMissing, StoreUnavailable
 from keys.keyring import Keyring
 from keys.lifecycle import Schedule, State, is_published, state
+from keys.transitions import Wanted
 
 START = 1_800_000_000.0
 SCHEDULE = Schedule(
@@ -127,7 +127,7 @@ class World:
         view, skew, pid = self.shared.view(), self.skews[number], next(self.pids)
         rotation.prepare(view, lambda: self.now + skew, self.wanted)
         self.running.add(pid)
-        with mock.patch("keys.presence.getpid", return_value=pid):
+        with mock.patch("keys.heartbeat.getpid", return_value=pid):
             made = Keyring(view, self.wanted.schedule, lambda: self.now + skew)
         self.replicas[number] = SimpleNamespace(
             view=view,
@@ -248,7 +248,7 @@ class World:
             if key.kid not in {one.kid for one in before.keys if one.signs} and key.signs:
                 self.excused[key.kid] = float("inf")  # until it is announced
         self.wait(schedule.poll + EDGE)  # the command waits as well
-        outside = bounds.bounds(before, ring, clock(), schedule, view.sightings())
+        outside = revocation_impact.bounds(before, ring, clock(), schedule, view.sightings())
         announced = self.now + schedule.clock_skew
         lost = {name: announced + seconds for name, seconds in outside.out_of_sight}
         for key in ring.keys:
@@ -379,10 +379,10 @@ def virtual():
 
     with (
         mock.patch.object(rotation, "generate", generate),
-        mock.patch.object(changes, "signer_of", signer_of),
+        mock.patch.object(transitions, "signer_of", signer_of),
         mock.patch.object(keyring, "signer_of", signer_of),
-        mock.patch("keys.presence.here", return_value="host"),
-        mock.patch("keys.presence.is_alive", lambda pid: pid in worlds[-1].running),
+        mock.patch("keys.heartbeat.here", return_value="host"),
+        mock.patch("keys.heartbeat.is_alive", lambda pid: pid in worlds[-1].running),
     ):
         yield made
 

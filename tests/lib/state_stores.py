@@ -11,7 +11,7 @@ from patient_stores import open_patiently
 from redis_servers import KINDS, Proxy, RedisServer
 
 from scripts import servers
-from sts.audit import LABEL
+from sts.audit.log import LABEL
 from sts.options import Place
 from sts.redis_link import RedisSettings
 from sts.state import StateAtWork, open_state

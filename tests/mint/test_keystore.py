@@ -6,9 +6,9 @@ from harness import free_port, wait_for
 from redis import Redis
 
 from keys import rotation
-from keys.changes import Wanted
 from keys.errors import RingMissing, RolledBack, StoreUnauthentic, StoreUnavailable
 from keys.keyring import Keyring
+from keys.transitions import Wanted
 from sts import labels
 from sts.errors import StartError
 from sts.labels import DeploymentSecret

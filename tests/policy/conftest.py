@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from sts.lookups.rows import Rows
 from sts.model import NOT_APPLICABLE, TYPE_JWT, Admitted, Ask, Client, Credential, Presented, Principal
 from sts.policy.consent import Consent
 from sts.policy.decide import Policy
 from sts.policy.rules import AudienceRules, RouteRules, SourceRules
 from sts.policy.settings import AudienceSettings
-from sts.policy.tables import Rows
 
 NOW = 1_000_000.0
 ISSUER = "https://sts.example.internal"

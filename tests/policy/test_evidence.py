@@ -8,7 +8,7 @@ import pytest
 
 from sts.errors import NO_CONSENT, NO_MAPPING
 from sts.model import NOT_APPLICABLE
-from sts.policy.evidence import evidence
+from sts.policy.reexchange import evidence
 
 ISSUER = "https://sts.example.internal"
 TOLD = {"orders": {"scopes": ["read", "write"], "evidence": True}}

@@ -13,9 +13,9 @@ import yaml
 from harness import MINIMAL
 
 from sts.errors import REASONS, Refusal
+from sts.lookups.opa import Said
 from sts.model import Admitted, RequestFacts
 from sts.settings import load
-from sts.trust.opa import Said
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "policy.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"```(yaml|rego|json)\n(.*?)```\n", re.DOTALL)

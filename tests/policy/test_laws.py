@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from sts.errors import NO_CONSENT, Refusal
+from sts.lookups.opa import Said
 from sts.mint.minter import Minter
 from sts.model import TYPE_JWT, Limits, Presented
 from sts.policy.consent import Consent
-from sts.trust.opa import Said
 
 NOW = 1_000_000.0  # the clock of World
 LISTS = {

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from sts.errors import Refusal
 from sts.expressions import ABSENT, EvaluationError, as_attribute, bind, compile_rule
-from sts.mint import access_token
+from sts.lookups.rows import Rows
+from sts.mint import minter
 from sts.model import Admitted, Row
 from sts.policy.mapping import reader_of
-from sts.policy.tables import Rows
 
 NOW = 1_000_000.0
 ISSUER = "https://sts.example.internal"
@@ -141,7 +141,7 @@ def test_law_no_claim_leaves_that_the_audience_does_not_name(world, claims, iden
     if isinstance(granted, Refusal):
         assert "marker-of-a-private-value" not in str(granted.facts)
         return
-    token = access_token.claims(granted, ISSUER, int(NOW), int(NOW) + 300, "jti")
+    token = minter.access_token_claims(granted, ISSUER, int(NOW), int(NOW) + 300, "jti")
     ours = {"iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope", "act"}
     assert set(token) <= ours | set(mapped)
     named = {identity.get(rule.removeprefix("identity.").split(" ")[0].split(".")[0]) for rule in mapped.values()}

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sts.errors import NOT_ALLOWED, SOURCE_UNREACHABLE, Refusal
+from sts.lookups.opa import Said
 from sts.model import Admitted, RequestFacts
 from sts.policy.opa import fresh_until
-from sts.trust.opa import Said
 
 NOW = 1_000_000.0  # the clock of World
 ORDERS = {"orders": {"scopes": ["read", "write"], "opa": True}}

@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sts.errors import Refusal
-from sts.mint import access_token
+from sts.mint import minter
 from sts.model import NOT_APPLICABLE, TYPE_JWT, Actor, Admitted, Ask, Credential
 from sts.policy.consent import Consent
-from sts.policy.own import identity_again, source_of
+from sts.policy.reexchange import identity_again, source_of
 from sts.policy.rules import AudienceRules
 from sts.policy.settings import AudienceSettings
 
@@ -117,5 +117,5 @@ def test_law_exchanging_again_never_widens_and_never_outlives(world, held, audie
         assert grant.not_after <= ends
         ends = min(grant.not_after, NOW + grant.ttl)
         allowed = granted
-        claims = access_token.claims(grant, ISSUER, int(NOW), int(ends), "jti")
+        claims = minter.access_token_claims(grant, ISSUER, int(NOW), int(ends), "jti")
         admitted = replace(proven(world, claims), not_after=ends)

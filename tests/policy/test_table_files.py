@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sts.errors import StartError
+from sts.lookups.table_files import FileTable
 from sts.options import KeptFile
-from sts.policy.table_files import FileTable
 
 NOW = 1_000_000.0
 

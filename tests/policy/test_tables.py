@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from sts.errors import SOURCE_UNREACHABLE, Refusal
+from sts.lookups.rows import MAX_ROWS, Rows
 from sts.model import TYPE_JWT, Presented, Row
-from sts.policy.tables import MAX_ROWS, Rows
 
 NOW = 1_000_000.0
 

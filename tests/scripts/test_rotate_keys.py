@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from web import Web
 
-from keys.changes import Wanted
+from keys.transitions import Wanted
 from sts.cli.main import cli
 from sts.mint.keystore import prepare
 from sts.settings import load

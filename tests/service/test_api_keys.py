@@ -13,7 +13,7 @@ from redis_servers import KINDS, RedisServer
 
 from scripts import servers
 from sts import labels
-from sts.state import key_text
+from sts.state import key_records
 from sts.state.key_records import LABEL, ApiKey, KeyRecords
 from sts.state.sqlite import SqliteState
 
@@ -80,9 +80,9 @@ def make(with_keys):
     records = KeyRecords(state, labels.read(var / "secret").keys(LABEL))
 
     def make_key(**facts):
-        key_id, text = key_text.make("sk_live_")
+        key_id, text = key_records.make("sk_live_")
         usual = {"owner": "acme", "scopes": ("orders:read",), "created_at": int(time.time())}
-        records.put(ApiKey(key_id, "partner-keys", digest=key_text.digest(text), **usual | facts))
+        records.put(ApiKey(key_id, "partner-keys", digest=key_records.digest(text), **usual | facts))
         return {"key": text, "id": key_id, **facts}
 
     yield make_key
@@ -134,7 +134,7 @@ def test_every_event_of_a_known_key_names_its_id_and_no_other_text_is_named(with
     made, narrow, over = make(), make(scopes=()), make(expires_at=int(time.time()) - 5)
     known(with_keys, made["key"])
     other_secret = made["key"][:20] + "x" * 32
-    forged = other_secret + key_text._checksum(other_secret)
+    forged = other_secret + key_records._checksum(other_secret)
     for text, reason in (
         (made["key"], None),
         (narrow["key"], "insufficient_scope"),
@@ -146,7 +146,7 @@ def test_every_event_of_a_known_key_names_its_id_and_no_other_text_is_named(with
         assert (event["reason"], event["credential_id"]) == (reason, text[8:20])
     asked(with_keys, made["key"])
     assert with_keys.events()[-1]["credential_id"] == made["id"]
-    for text in (key_text.make("sk_live_")[1], made["key"][:-1], "sk_live_a-password-of-somebody"):
+    for text in (key_records.make("sk_live_")[1], made["key"][:-1], "sk_live_a-password-of-somebody"):
         exchanged(with_keys, text)
         assert "credential_id" not in with_keys.events()[-1]
         assert text[8:20] not in json.dumps(with_keys.events()[-1])

@@ -10,8 +10,7 @@ import pytest
 from sts.errors import MALFORMED, REVOKED, STATE_UNAVAILABLE, UNKNOWN_KEY
 from sts.state import OnOutage, StateSettings, StateUnavailableError
 from sts.state.api_keys import ApiKeys
-from sts.state.key_records import KEEP_ENDED_S, NAMESPACE, ApiKey, KeyRecords, is_over
-from sts.state.key_text import digest, imported_id, make
+from sts.state.key_records import KEEP_ENDED_S, NAMESPACE, ApiKey, KeyRecords, digest, imported_id, is_over, make
 from sts.state.last_used import LastUsed, read_last_used
 from sts.state.sqlite import SqliteState
 from sts.state.state import FOREVER
@@ -117,7 +116,7 @@ def test_every_other_text_is_refused(worker, added, refused):
 
 def test_a_known_id_with_a_right_checksum_and_another_secret_is_unknown(worker, added, refused):
     """Anybody can compute the checksum: the secret is what counts."""
-    from sts.state.key_text import _checksum  # noqa: PLC0415
+    from sts.state.key_records import _checksum  # noqa: PLC0415 - only here
 
     _, text = added()
     body = text[: len(PREFIX) + 12] + "x" * 32

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sts.state.key_text import digest, id_of, imported_id, is_ours, make
+from sts.state.key_records import digest, id_of, imported_id, is_ours, make
 
 PREFIX = "sk_live_"
 

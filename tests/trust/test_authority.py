@@ -8,10 +8,10 @@ from pki import Authority as Ca
 
 from sts.errors import REQUIREMENT_FAILED, REVOKED, SOURCE_UNREACHABLE
 from sts.options import KeptFile
-from sts.trust.authority import Authorities, AuthoritySettings
-from sts.trust.chain import read_chain
-from sts.trust.revocation import SOFT_LIFE
-from sts.trust.watch import Watch
+from sts.x509.authority import Authorities, AuthoritySettings
+from sts.x509.chain import read_chain
+from sts.x509.revocation import SOFT_LIFE
+from sts.x509.watch import Watch
 
 NOW = 1_000_000.0
 _files = itertools.count()

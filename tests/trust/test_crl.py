@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pki import Authority, at, key_usage
 
-from sts.trust.crl import CrlFile, UnfitCrlError, read_crls
-from sts.trust.revocation import REVOKED, Good, Unknown
+from sts.x509.crl import CrlFile, UnfitCrlError, read_crls
+from sts.x509.revocation import REVOKED, Good, Unknown
 
 NOW = 1_000_000.0
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sts.errors import Refusal
+from sts.lookups.http_table import MAX_KEPT, MISSING_FOR, Endpoint, HttpTable
 from sts.trust.fetch import Bounds, Fetcher
-from sts.trust.http_table import MAX_KEPT, MISSING_FOR, Endpoint, HttpTable
 from sts.trust.upstream import FAILURES, Upstream
 
 

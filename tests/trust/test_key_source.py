@@ -5,7 +5,7 @@ import pytest
 from sts.errors import BAD_ALGORITHM, UNKNOWN_KEY, StartError
 from sts.jose import import_jwks
 from sts.options import KeptFile
-from sts.trust.key_source import MAX_TRIES, FileJwks, LookUp
+from sts.trust.remote_jwks import MAX_TRIES, FileJwks, LookUp
 
 ALGORITHMS = ["ES256", "RS256"]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pki import URI, name
 
 from sts.errors import BAD_TYPE, MALFORMED, REQUIREMENT_FAILED
-from sts.trust.names import ATTRIBUTES, MAX_NAMES, attributes, check_names, check_prefix, within
+from sts.x509.names import ATTRIBUTES, MAX_NAMES, attributes, check_names, check_prefix, within
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pki import DAY, Authority, at
 
-from sts.trust.ocsp import LIFE, MAX_LIFE, UnfitAnswerError, judge, question, responder
-from sts.trust.revocation import REVOKED, Good
+from sts.x509.ocsp import LIFE, MAX_LIFE, UnfitAnswerError, judge, question, responder
+from sts.x509.revocation import REVOKED, Good
 
 NOW = 1_000_000.0
 SIGNING = [ExtendedKeyUsageOID.OCSP_SIGNING]

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from sts.errors import SOURCE_UNREACHABLE, Refusal
-from sts.trust.opa import OpaServer, OpaSettings
+from sts.lookups.opa import OpaServer, OpaSettings
 
 QUESTION = {"audience": "orders", "identity": {"subject": "ælice"}}
 

@@ -5,7 +5,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
 from sts.errors import BAD_ALGORITHM, NO_KEY, UNKNOWN_KEY
-from sts.trust.own_keys import OwnKeys
+from sts.trust.issuers import OwnKeys
 
 
 class Published:

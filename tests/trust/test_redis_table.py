@@ -3,9 +3,9 @@
 import pytest
 
 from sts.errors import Refusal
+from sts.lookups.redis_table import RedisTable
 from sts.options import Place
 from sts.redis_link import RedisLink, RedisSettings
-from sts.trust.redis_table import RedisTable
 
 NOW = 1_000_000.0
 

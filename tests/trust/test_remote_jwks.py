@@ -8,8 +8,7 @@ import pytest
 from sts.errors import BAD_ALGORITHM, SOURCE_UNREACHABLE, UNKNOWN_KEY, Refusal
 from sts.jose import UnfitError, import_jwks
 from sts.trust.fetch import UnreachableError
-from sts.trust.key_source import LookUp
-from sts.trust.remote_jwks import DEFAULT_LIFE, FAILURE_IS_NEWS, Loaded, RemoteJwks
+from sts.trust.remote_jwks import DEFAULT_LIFE, FAILURE_IS_NEWS, Loaded, LookUp, RemoteJwks
 
 HOUR = 3600.0
 

@@ -11,8 +11,8 @@ from pki import Authority
 
 from scripts.nginx import stop
 from sts.trust.fetch import Answer, Fetcher
-from sts.trust.responders import COOL_DOWN, MAX_FETCHES, REFRESH_AFTER, Responders
-from sts.trust.revocation import REVOKED, Good, Unknown
+from sts.x509.responders import COOL_DOWN, MAX_FETCHES, REFRESH_AFTER, Responders
+from sts.x509.revocation import REVOKED, Good, Unknown
 
 NOW = 1_000_000.0
 

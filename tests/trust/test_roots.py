@@ -12,8 +12,8 @@ from pki import DAY, Authority, key_usage
 
 from sts.errors import BAD_ALGORITHM, BAD_SIGNATURE, BAD_TYPE, EXPIRED, MALFORMED, NOT_YET_VALID, TOO_LARGE, StartError
 from sts.options import KeptFile
-from sts.trust.chain import MAX_CERTIFICATE_BYTES, MAX_CERTIFICATES, read_chain
-from sts.trust.roots import Roots
+from sts.x509.chain import MAX_CERTIFICATE_BYTES, MAX_CERTIFICATES, read_chain
+from sts.x509.roots import Roots
 
 NOW = 1_000_000.0
 WEAK = rsa.generate_private_key(65537, 1024)  # noqa: S505 - that is the point

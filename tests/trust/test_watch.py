@@ -1,6 +1,6 @@
 """One thread that looks at what changes, whatever becomes of one look."""
 
-from sts.trust.watch import Watch
+from sts.x509.watch import Watch
 
 
 class Looked:

@@ -41,9 +41,7 @@ def test_the_description_has_the_version_of_the_package(description):
 
 def test_every_path_of_the_service_is_described_and_no_other(description):
     """What Flask serves, and what stands before it: the two doors and the introspection of our own tokens."""
-    from sts.edge.discovery import discovery  # noqa: PLC0415 - the rest of this file is about HTTP
-    from sts.edge.health import health  # noqa: PLC0415
-    from sts.edge.site import site  # noqa: PLC0415
+    from sts.edge.discovery import discovery, health, site  # noqa: PLC0415 - the rest of this file is about HTTP
 
     app = site(
         discovery("https://sts.example.internal", dict, lambda: 0.0), health(lambda: None, lambda: ("", b""), tuple)

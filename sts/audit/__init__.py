@@ -1,0 +1,1 @@
+"""The audit: one event for each decision, and where its line goes."""

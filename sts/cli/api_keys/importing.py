@@ -1,0 +1,241 @@
+"""Files of API keys that were made elsewhere: CSV with a header line, or one JSON object a line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Final, NoReturn
+
+import click
+from rich.text import Text
+
+from sts.cli import common
+from sts.cli.api_keys.output import (
+    MAX_TEXT,
+    audit,
+    checked_audiences,
+    checked_scopes,
+    checked_text,
+    json_option,
+    opened,
+    source_of,
+    source_option,
+)
+from sts.settings import Settings, printable
+from sts.state.key_records import LATEST, ApiKey, digest, imported_id, is_ours
+
+LONGEST: Final = 64_000_000
+"""Bytes of a file at most."""
+COLUMNS: Final = ("key", "sha256", "owner", "tenant", "scopes", "audiences", "tier", "expires_at")
+
+_DIGEST: Final = 64
+_LEAST: Final = 8
+
+
+def read(file: BinaryIO) -> str:
+    """The text of a file, without the mark that spreadsheets begin it with. Ends the command where it is none."""
+    found = file.read(LONGEST + 1)
+    if len(found) > LONGEST:
+        common.fail(f"the file is longer than {LONGEST} bytes: import it in parts")
+    try:
+        return found.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        common.fail("the file is no UTF-8 text")
+
+
+def rows(text: str) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """The lines of a file with their numbers, None for one that is no JSON object.
+
+    Ends the command where there are no lines to be read; never shows one.
+    """
+    if text.lstrip().startswith("["):
+        common.fail("the file is one JSON list: write one object a line, without brackets and commas around them")
+    try:
+        if text.lstrip().startswith("{"):
+            for number, line in enumerate(text.split("\n"), start=1):
+                if line.strip():
+                    yield number, _object(line)
+        else:
+            reader = csv.DictReader(io.StringIO(text), strict=True)
+            _check_header(reader.fieldnames or ())
+            for row in reader:
+                yield reader.line_num, dict(row)
+    except csv.Error:
+        common.fail(f"the file is no CSV after line {reader.line_num}: look for an open quotation mark")
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _check_header(names: Sequence[str]) -> None:
+    """A file without a header begins with a key: so what stands there is not repeated."""
+    if not {"key", "sha256"} & set(names) or not set(names) <= set(COLUMNS) or len(set(names)) != len(names):
+        common.fail(f"the first line must name the columns, each once, of: {', '.join(COLUMNS)}")
+
+
+def imported(settings: Settings, source: str, prefix: str, row: dict[str, Any] | None) -> ApiKey:
+    """One key of a file. Raises ValueError with what is wrong, and never with the key."""
+    if row is None:
+        raise ValueError("it is no JSON object")
+    if None in row:
+        raise ValueError("it has more columns than the first line")
+    if not set(row) <= set(COLUMNS):
+        raise ValueError(f"it has an unknown column; they are {', '.join(COLUMNS)}")
+    hashed = _digest(prefix, row)
+    return ApiKey(
+        id=imported_id(hashed),
+        source=source,
+        owner=checked_text("owner", row.get("owner")),
+        digest=hashed,
+        created_at=int(time.time()),
+        tenant=checked_text("tenant", row["tenant"]) if row.get("tenant") else None,
+        scopes=checked_scopes(_words(row.get("scopes"))),
+        audiences=checked_audiences(
+            settings, source, [checked_text("audiences", x) for x in _words(row.get("audiences"))]
+        ),
+        tier=checked_text("tier", row["tier"]) if row.get("tier") else None,
+        expires_at=_end(row.get("expires_at")),
+        imported=True,
+    )
+
+
+def _digest(prefix: str, row: dict[str, Any]) -> str:
+    text, hashed = row.get("key") or "", row.get("sha256") or ""
+    if not isinstance(text, str) or not isinstance(hashed, str) or bool(text) == bool(hashed):
+        raise ValueError("write either `key` or `sha256`")
+    if text:
+        return digest(_importable(prefix, text))
+    hashed = hashed.lower()
+    if len(hashed) != _DIGEST or not set(hashed) <= set("0123456789abcdef"):
+        raise ValueError("`sha256` is 64 hex digits")
+    return hashed
+
+
+def _importable(prefix: str, text: str) -> str:
+    if not text.startswith(prefix):
+        raise ValueError(f"the key does not begin with {prefix}")
+    if is_ours(prefix, text):
+        raise ValueError("the key has the shape of those made here, whose last characters are a checksum")
+    if len(text) > MAX_TEXT or not text.isascii() or not text.isprintable() or " " in text or "," in text:
+        raise ValueError(f"a key is at most {MAX_TEXT} visible ASCII characters without comma")
+    if len(text) - len(prefix) < _LEAST:
+        raise ValueError("the key is too short behind its prefix")
+    return text
+
+
+def _end(value: object) -> int | None:
+    if value is None or value == "":
+        return None
+    written = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    if not (written.isascii() and written.isdigit()) or len(written) > len(str(LATEST)) or int(written) > LATEST:
+        raise ValueError("`expires_at` is Unix seconds")
+    if int(written) <= time.time():
+        raise ValueError("`expires_at` is in the past")
+    return int(written)
+
+
+def _words(value: object) -> list[object]:
+    if value is None or isinstance(value, str):
+        return list((value or "").split())
+    if not isinstance(value, list):
+        raise ValueError("scopes and audiences are lists, or texts separated by spaces")  # noqa: TRY004 - for the user
+    return value
+
+
+_COMPARED: Final = ("source", "owner", "tenant", "scopes", "audiences", "tier", "expires_at")
+_SHOWN: Final = 20
+
+
+@click.command("import")
+@common.config_option
+@source_option
+@click.option("--dry-run", is_flag=True, help="Check every line, and write nothing.")
+@json_option
+@click.argument("file", type=click.File("rb"))
+def import_keys(*, config: Path, source: str | None, dry_run: bool, as_json: bool, file: BinaryIO) -> None:
+    r"""Import keys that were made elsewhere.
+
+    FILE is CSV with a header line, or one JSON object a line.
+
+    Columns: `key`, or `sha256` with its hex digest where the keys themselves are not to be had; `owner`; and if wanted
+    `tenant`, `scopes` and `audiences` (separated by spaces), `tier`, `expires_at` (Unix seconds). Keys begin with the
+    source's prefix. A plain hash protects only keys of high entropy: import no short or guessable ones. All lines are
+    checked before the first key is written. A key that is there already is left as it is, and where it says something
+    else than the file does, or is revoked, that is told.
+
+    \b
+    Examples:
+      sts api-keys import --dry-run keys.csv
+      sts api-keys import --source partner-keys keys.jsonl
+
+    \b
+    Exit status: 0 done, 1 a line is faulty or a key is there that differs, 2 usage, 3 the state store cannot be used.
+    """
+    settings = common.load(config)
+    found = _read(settings, *source_of(settings, source), file)
+    made, differ = [], {}
+    with opened(settings) as records:
+        keys, strange = records.judged()
+        there = {key.id: key for key in keys}
+        for key in found.values():
+            if key.id in strange:
+                differ[key.id] = ["not authentic"]
+            elif key.id in there:
+                differ[key.id] = list(_differences(key, there[key.id]))
+            else:
+                made.append(key.id)
+                if not dry_run:
+                    records.put(key)
+                    audit(settings, "imported", key)
+    same = sum(1 for names in differ.values() if not names)
+    differ = {key_id: names for key_id, names in differ.items() if names}
+    if as_json:
+        done = {"imported": [] if dry_run else made, "there_already": same, "differ": differ}
+        click.echo(json.dumps({**done, "would_import": made} if dry_run else done))
+    else:
+        click.echo(f"{len(made)} {'would be imported' if dry_run else 'imported'}, {same} there already")
+    if differ:
+        shown = [f"{name} is there already and was left as it is: {', '.join(why)}" for name, why in differ.items()]
+        _fail(shown, f"{len(differ)} there already differ from the file")
+
+
+def _read(settings: Settings, name: str, prefix: str, file: BinaryIO) -> dict[str, ApiKey]:
+    """All keys of a file by id; ends the command where one is faulty."""
+    found: dict[str, ApiKey] = {}
+    faults = []
+    for line, row in rows(read(file)):
+        try:
+            key = imported(settings, name, prefix, row)
+        except ValueError as error:
+            faults.append(f"line {line}: {error}")
+            continue
+        if key.id in found:
+            faults.append(f"line {line}: this key stands there twice")
+        found[key.id] = key
+    if faults:
+        _fail(faults, f"{len(faults)} faulty; nothing was imported")
+    return found
+
+
+def _differences(key: ApiKey, there: ApiKey) -> Iterator[str]:
+    """How a key that is there says something else than its line."""
+    if there.revoked_at is not None:
+        yield "revoked"
+    if there.replaced_by is not None:
+        yield "replaced"
+    yield from (f"another {name}" for name in _COMPARED if getattr(key, name) != getattr(there, name))
+
+
+def _fail(lines: list[str], summary: str) -> NoReturn:
+    for line in lines[:_SHOWN]:
+        common.console_err.print(Text(printable(line)))
+    common.fail(summary)

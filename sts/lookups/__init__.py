@@ -1,0 +1,1 @@
+"""What a decision asks others: rows of tables and OPA."""

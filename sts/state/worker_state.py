@@ -1,0 +1,88 @@
+"""What one worker holds of the state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sts.errors import StartError
+from sts.redis_link import PATIENT, RedisLink, RedisSettings
+from sts.state import key_records, replay
+from sts.state.api_keys import ApiKeys
+from sts.state.key_records import KeyRecords
+from sts.state.last_used import LastUsed
+from sts.state.redis_state import RedisState
+from sts.state.replay import OnceOnly
+from sts.state.revocations import Revocations
+from sts.state.settings import StateSettings
+from sts.state.sqlite import FILE, SqliteState
+from sts.state.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class StateAtWork:
+    """The store, what is marked there once, and the revocations and API keys that follow it. Made after the fork."""
+
+    store: State
+    once: OnceOnly
+    revocations: Revocations
+    keys: ApiKeys
+    used: LastUsed
+
+    @classmethod
+    def of(  # noqa: PLR0913 - once for each worker
+        cls,
+        store: State,
+        settings: StateSettings,
+        *,
+        audit_secrets: Sequence[bytes],
+        derive: Callable[[str], Sequence[bytes]],
+        clock: Callable[[], float],
+        on_fault: Callable[[str], None] = lambda _: None,
+        unmarked: Callable[[str], None] = lambda _: None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> StateAtWork:
+        """Put a store to work; `start` begins to follow it.
+
+        `audit_secrets` are the deployment's keys for the audit's label, the present one and the previous secret's;
+        `derive` gives those for other labels; `on_fault` hears when the store begins to be out of reach, or holds a
+        record that is not authentic, `unmarked` each time that a credential passes without a mark.
+        """
+        keys = ApiKeys(KeyRecords(store, derive(key_records.LABEL)), clock, settings, on_fault, monotonic)
+        return cls(
+            store,
+            OnceOnly(store, derive(replay.LABEL), settings.on_outage.replay, unmarked),
+            Revocations(store, audit_secrets, settings, on_fault, monotonic),
+            keys,
+            LastUsed(store, keys.used),
+        )
+
+    def start(self) -> None:
+        """Look at the store now, and from now on every second."""
+        self.revocations.start()
+        self.keys.follower.start()
+        self.used.start()
+
+    def reconfigure(self, settings: StateSettings) -> None:
+        """Take what a reload may change: `on_outage`, `max_stale`."""
+        self.once.on_outage = settings.on_outage.replay
+        self.revocations.settings = settings
+        self.keys.settings = settings
+
+    def close(self) -> None:
+        """Stop following, and let go of the store."""
+        self.revocations.stop()
+        self.keys.follower.stop()
+        self.used.stop()
+        self.store.close()
+
+
+def open_state(settings: StateSettings, redis: RedisSettings | None, var: Path, clock: Callable[[], float]) -> State:
+    """The store that the settings name; nothing is opened or made before it is used or checked. Raises StartError."""
+    if settings.store == "sqlite":
+        return SqliteState(var / FILE, clock)
+    if redis is None:
+        raise StartError("state.store: redis needs the section `redis`")
+    return RedisState(RedisLink(redis), RedisLink(redis, PATIENT), clock)

@@ -1,0 +1,1 @@
+"""X.509: roots, paths, names, CRLs and OCSP."""
