@@ -21,6 +21,7 @@ from threading import Event
 from typing import Final
 
 from keys.errors import KeysError, RingMissing, RolledBack, StoreUnauthentic, StoreUnavailable
+from keys.files import hand_over, make_folder
 from keys.record import Ring
 from keys.replica_report import Sighting
 from keys.seal import Sealer
@@ -117,13 +118,11 @@ class Witness:
             found = self._seen()
             if found is None or found[0] >= ring.version:
                 return  # somebody beside us was faster
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self._path.parent)
             new.unlink(missing_ok=True)
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
             with os.fdopen(descriptor, "wb") as file:
-                if os.geteuid() == 0:
-                    owner = self._path.parent.stat()
-                    os.fchown(descriptor, owner.st_uid, owner.st_gid)
+                hand_over(descriptor, self._path.parent)
                 file.write(self._sealer.write_note(_KIND, {"version": ring.version, "digest": _digest(ring)}))
             new.replace(self._path)
 

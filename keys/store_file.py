@@ -17,6 +17,7 @@ from threading import Event
 from typing import Final
 
 from keys.errors import Conflict, RingMissing, StoreUnauthentic, StoreUnavailable
+from keys.files import hand_over, make_folder
 from keys.record import Ring
 from keys.replica_report import Sighting
 from keys.seal import MAX_BYTES, Sealer
@@ -73,11 +74,11 @@ class FileStore:
         path = self._said / f"{sighting.replica}.json"
         new = path.with_suffix(".new")
         try:
-            self._make_folder()
+            make_folder(self._said)
             new.unlink(missing_ok=True)
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
             with os.fdopen(descriptor, "wb") as file:
-                self._hand_over(descriptor)
+                hand_over(descriptor, self._path.parent)
                 file.write(self._sealer.write_note(_NOTE, sighting.facts()))
             new.replace(path)
         except OSError as error:
@@ -107,14 +108,6 @@ class FileStore:
 
     def close(self) -> None:
         """Nothing is held open (see `Store`)."""
-
-    def _make_folder(self) -> None:
-        """The folder of what replicas say, for the same owner as the ring's."""
-        if not self._said.is_dir():
-            self._said.mkdir(mode=0o700, exist_ok=True)
-            if os.geteuid() == 0:
-                owner = self._path.parent.stat()
-                os.chown(self._said, owner.st_uid, owner.st_gid)
 
     def _check_version(self, expected: int | None) -> None:
         try:
@@ -159,7 +152,7 @@ class FileStore:
         self._new_path.unlink(missing_ok=True)
         descriptor = os.open(self._new_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
         with os.fdopen(descriptor, "wb") as file:
-            self._hand_over(descriptor)
+            hand_over(descriptor, self._path.parent)
             file.write(data)
             file.flush()
             os.fsync(descriptor)
@@ -172,10 +165,10 @@ class FileStore:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self._path.parent)
         descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
         try:
-            self._hand_over(descriptor)
+            hand_over(descriptor, self._path.parent)
             self._wait_for_lock(descriptor)
             yield
         finally:
@@ -190,12 +183,6 @@ class FileStore:
             else:
                 return
         raise StoreUnavailable(f"{self._lock_path} has been held by another process for {LOCK_WAIT_S:.0f} s")
-
-    def _hand_over(self, descriptor: int) -> None:
-        """Give a file that root makes to the folder's owner: the service's own user must still be able to read it."""
-        if os.geteuid() == 0:
-            owner = self._path.parent.stat()
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
     @staticmethod
     def _unavailable(path: Path, error: OSError) -> StoreUnavailable:

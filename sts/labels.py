@@ -18,6 +18,7 @@ from typing import Final, Self
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from keys.files import hand_over, make_folder
 from sts.errors import StartError
 
 BYTES: Final = 32
@@ -120,7 +121,7 @@ def create(path: Path) -> DeploymentSecret:
     path = path.absolute()
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent)
         _write(draft, base64.urlsafe_b64encode(secrets.token_bytes(BYTES)).rstrip(b"=") + b"\n")
         try:
             with contextlib.suppress(FileExistsError):
@@ -136,9 +137,7 @@ def create(path: Path) -> DeploymentSecret:
 def _write(path: Path, text: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
     with os.fdopen(descriptor, "wb") as file:
-        if os.geteuid() == 0:  # root makes it, the service's own user must still be able to read it
-            owner = path.parent.stat()
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        hand_over(descriptor, path.parent)
         file.write(text)
         file.flush()
         os.fsync(descriptor)

@@ -4,7 +4,10 @@ import hashlib
 import hmac
 import io
 import json
+import math
+import os
 import re
+import stat
 import subprocess
 import sys
 import threading
@@ -17,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+import sts.audit.file as audit_file
 import sts.audit.log as audit
 from sts.audit.file import AuditFile
 from sts.audit.log import LINE_BYTES, AuditLog, AuditSettings, subject_hash
@@ -94,6 +98,13 @@ def log(lines, steady):
 def told(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(audit, "log", Log(stream))
+    return lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+@pytest.fixture
+def file_told(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(audit_file, "log", Log(stream))
     return lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
@@ -482,26 +493,150 @@ def test_a_fault_of_ours_in_the_writing_is_not_raised_either(log, lines, told):
     assert told()[0]["why"] == "AttributeError"
 
 
-def test_after_a_broken_line_the_next_one_stands_on_its_own(steady, told):
-    taken = bytearray()
-    room = [300]
-
-    def disk(line):
-        written = line[: room[0]]
-        room[0] -= len(written)
-        taken.extend(written)
-        return len(written)
-
-    log = AuditLog(SECRET, disk, lambda: NOW, steady)
-    whole_way(log)
-    room[0] = 10_000
+def test_a_line_that_was_taken_in_part_is_lost_and_counted_and_the_next_one_begins_a_new_line(tmp_path, steady, told):
+    path = tmp_path / "audit.jsonl"
+    file = AuditFile(path)
+    log = AuditLog(SECRET, file.write, lambda: NOW, steady)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "write", lambda descriptor, line, write=os.write: write(descriptor, line[:300]))
+        whole_way(log)
     whole_way(log)
     whole_way(log)
-    broken, second, third = bytes(taken).splitlines()
+    file.close()
+    broken, second, third = path.read_bytes().splitlines()
     assert log.failures == 1
     assert [json.loads(line)["event"] for line in (second, third)] == ["decision"] * 2
     assert len(broken) == 300
     assert told()[0]["why"] == "only part of the line was written"
+
+
+def test_a_line_behind_one_that_another_worker_tore_begins_a_new_line(tmp_path, steady):
+    path = tmp_path / "audit.jsonl"
+    file = AuditFile(path)
+    log = AuditLog(SECRET, file.write, lambda: NOW, steady)
+    path.write_bytes(b'{"time":"2026-')
+    whole_way(log)
+    file.close()
+    torn, whole = path.read_bytes().splitlines()
+    assert (torn, json.loads(whole)["event"], log.failures) == (b'{"time":"2026-', "decision", 0)
+
+
+def test_a_line_that_another_worker_tears_while_this_one_writes_takes_no_event_with_it(tmp_path, steady):
+    path = tmp_path / "audit.jsonl"
+
+    class Raced(AuditFile):
+        def _is_whole_up_to(self, end):
+            whole = super()._is_whole_up_to(end)
+            if not path.read_bytes():
+                path.write_bytes(b'{"time":"2026-')
+            return whole
+
+    file = Raced(path)
+    log = AuditLog(SECRET, file.write, lambda: NOW, steady)
+    whole_way(log)
+    file.close()
+    torn, whole = path.read_bytes().splitlines()
+    assert torn.startswith(b'{"time":"2026-')
+    assert (json.loads(whole)["event"], log.failures) == ("decision", 0)
+
+
+def test_a_deleted_file_is_made_again_and_no_event_is_lost(tmp_path, steady, file_told):
+    path = tmp_path / "audit.jsonl"
+    file = AuditFile(path)
+    log = AuditLog(SECRET, file.write, lambda: NOW, steady)
+    whole_way(log)
+    path.unlink()
+    whole_way(log)
+    whole_way(log)
+    file.close()
+    assert (len(path.read_text().splitlines()), log.failures) == (2, 0)
+    assert [event["event"] for event in file_told()] == ["audit file was deleted or renamed: opened again"]
+
+
+def test_a_file_that_is_deleted_and_cannot_be_made_again_counts_each_event_as_lost(tmp_path, steady, told, file_told):
+    (tmp_path / "var").mkdir()
+    path = tmp_path / "var" / "audit.jsonl"
+    file = AuditFile(path)
+    log = AuditLog(SECRET, file.write, lambda: NOW, steady)
+    path.unlink()
+    path.parent.rmdir()
+    whole_way(log)
+    whole_way(log)
+    assert (log.failures, told()[0]["why"]) == (2, "the audit file was deleted and cannot be made again")
+    assert "No such file or directory" in file_told()[0]["why"]
+    path.parent.mkdir()
+    whole_way(log)
+    file.close()
+    assert (len(path.read_text().splitlines()), log.failures) == (1, 2)
+
+
+def test_a_renamed_file_is_left_within_a_second_without_a_signal(tmp_path, steady, file_told, monkeypatch):
+    path = tmp_path / "audit.jsonl"
+    file = AuditFile(path)
+    log = AuditLog(SECRET, file.write, lambda: NOW, steady)
+    whole_way(log)
+    path.rename(tmp_path / "audit.jsonl.1")
+    monkeypatch.setattr(audit_file, "LOOK_EVERY_S", 0.0)
+    whole_way(log)
+    file.close()
+    counts = [len(name.read_text().splitlines()) for name in (tmp_path / "audit.jsonl.1", path)]
+    assert (counts, log.failures) == ([1, 1], 0)
+    assert len(file_told()) == 1
+
+
+def test_a_symbolic_link_is_not_followed(tmp_path):
+    (tmp_path / "audit.jsonl").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StartError, match="it is a symbolic link"):
+        AuditFile(tmp_path / "audit.jsonl")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_file_with_a_second_name_is_refused(tmp_path):
+    """Root would append to any file of its own that the owner of the folder has linked to this name."""
+    (tmp_path / "precious").write_text("")
+    (tmp_path / "audit.jsonl").hardlink_to(tmp_path / "precious")
+    with pytest.raises(StartError, match="has a second name"):
+        AuditFile(tmp_path / "audit.jsonl")
+
+
+def test_a_file_of_another_user_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "audit.jsonl"
+    path.write_text("")
+    found = [*path.stat()]
+    found[stat.ST_UID] = 4711
+    monkeypatch.setattr(os, "fstat", lambda _descriptor: os.stat_result(found))
+    with pytest.raises(StartError, match="belongs to the user 4711: it must belong to "):
+        AuditFile(path)
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/full", "/"])
+def test_a_device_and_a_folder_are_refused(path):
+    with pytest.raises(StartError, match=r"neither a plain file nor a FIFO|Is a directory"):
+        AuditFile(Path(path))
+
+
+def test_a_fifo_takes_lines_and_without_a_reader_they_are_lost_and_counted(tmp_path, steady, told):
+    path = tmp_path / "audit.fifo"
+    os.mkfifo(path)
+    file = AuditFile(path)
+    log = AuditLog(SECRET, file.write, lambda: NOW, steady)
+    whole_way(log)
+    assert (log.failures, told()[0]["why"]) == (1, "Broken pipe")
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    whole_way(log)
+    assert json.loads(os.read(reader, LINE_BYTES))["event"] == "decision"
+    os.close(reader)
+    file.close()
+
+
+def test_a_file_that_root_makes_belongs_to_the_owner_of_the_folder(tmp_path, monkeypatch):
+    """A command that root runs must not leave a file that the service cannot write to."""
+    given = []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "fchown", lambda _descriptor, *owner: given.append(owner))
+    for _ in range(2):  # what is there already keeps its owner
+        AuditFile(tmp_path / "audit.jsonl").close()
+    assert given == [(tmp_path.stat().st_uid, tmp_path.stat().st_gid)]
 
 
 def test_a_file_is_appended_to_and_only_its_owner_and_group_may_read_it(tmp_path, steady):
@@ -529,7 +664,8 @@ def test_a_file_that_cannot_be_opened_is_told_before_the_service_starts(tmp_path
         AuditFile(tmp_path / "no" / "audit.jsonl")
 
 
-def test_a_rotated_file_is_opened_anew_and_a_failed_one_changes_nothing(tmp_path, steady):
+def test_a_rotated_file_is_opened_anew_and_a_failed_one_changes_nothing(tmp_path, steady, monkeypatch):
+    monkeypatch.setattr(audit_file, "LOOK_EVERY_S", math.inf)
     path = tmp_path / "audit.jsonl"
     file = AuditFile(path)
     log = AuditLog(SECRET, file.write, lambda: NOW, steady)

@@ -187,12 +187,12 @@ def _trials(issued: Issued) -> dict[str, str]:
 
 
 class AuditLog:
-    """Writes the events. `write` takes a line and may return how many bytes it took; a list's `append` will do."""
+    """Writes the events. `write` takes a line, and raises OSError where it did not take all of it."""
 
     def __init__(
         self,
         secret: bytes,
-        write: Callable[[bytes], int | None],
+        write: Callable[[bytes], object],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         metrics: Metrics | None = None,
@@ -205,7 +205,6 @@ class AuditLog:
         self._monotonic = monotonic
         self._metrics = metrics
         self._second = (0, "")
-        self._torn = False
         self._telling = threading.Lock()
         self._told_at = -math.inf
 
@@ -217,7 +216,7 @@ class AuditLog:
         """Write the one event of a decision, and count the decision. Never raises."""
         seconds = self._monotonic() - trail.started
         try:
-            self._append(_line(trail.event(self._secret, self._now(), int(seconds * 1_000_000))))
+            self._write(_line(trail.event(self._secret, self._now(), int(seconds * 1_000_000))))
         except Exception as fault:  # noqa: BLE001 - the answer must not depend on whether it can be written down
             self._failed(fault)
         if self._metrics is not None:
@@ -226,21 +225,9 @@ class AuditLog:
     def tell(self, fields: Callable[[bytes], dict[str, Any]]) -> None:
         """Write an event that is no decision: `fields` makes it, given the key for hashes. Never raises."""
         try:
-            self._append(_line({"time": self._now(), **fields(self._secret)}))
+            self._write(_line({"time": self._now(), **fields(self._secret)}))
         except Exception as fault:  # noqa: BLE001 - as in `record`
             self._failed(fault)
-
-    def _append(self, line: bytes) -> None:
-        if self._torn:  # the rest of a broken line must not swallow this one
-            line = b"\n" + line
-        try:
-            taken = self._write(line)
-        except OSError:
-            self._torn = True
-            raise
-        self._torn = taken is not None and taken < len(line)
-        if self._torn:
-            raise OSError(0, "only part of the line was written")
 
     def _now(self) -> str:
         """The time as RFC 3339 text in UTC, to the millisecond; the text of a second is made once."""

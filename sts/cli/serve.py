@@ -17,6 +17,7 @@ import click
 
 from keys import rotation
 from keys.errors import KeysError
+from keys.files import make_folder
 from keys.keyring import Keyring
 from keys.rollback_guard import Floor
 from keys.store import Store
@@ -111,7 +112,7 @@ def _try_audit(settings: Settings) -> None:
     file = settings.audit.file
     if file is not None and file.parent == settings.var:
         with contextlib.suppress(OSError):  # told by the next line
-            settings.var.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(settings.var)
     AuditFile(file).close()
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from keys.files import hand_over, make_folder
 from sts.errors import StartError
 from sts.state.state import (
     ABSENT,
@@ -220,13 +221,11 @@ class SqliteState:
 
         An existing one is never opened here: closing it again would take SQLite's locks on it away.
         """
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self._path.parent)
         with contextlib.suppress(FileExistsError):
             made = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
             try:
-                if os.geteuid() == 0:  # root makes it, the service's own user must still be able to write it
-                    owner = self._path.parent.stat()
-                    os.fchown(made, owner.st_uid, owner.st_gid)
+                hand_over(made, self._path.parent)
             finally:
                 os.close(made)
 
