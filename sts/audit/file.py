@@ -24,6 +24,8 @@ from sts.telemetry import log
 LOOK_EVERY_S: Final = 1.0
 """How often a writer looks whether the file was renamed. A deleted file shows with each line."""
 
+_SETTLE_STEP_S: Final = 0.002
+_SETTLE_STEPS: Final = 25
 _STDOUT: Final = 1
 _MODE: Final = 0o640
 _FLAGS: Final = os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK
@@ -38,6 +40,7 @@ class AuditFile:
         self._descriptor = _open(path)
         self._plain = path is not None and _is_plain(self._descriptor)
         self._torn = False
+        self._whole_to, self._torn_at = 0, -1
         self._lock = threading.Lock()
         self._looked_at = time.monotonic()
 
@@ -49,7 +52,7 @@ class AuditFile:
         with self._lock:
             self._stay_at_path()
             self._append(line)
-            if os.fstat(self._descriptor).st_nlink == 0:  # deleted since the look: the line is gone with it
+            if os.fstat(self._descriptor).st_nlink == 0:  # it was deleted, and the line is gone with it
                 self._back_to_path()
                 self._append(line)
 
@@ -70,11 +73,23 @@ class AuditFile:
 
         What another worker tears between the look and the write shows afterwards: then the line is written again.
         """
-        end = os.lseek(self._descriptor, 0, os.SEEK_END)
+        end = self._settled_end()
         self._put(line if self._is_whole_up_to(end) else b"\n" + line)
-        begun = os.lseek(self._descriptor, 0, os.SEEK_CUR) - len(line)
+        self._whole_to = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        begun = self._whole_to - len(line)
         if begun > end and not self._is_whole_up_to(begun):
             self._put(line)
+
+    def _settled_end(self) -> int:
+        """The file's end. Half a line of a worker that is just writing looks like a torn one, so wait for the rest."""
+        end = os.lseek(self._descriptor, 0, os.SEEK_END)
+        for _ in range(_SETTLE_STEPS):
+            if self._torn_at == end or self._is_whole_up_to(end):
+                return end
+            time.sleep(_SETTLE_STEP_S)
+            end = os.lseek(self._descriptor, 0, os.SEEK_END)
+        self._torn_at = end
+        return end
 
     def _put(self, line: bytes) -> None:
         self._torn = True
@@ -84,7 +99,7 @@ class AuditFile:
 
     def _is_whole_up_to(self, end: int) -> bool:
         """Whether what stands before the offset `end` is whole lines; where that cannot be read, what we know."""
-        if end == 0:
+        if end in {0, self._whole_to}:
             return True
         try:
             return os.pread(self._descriptor, 1, end - 1) == b"\n"
@@ -92,10 +107,7 @@ class AuditFile:
             return not self._torn
 
     def _stay_at_path(self) -> None:
-        """Open the file again where it is not the one at its path any more. Raises OSError if it was deleted."""
-        if os.fstat(self._descriptor).st_nlink == 0:
-            self._back_to_path()
-            return
+        """Open the file again where it was renamed; this is looked at once in a while, since it loses no event."""
         now = time.monotonic()
         if now - self._looked_at < LOOK_EVERY_S:
             return
@@ -123,7 +135,7 @@ class AuditFile:
             os.dup2(descriptor, self._descriptor, inheritable=False)
         finally:
             os.close(descriptor)
-        self._path, self._torn = path, False
+        self._path, self._torn, self._whole_to, self._torn_at = path, False, 0, -1
         self._plain = path is not None and _is_plain(self._descriptor)
 
 
