@@ -36,6 +36,11 @@ class Reason:
     challenge: str = ""
 
     @property
+    def limited(self) -> bool:
+        """Whether it is for too many failures (RFC 6585 §4)."""
+        return self.token_status == 429
+
+    @property
     def retry(self) -> bool:
         """Whether the same request may be answered otherwise later, so that the answer says `Retry-After`."""
         return self.token_status in {429, 503}

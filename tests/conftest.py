@@ -7,6 +7,7 @@ import hypothesis
 import pytest
 
 from sts.errors import Refusal
+from sts.telemetry import log
 
 pytest_plugins = [
     "harness",
@@ -23,6 +24,12 @@ pytest_plugins = [
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_suppressed():
+    """A line that the log of this process has written in one test must not suppress it in the next."""
+    log.throttle.forget()
 
 
 @pytest.fixture(scope="session")

@@ -23,8 +23,10 @@ from pydantic import ValidationError
 import sts.audit.file as audit_file
 import sts.audit.log as audit
 from sts.audit.file import AuditFile
+from sts.audit.introspection import Question
 from sts.audit.log import LINE_BYTES, AuditLog, AuditSettings, subject_hash
-from sts.errors import CLIENT_REFUSED, EXPIRED, REASONS, UNSAFE_HEADER_VALUE, StartError
+from sts.clients.failures import CLIENT_LIMITED
+from sts.errors import CLIENT_REFUSED, EXPIRED, REASONS, UNSAFE_HEADER_VALUE, Refusal, StartError
 from sts.labels import hashed
 from sts.model import TYPE_ACCESS_TOKEN, Ask, Caller, Credential, Issued, Peer, Presented, Trial
 from sts.options import Place
@@ -441,6 +443,45 @@ def test_a_line_that_would_be_too_long_keeps_why(log, lines):
     assert event["facts"] == {"why": "exp is in the past"}
 
 
+# --- limited failures ---------------------------------------------------------------------------------------------
+
+
+def limited(log, door="token"):
+    trail = log.begin(door, "r", "v")
+    trail.refused(CLIENT_LIMITED, {"why": "wrong secret", "limited": True})
+    log.record(trail)
+
+
+def test_of_limited_failures_one_a_second_is_written_and_the_others_are_counted(lines, steady):
+    metrics = Metrics()
+    log = AuditLog(SECRET, lines.append, lambda: NOW, steady, metrics)
+    for _ in range(100):
+        limited(log)
+    assert len(lines) == 1
+    steady.now += 1
+    limited(log)
+    limited(log, "forward_auth")
+    log.flush()
+    assert [json.loads(line).get("suppressed", 0) for line in lines] == [0, 99, 0]
+    assert b'door="token",outcome="refused",reason="client_refused"} 101.0' in metrics.render()[1]
+
+
+def test_other_refusals_are_each_written_however_many(log, lines):
+    for _ in range(100):
+        whole_way(log, CLIENT_REFUSED)
+    assert len(lines) == 100
+
+
+def test_limited_questions_at_introspect_are_suppressed_alike(log, lines):
+    for _ in range(100):
+        question = Question("r", "", "v")
+        question.refused(Refusal(CLIENT_LIMITED, why="wrong secret"))
+        log.tell(question.event, "introspection" if question.limited else "")
+    log.flush()
+    assert sum(1 + json.loads(line).get("suppressed", 0) for line in lines) == 100
+    assert len(lines) < 50
+
+
 # --- counting ----------------------------------------------------------------------------------------------------
 
 
@@ -755,7 +796,14 @@ def test_the_lines_of_several_workers_do_not_mix_in_a_pipe():
 def test_every_field_is_documented_and_no_other():
     page = (Path(__file__).parent.parent / "docs" / "audit.md").read_text().partition("\n## What operators do")[0]
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
-    assert re.findall("`([a-z_]+)`", "".join(rows)) == [*FIELDS, "credential_id", "shadow", "facts", "truncated"]
+    assert re.findall("`([a-z_]+)`", "".join(rows)) == [
+        *FIELDS,
+        "credential_id",
+        "shadow",
+        "facts",
+        "truncated",
+        "suppressed",
+    ]
 
 
 # --- settings ----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import queue
 import re
 import subprocess
 import sys
@@ -20,8 +21,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sts import options
 from sts.errors import REASONS, StartError
-from sts.telemetry import GunicornLogger, Log, Metrics, Reading, logs, mask, measures, take_over_logging
+from sts.telemetry import GunicornLogger, Log, Metrics, Reading, Throttle, logs, mask, measures, take_over_logging
 from sts.telemetry.redaction import MASK, masked
+from sts.telemetry.throttle import EVERY_S, MAX_KINDS
 
 HEADER = "eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9"
 JWT = HEADER + ".eyJzdWIiOiJtYXJrZWQtdXNlciJ9.c2lnbmF0dXJl_-c2ln"
@@ -42,10 +44,15 @@ def stream():
 
 @pytest.fixture
 def told(stream, monkeypatch):
-    """What the process's log has told so far, as JSON."""
+    """What the process's log has told so far, as JSON, with what would wait until the end of the second."""
     monkeypatch.setattr(logs, "log", Log(stream))
     monkeypatch.setattr(measures, "log", logs.log)
-    return lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    def told():
+        logs.log.throttle.flush()
+        return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    return told
 
 
 def test_an_event_is_one_line_of_json_with_time_level_and_facts(told):
@@ -143,6 +150,97 @@ def test_where_takes_the_innermost_line_of_all_if_none_is_ours():
 
 def test_where_says_so_when_it_does_not_know():
     assert Log.where(ValueError()) == "?:0"
+
+
+def test_of_lines_that_differ_in_the_request_alone_one_a_second_is_written_and_the_others_are_counted(told, stream):
+    """A stranger may cause them as often as they like."""
+    for number in range(1000):
+        logs.log.warning("invalid request", peer=f"10.0.0.{number}", fault="InvalidHeader")
+    logs.log.warning("invalid request", peer="10.0.0.1", fault="InvalidRequestLine")
+    assert len(stream.getvalue().splitlines()) < 200  # two, but for a machine that takes seconds for this
+    lines = told()
+    assert {(line["event"], line["fault"]) for line in lines} == {
+        ("invalid request", "InvalidHeader"),
+        ("invalid request", "InvalidRequestLine"),
+    }
+    assert sum(1 + line.get("suppressed", 0) for line in lines) == 1001
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def throttle(clock, monkeypatch):
+    """A throttle whose timers never end by themselves."""
+    made = Throttle(clock)
+    monkeypatch.setattr(made, "_write_later", lambda _kind, _seconds: None)
+    return made
+
+
+def test_the_first_line_of_a_kind_is_written_at_once_and_the_next_a_second_later(throttle, clock):
+    written = []
+    for second in range(3):
+        for _ in range(10):
+            throttle.offer("a", written.append)
+        assert written == [0, *[9] * second]
+        clock.now += EVERY_S
+    throttle.offer("b", written.append)
+    assert written == [0, 9, 9, 0]
+
+
+def test_what_waits_is_written_at_the_end_of_the_second_by_itself():
+    written = queue.SimpleQueue()
+    throttle = Throttle()
+    for number in range(5):
+        throttle.offer("a", lambda others, number=number: written.put((number, others)))
+    found = [written.get(timeout=60)]
+    while sum(1 + others for _, others in found) < 5:
+        found.append(written.get(timeout=60))
+    assert (found[0], found[-1][0]) == ((0, 0), 4)
+
+
+def test_kinds_beyond_the_bound_count_as_one_and_old_ones_make_room(throttle, clock):
+    written = []
+    for number in range(2 * MAX_KINDS):
+        throttle.offer(f"kind-{number}", written.append)
+    assert written == [0] * (MAX_KINDS + 1)
+    throttle.flush()
+    assert written[-1] == MAX_KINDS - 2
+    clock.now += 2 * EVERY_S
+    throttle.offer("new", written.append)
+    throttle.offer("newer", written.append)
+    assert written[-2:] == [0, 0]
+
+
+def test_a_forked_process_does_not_write_what_waits_in_its_parent(throttle):
+    written = []
+    throttle.offer("a", written.append)
+    throttle.offer("a", written.append)
+    throttle.forget()
+    throttle.flush()
+    assert written == [0]
+
+
+def test_without_a_thread_for_the_end_of_the_second_the_next_line_gives_the_number(clock, monkeypatch):
+    def none_left(_timer):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    throttle, written = Throttle(clock), []
+    throttle.offer("a", written.append)
+    throttle.offer("a", written.append)
+    clock.now += EVERY_S
+    throttle.offer("a", written.append)
+    assert written == [0, 1]
 
 
 # --- redaction ---------------------------------------------------------------------------------------------------

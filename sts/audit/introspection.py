@@ -36,6 +36,11 @@ class Question:
         self._facts: Mapping[str, object] = {}
         self.outcome = "refused"
 
+    @property
+    def limited(self) -> bool:
+        """Whether it is one of too many failures of client authentication."""
+        return self._reason is not None and self._reason.limited
+
     def called(self, caller: Caller, *, known: bool) -> None:
         """Somebody says it is this client; any other name than a known one is written down as a hash only."""
         if known:

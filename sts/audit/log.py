@@ -22,7 +22,7 @@ from sts.errors import Reason
 from sts.labels import hashed
 from sts.model import Ask, Caller, Credential, DoorName, Issued, Presented
 from sts.options import ConfigFile, Section
-from sts.telemetry import Metrics, log
+from sts.telemetry import Metrics, Throttle, log
 
 LABEL: Final = "audit"
 """The label under which the audit's key is derived from the deployment secret."""
@@ -93,6 +93,11 @@ class Trail:
     def reason(self) -> str:
         """The name of the reason of a refusal, "" as long as there is none."""
         return "" if self._reason is None else self._reason.name
+
+    @property
+    def limited(self) -> bool:
+        """Whether it is one of too many failures (RFC 6585 §4), which a stranger can cause as often as they like."""
+        return self._reason is not None and self._reason.limited
 
     @property
     def cached(self) -> bool:
@@ -205,6 +210,7 @@ class AuditLog:
         self._monotonic = monotonic
         self._metrics = metrics
         self._second = (0, "")
+        self._throttle = Throttle(monotonic)
         self._telling = threading.Lock()
         self._told_at = -math.inf
 
@@ -213,20 +219,40 @@ class AuditLog:
         return Trail(door, request_id, revision, self._monotonic(), correlation_id)
 
     def record(self, trail: Trail) -> None:
-        """Write the one event of a decision, and count the decision. Never raises."""
+        """Write the one event of a decision, and count the decision; see `_put` for limited ones. Never raises."""
         seconds = self._monotonic() - trail.started
-        try:
-            self._write(_line(trail.event(self._secret, self._now(), int(seconds * 1_000_000))))
-        except Exception as fault:  # noqa: BLE001 - the answer must not depend on whether it can be written down
-            self._failed(fault)
+        duration = int(seconds * 1_000_000)
+        self._put(lambda time: trail.event(self._secret, time, duration), trail.door if trail.limited else "")
         if self._metrics is not None:
             self._metrics.decision(trail.door, trail.reason, cached=trail.cached, seconds=seconds)
 
-    def tell(self, fields: Callable[[bytes], dict[str, Any]]) -> None:
-        """Write an event that is no decision: `fields` makes it, given the key for hashes. Never raises."""
+    def tell(self, fields: Callable[[bytes], dict[str, Any]], limited: str = "") -> None:
+        """Write an event that is no decision: `fields` makes it, given the key for hashes. Never raises.
+
+        `limited` as for `_put`.
+        """
+        self._put(lambda time: {"time": time, **fields(self._secret)}, limited)
+
+    def flush(self) -> None:
+        """Write what waits, at the end of the process."""
+        self._throttle.flush()
+
+    def _put(self, event: Callable[[str], dict[str, Any]], limited: str) -> None:
+        """Write one event, made of its time; where `limited` names a kind, at most one a second of that kind.
+
+        The audit would else be as long as a stranger likes. `suppressed` says how many were left out.
+        """
+        now = self._now()
+        if limited:
+            self._throttle.offer(limited, lambda others: self._put_now(event, now, others))
+        else:
+            self._put_now(event, now, 0)
+
+    def _put_now(self, event: Callable[[str], dict[str, Any]], time: str, suppressed: int) -> None:
         try:
-            self._write(_line({"time": self._now(), **fields(self._secret)}))
-        except Exception as fault:  # noqa: BLE001 - as in `record`
+            fields = event(time)
+            self._write(_line({**fields, "suppressed": suppressed} if suppressed else fields))
+        except Exception as fault:  # noqa: BLE001 - the answer must not depend on whether it can be written down
             self._failed(fault)
 
     def _now(self) -> str:

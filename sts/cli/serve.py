@@ -184,6 +184,7 @@ def _worker(secret: DeploymentSecret, store: Store, floor: Floor, settings: Sett
     atexit.register(keyring.stop)  # its word that it publishes no more: no rotation then waits for it
     file = AuditFile(settings.audit.file)
     audit = AuditLog(secret.key(LABEL), file.write, time.time, time.monotonic, metrics)
+    atexit.register(audit.flush)
     app = App(settings, secret, keyring, audit, _state(settings, secret))
     app.authorities.watch.start()
     metrics.feed(app.readings)

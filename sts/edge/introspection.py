@@ -76,7 +76,7 @@ class Introspection:
             log.error("fault", request_id=incoming.request_id, fault=type(fault).__name__, at=log.where(fault))
             question.refused(Refusal(INTERNAL_ERROR))
             found = self.door.refused(incoming, INTERNAL_ERROR, {})
-        self.audit.tell(question.event)
+        self.audit.tell(question.event, "introspection" if question.limited else "")
         metrics.introspection_answered(question.outcome)
         return found
 

@@ -87,7 +87,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         super().__init__(*arguments, **options)
         self.gathering: dict[Connection, None] = {}  # the longest waiting first
         self.lingering: dict[Connection, None] = {}
-        self.looked_at = self.told_at = 0.0
+        self.looked_at = 0.0
 
     def accept(self, listener: socket.socket) -> None:
         """Take a new connection; where there are too many, the one that has kept us waiting longest makes room."""
@@ -182,13 +182,10 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         self.poller.modify(client, wanted or selectors.EVENT_READ, partial(go_on, conn))
 
     def _tell(self, conn: Connection, fault: OSError) -> None:
-        """Count a handshake that failed, and say why, at most once a second: strangers must not fill the log."""
+        """Count a handshake that failed, and say why."""
         metrics.handshake_failed()
-        now = time.monotonic()
-        if now - self.told_at >= _LOOK_EVERY_S:
-            self.told_at = now
-            why = getattr(fault, "verify_message", None) or getattr(fault, "reason", None) or type(fault).__name__
-            log.warning("handshake failed", peer=str(conn.client[0]) if conn.client else "", why=why)
+        why = getattr(fault, "verify_message", None) or getattr(fault, "reason", None) or type(fault).__name__
+        log.warning("handshake failed", peer=str(conn.client[0]) if conn.client else "", why=why)
 
     def _receive(self, conn: Connection, client: socket.socket) -> bool:
         """Take what is there; returns whether the connection was handed on or dropped."""

@@ -3,6 +3,7 @@
 from sts.telemetry.logs import GunicornLogger, Log, log, take_over_logging
 from sts.telemetry.measures import Metrics, Reading, metrics
 from sts.telemetry.redaction import know_prefixes, mask
+from sts.telemetry.throttle import Throttle
 from sts.telemetry.values import mark_dead, prepare_metrics
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "Log",
     "Metrics",
     "Reading",
+    "Throttle",
     "know_prefixes",
     "log",
     "mark_dead",

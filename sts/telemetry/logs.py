@@ -7,8 +7,10 @@ an answer.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
+import os
 import sys
 import traceback
 from typing import Any, Final, TextIO
@@ -18,10 +20,12 @@ from structlog.typing import EventDict
 
 from sts.errors import StartError
 from sts.telemetry.redaction import mask, masked
+from sts.telemetry.throttle import Throttle
 
 _OURS: Final = ("sts", "keys")
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _RESERVED: Final = {"time", "level", "event"}
+_OF_ONE_REQUEST: Final = {"request_id", "peer"}
 _INVALID: Final = "Invalid request from ip="
 
 
@@ -62,9 +66,14 @@ def _render(output: _Output, name: str, event: EventDict) -> str | bytes:
 
 
 class Log:
-    """The service's log. `facts` are names, numbers, hashes and key ids: never a token, a claim's value or a key."""
+    """The service's log. `facts` are names, numbers, hashes and key ids: never a token, a claim's value or a key.
+
+    Strangers can cause some lines as often as they like, so that of lines that differ in nothing but the request one a
+    second is written; `suppressed` says how many were left out since the one before.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
+        self.throttle = Throttle()
         self._logger = structlog.wrap_logger(
             _Output(stream),
             processors=[
@@ -90,9 +99,16 @@ class Log:
 
     def tell(self, level: str, event: str, facts: dict[str, object]) -> None:
         """Write one event at `level`; below "info" nothing is written."""
+        number = _LEVELS[level]
+        if number < logging.INFO:
+            return
+        alike = [f"{name}={value}" for name, value in facts.items() if name not in _OF_ONE_REQUEST]
+        self.throttle.offer(" ".join((level, event, *alike)), lambda others: self._write(number, event, facts, others))
+
+    def _write(self, level: int, event: str, facts: dict[str, object], suppressed: int) -> None:
         # A closed or full standard error must not turn into an answer.
         with contextlib.suppress(OSError, ValueError):
-            self._logger.log(_LEVELS[level], event, facts=facts)
+            self._logger.log(level, event, facts={**facts, "suppressed": suppressed} if suppressed else facts)
 
     @staticmethod
     def where(fault: BaseException) -> str:
@@ -110,6 +126,8 @@ class Log:
 
 log: Final = Log()
 """The log of this process."""
+atexit.register(log.throttle.flush)
+os.register_at_fork(after_in_child=log.throttle.forget)
 
 
 def _facts_of(fault: BaseException | None) -> dict[str, object]:

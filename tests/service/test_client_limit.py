@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from harness import ACCESS_TOKEN, CLIENT, GRANT, SECRET, Answer, Idp, Service, minimal
+from harness import ACCESS_TOKEN, CLIENT, GRANT, SECRET, Answer, Idp, Service, minimal, wait_for
 
 from sts.clients.failures import BURST
 
@@ -145,7 +145,8 @@ def test_operators_see_what_is_limited(limited):
     peer = limited.peer()
     _, last = limited.exhaust(peer, "token", client="nobody")
     request_id = last.headers["x-request-id"]
-    (event,) = [event for event in limited.service.events() if event["request_id"] == request_id]
+    # At the end of the second the last one is written, with the number of those that were left out.
+    (event,) = wait_for(lambda: [one for one in limited.service.events() if one["request_id"] == request_id])
     assert (event["outcome"], event["reason"], event["client"]) == ("refused", "client_refused", None)
     told = {"why": "unknown client", "limited": True, "peer": peer, "client_hash": event["facts"]["client_hash"]}
     assert event["facts"] == told
@@ -153,3 +154,20 @@ def test_operators_see_what_is_limited(limited):
     counted = [float(line.rpartition(" ")[2]) for line in lines if line.startswith("sts_clients_limited_total ")]
     assert counted[0] >= 1
     assert json.dumps(event).find("wrong") == -1
+
+
+def test_limited_failures_cannot_fill_the_audit_and_each_one_is_counted(limited):
+    peer = limited.peer()
+    limited.exhaust(peer, "token")
+    began = time.monotonic()
+    asked = [limited.ask(peer, "token") for _ in range(100)]
+    seconds = time.monotonic() - began
+    ids = {answer.headers["x-request-id"] for answer in asked if answer.status == 429}
+
+    def accounted():
+        found = [event for event in limited.service.events() if event.get("facts", {}).get("peer") == peer]
+        return sum(1 + event.get("suppressed", 0) for event in found) >= len(ids) and found
+
+    events = wait_for(accounted)
+    assert len(ids) > 50
+    assert len([event for event in events if event["request_id"] in ids]) <= seconds + 2
