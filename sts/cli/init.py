@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from string import Template
 from typing import Final
 
 import click
 
+from keys.files import hand_over
 from sts.clients.secret import digest
 from sts.errors import StartError
 
 _NAME: Final = "sts.yaml"
+_DRAFT: Final = ".draft"
 _CONFIGURATION: Final = Template("""\
 # Configuration of the token service. `sts check` lists everything that is wrong in it; `sts check --effective` shows
 # what is in force. Every key: `sts check --schema`, or docs/configuration.md in the repository.
@@ -74,7 +78,7 @@ def init(directory: Path) -> None:
 
     The file is readable by its owner only and never written over an existing one. The secret is printed this once and
     kept nowhere else: it goes into the gateway. The deployment secret and the signing keys are made by `sts serve` at
-    its first start, in `var` beside the file.
+    its first start, in `var` beside the file. A run that was interrupted leaves no configuration: run it again.
 
     \b
     Examples:
@@ -86,11 +90,13 @@ def init(directory: Path) -> None:
     """
     secret = secrets.token_urlsafe(32)
     path = directory / _NAME
-    _write(path, _CONFIGURATION.substitute(digest=digest(secret)))
+    with _draft(path, _CONFIGURATION.substitute(digest=digest(secret))) as draft:
+        # Before there is a configuration: one whose secret was never shown would be in the way of the next run.
+        click.echo(f"secret of the client edge-gateway, shown once:  {secret}\n")
+        _finish(draft, path)
     option = "" if directory == Path() else f" -c {shlex.quote(str(path))}"
     click.echo(
         f"wrote {path}\n\n"
-        f"secret of the client edge-gateway, shown once:  {secret}\n\n"
         f"next:  put your identity provider and your backends into {path}\n"
         f"       sts check{option}\n"
         f"       sts serve{option}\n"
@@ -98,14 +104,47 @@ def init(directory: Path) -> None:
     )
 
 
-def _write(path: Path, text: str) -> None:
-    """Create the file with mode 0600. Raises StartError where there is one already, or it cannot be written."""
+@contextlib.contextmanager
+def _draft(path: Path, text: str) -> Iterator[Path]:
+    """Write a draft beside `path`, mode 0600, which is removed at the end. What killed runs left is removed as well.
+
+    Raises StartError where there is a file at `path` already, or the draft cannot be written.
+    """
+    draft = path.with_name(f".{_NAME}.{secrets.token_hex(8)}{_DRAFT}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    except FileExistsError:
-        raise StartError(f"{path} is there already and is never written over") from None
+        if os.path.lexists(path):
+            raise _there_already(path)
+        for left in path.parent.glob(f".{_NAME}.*{_DRAFT}"):
+            left.unlink(missing_ok=True)
+            click.echo(
+                f"an earlier `sts init` was interrupted before it was done: {path} gets a new secret\n", err=True
+            )
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            hand_over(handle, path.parent)
+            stream.write(text)
+            stream.flush()
+            os.fsync(handle)
     except OSError as error:
         raise StartError(f"{path} cannot be written: {error.strerror}") from None
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text)
+    try:
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _finish(draft: Path, path: Path) -> None:
+    """Give the draft its name, unless there is such a file. Raises StartError; the secret that was shown is void then."""
+    try:
+        path.hardlink_to(draft)
+    except FileExistsError:
+        raise _there_already(path) from None
+    except FileNotFoundError:
+        raise StartError(f"another `sts init` runs in {path.parent}: the secret above is void") from None
+    except OSError as error:
+        raise StartError(f"{path} cannot be written: {error.strerror}: the secret above is void") from None
+
+
+def _there_already(path: Path) -> StartError:
+    return StartError(f"{path} is there already and is never written over")

@@ -2,6 +2,7 @@
 
 import stat
 
+import click
 import pytest
 from click.testing import CliRunner
 from pydantic import SecretStr
@@ -73,3 +74,48 @@ def test_what_it_writes_passes_check(init):
     init()
     result = CliRunner().invoke(cli, ["check"])
     assert (result.exit_code, result.stdout[:27]) == (0, "sts.yaml: nothing is wrong:")
+
+
+def test_no_draft_is_left_behind(init, tmp_path):
+    init()
+    init()
+    assert [path.name for path in tmp_path.iterdir()] == ["sts.yaml"]
+
+
+def test_the_secret_is_shown_before_there_is_a_configuration(init, tmp_path, monkeypatch):
+    """Killed in between, it leaves nothing that the next run would have to write over."""
+    there = []
+    echo = click.echo
+    monkeypatch.setattr(
+        click, "echo", lambda *text, **way: (there.append((tmp_path / "sts.yaml").exists()), echo(*text, **way))
+    )
+    init()
+    assert there == [False, True]
+
+
+def test_a_configuration_that_another_run_has_finished_meanwhile_is_kept(init, tmp_path, monkeypatch):
+    echo = click.echo
+
+    def finish_first(*text, **way):
+        (tmp_path / "sts.yaml").write_text("mine")
+        echo(*text, **way)
+
+    monkeypatch.setattr(click, "echo", finish_first)
+    result = init()
+    assert (result.exit_code, "is there already and is never written over" in result.stderr) == (1, True)
+    assert (tmp_path / "sts.yaml").read_text() == "mine"
+
+
+def test_of_two_runs_at_once_no_secret_is_shown_for_the_other_ones_file(init, tmp_path, monkeypatch):
+    echo, other = click.echo, []
+
+    def run_another(*text, **way):
+        monkeypatch.setattr(click, "echo", echo)
+        other.append(init())
+        echo(*text, **way)
+
+    monkeypatch.setattr(click, "echo", run_another)
+    result = init()
+    assert result.exit_code == 1
+    secret = secret_in(other[0].stdout)
+    assert load(tmp_path / "sts.yaml", {}).clients["edge-gateway"].secrets == (SecretStr(digest(secret)),)
