@@ -135,7 +135,7 @@ def _draft(path: Path, text: str) -> Iterator[Path]:
 
 
 def _finish(draft: Path, path: Path) -> None:
-    """Give the draft its name, unless there is such a file. Raises StartError; the secret that was shown is void then."""
+    """Give the draft its name. Raises StartError where there is such a file; the secret that was shown is void then."""
     try:
         path.hardlink_to(draft)
     except FileExistsError:

@@ -84,11 +84,13 @@ def test_no_draft_is_left_behind(init, tmp_path):
 
 def test_the_secret_is_shown_before_there_is_a_configuration(init, tmp_path, monkeypatch):
     """Killed in between, it leaves nothing that the next run would have to write over."""
-    there = []
-    echo = click.echo
-    monkeypatch.setattr(
-        click, "echo", lambda *text, **way: (there.append((tmp_path / "sts.yaml").exists()), echo(*text, **way))
-    )
+    there, echo = [], click.echo
+
+    def look_first(*text, **way):
+        there.append((tmp_path / "sts.yaml").exists())
+        echo(*text, **way)
+
+    monkeypatch.setattr(click, "echo", look_first)
     init()
     assert there == [False, True]
 
