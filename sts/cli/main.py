@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 
 from sts.errors import StartError
+from sts.server.process import forbid_core_dumps
 
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "init": ("sts.cli.init:init", "Write a first configuration with fresh secrets."),
@@ -107,4 +108,5 @@ def main() -> None:
     """Run the command line."""
     if None in (sys.stdin, sys.stdout, sys.stderr):  # the next file to be opened would take its place, and its output
         sys.exit("sts: standard input, output and error must be open; /dev/null will do")
+    forbid_core_dumps()
     cli(prog_name="sts")

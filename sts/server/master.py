@@ -30,6 +30,7 @@ from sts.edge.profiles import PROFILES
 from sts.edge.tls import server_context
 from sts.errors import StartError
 from sts.server.address import give_to_group
+from sts.server.process import connections_within, raise_file_limit
 from sts.settings import Settings, SettingsError, changes_needing_restart
 from sts.telemetry import log, mark_dead, metrics
 
@@ -75,7 +76,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "workers": settings.workers,
             "threads": settings.threads,
             "worker_class": "sts.server.worker.Worker",
-            "worker_connections": max(1000, settings.threads * 4),
+            "worker_connections": connections_within(raise_file_limit(), settings.threads),
             "keepalive": _KEEPALIVE_S,
             "graceful_timeout": _GRACE_S,
             "control_socket_disable": True,  # it can stop and reshape the service: nothing needs it
@@ -196,8 +197,18 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             raise
 
     def spawn_worker(self) -> int:
-        """Fork a worker; in the master only, keep its end of the channel."""
-        pid: int = super().spawn_worker()
+        """Fork a worker; in the master only, keep its end of the channel.
+
+        Where no process, file or memory is to be had, the master tries again a second later: gunicorn would stop.
+        """
+        try:
+            pid: int = super().spawn_worker()
+        except OSError as fault:
+            log.error("worker cannot be forked", why=fault.strerror)
+            for end in self.app.opening or ():
+                end.close()
+            self.app.opening = None
+            return 0
         if self.app.opening is not None:
             ours, theirs = self.app.opening
             theirs.close()

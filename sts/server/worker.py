@@ -16,7 +16,7 @@ import socket
 import ssl
 import struct
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
 
@@ -38,7 +38,12 @@ _BODY_TOO_LARGE: Final = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r
 _HEAD_TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 )
+_NO_THREAD: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n"
+)
 _LOOK_EVERY_S: Final = 1.0
+_PAUSE_S: Final = 0.5
+_ROOM: Final = 16  # connections that are closed where no more can be accepted
 _LINGER_S: Final = 2.0
 _TIMEVAL: Final = struct.Struct("ll")
 
@@ -80,6 +85,20 @@ class Connection(gthread.TConn):  # type: ignore[misc]  # gunicorn has no types
             super().close()
 
 
+class Threads(ThreadPoolExecutor):
+    """The threads that answer requests. As long as there is one, a request waits for it where no more can be started.
+
+    Raises RuntimeError for a request where there is none.
+    """
+
+    def _adjust_thread_count(self) -> None:
+        try:
+            super()._adjust_thread_count()
+        except RuntimeError:
+            if not self._threads:
+                raise
+
+
 class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """One poller that gathers requests, and threads that answer them."""
 
@@ -87,7 +106,15 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         super().__init__(*arguments, **options)
         self.gathering: dict[Connection, None] = {}  # the longest waiting first
         self.lingering: dict[Connection, None] = {}
-        self.looked_at = 0.0
+        self.looked_at = self.accept_from = 0.0
+
+    def get_thread_pool(self) -> Threads:
+        """Make the threads that answer requests."""
+        return Threads(self.cfg.threads)
+
+    def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001 - gunicorn's signature
+        """Accept connections or not; gunicorn asks again in each round, so a pause ends by itself."""
+        super().set_accept_enabled(enabled and time.monotonic() >= self.accept_from)
 
     def accept(self, listener: socket.socket) -> None:
         """Take a new connection; where there are too many, the one that has kept us waiting longest makes room."""
@@ -95,16 +122,43 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
             client, address = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
+        except OSError as fault:  # no file or no memory is to be had: the next attempt would fail as well
+            self._pause(fault)
+            return
         try:
             client = self._secured(client)
+            connection = Connection(self.cfg, client, address, listener.getsockname())
         except OSError:  # it has gone already
             client.close()
             return
         self.nr_conns += 1
-        connection = Connection(self.cfg, client, address, listener.getsockname())
-        if self.nr_conns >= self.worker_connections - self.cfg.threads:
+        if self.nr_conns + len(self.lingering) >= self.worker_connections - self.cfg.threads:
             self._make_room()
         self._gather(connection)
+
+    def enqueue_req(self, conn: Connection) -> None:
+        """Give a request to a thread; where there is none and none can be started, answer so."""
+        try:
+            super().enqueue_req(conn)
+        except RuntimeError:
+            log.warning("no thread can be started")
+            _send(conn, _NO_THREAD)
+            self._end(conn)
+
+    def _pause(self, fault: OSError) -> None:
+        """Accept nothing for a moment, and close what has waited longest, so that there are files again."""
+        metrics.accept_failed()
+        log.warning("cannot accept", why=fault.strerror)
+        self.accept_from = time.monotonic() + _PAUSE_S
+        self.set_accept_enabled(False)
+        for _ in range(_ROOM):
+            self._make_room()
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Handle what the poller reports, except of connections that were closed to make room in the same round."""
+        for key, _ in self.poller.select(timeout):
+            if self.poller.get_map().get(key.fd) is key:
+                key.data(key.fileobj)
 
     def on_client_socket_readable(self, conn: Connection, client: socket.socket) -> None:
         """A kept-alive connection speaks again."""
@@ -257,7 +311,9 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         conn.close()
 
     def _make_room(self) -> None:
-        if self.gathering:
+        if self.lingering:  # its answer is written already
+            self._part(next(iter(self.lingering)))
+        elif self.gathering:
             self._drop(next(iter(self.gathering)))
         elif self.keepalived_conns:
             conn = self.keepalived_conns.popleft()

@@ -105,6 +105,7 @@ class Metrics:
         self._audit_failures = Counter("sts_audit_failures", "Audit events that were not written.", registry=own)
         self._unknown = Counter("sts_unknown_parameters", "Unknown parameters, ignored at /token.", registry=own)
         self._handshakes = Counter("sts_handshakes_failed", "TLS handshakes with callers that failed.", registry=own)
+        self._accepts = Counter("sts_accepts_failed", "Connections that could not be accepted.", registry=own)
         self._unmarked = Counter("sts_once_only_unmarked", "Once-only proofs that passed unmarked.", registry=own)
         self._limited = Counter(
             "sts_clients_limited", "Failures of client authentication over the limit.", registry=own
@@ -176,6 +177,10 @@ class Metrics:
     def handshake_failed(self) -> None:
         """Count a TLS handshake that failed."""
         self._handshakes.inc()
+
+    def accept_failed(self) -> None:
+        """Count an attempt to accept a connection for which no file or no memory was to be had."""
+        self._accepts.inc()
 
     def audit_failed(self) -> None:
         """Count an audit event that was not written."""

@@ -72,6 +72,9 @@ class Upstream:
         self._enter()
         try:
             future = self._threads.submit(self._attempt, ask)
+        except RuntimeError:
+            self._leave()
+            raise UnreachableError("no thread can be started") from None
         except BaseException:
             self._leave()
             raise

@@ -230,23 +230,36 @@ class Service:
     """`sts serve` as a process, from a configuration file.
 
     `tls` is how the test speaks to one that has TLS (an `ssl.SSLContext`, with the test's certificate if it has one;
-    may be changed between requests), `unix` the path of a socket at which it listens instead.
+    may be changed between requests), `unix` the path of a socket at which it listens instead, `port` one that another
+    service had, `through` a command that becomes the service (`prlimit`), `audit` what gets its standard output.
     """
 
-    def __init__(self, directory, configuration, *, environment=None, ready=True, tls=None, unix=None):
+    def __init__(
+        self,
+        directory,
+        configuration,
+        *,
+        environment=None,
+        ready=True,
+        tls=None,
+        unix=None,
+        port=None,
+        through=(),
+        audit=None,
+    ):
         self.tls, self.unix = tls, unix
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.port = free_port()
+        self.port = port or free_port()
         self.file = self.directory / "sts.yaml"
         self.write(configuration)
         self.log_file = self.directory / "log"
         self.audit_file = self.directory / "audit.jsonl"
-        with self.log_file.open("ab") as log, self.audit_file.open("ab") as audit:
+        with self.log_file.open("ab") as log, self.audit_file.open("ab") as audit_file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sts", "serve", "-c", str(self.file), "--listen", self.address()],
+                [*through, sys.executable, "-m", "sts", "serve", "-c", str(self.file), "--listen", self.address()],
                 stdin=subprocess.DEVNULL,
-                stdout=audit,
+                stdout=audit_file if audit is None else audit,
                 stderr=log,
                 env={**os.environ, **(environment or {})},
             )
