@@ -9,7 +9,9 @@ import itertools
 import json
 import re
 import secrets
+import time
 import types
+from urllib.parse import urlencode
 
 import jwt
 import pytest
@@ -35,10 +37,13 @@ FIELDS = {
     ),
     "revision",
 }
-NOT_BUILT_YET = {"revoked", "replayed", "state_unavailable"}
 OURS_ALONE = {"internal_error"}  # a fault of the service's own, which no request brings about
+OF_THE_STATE_ALONE = {"replayed"}  # callers and the audit are told `client_refused`
 IDENTITY_HEADERS = {"x-user-id", "x-tenant-id", "x-roles"}
 DOWN = "https://down.example.com"
+ISSUER = "https://sts.example.internal"
+SIGNING = "signing-gateway"
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 class Marked:
@@ -50,6 +55,7 @@ class Marked:
         self.email = f"{secrets.token_hex(8)}@marked.example"
         self.digest = "sha256:" + hashlib.sha256(self.secret.encode()).hexdigest()
         self.tokens = set()
+        self.signing = Key("signing-1", "ES256")
 
     @property
     def claims(self):
@@ -78,6 +84,12 @@ def configuration(provider, configured):
         "clients/edge-gateway/secrets": [{"env": "GATEWAY_DIGEST"}],
         "clients/edge-gateway/audiences": ["orders", "billing", "tiny", "odd", "absent", "unsafe"],
         "clients/edge-gateway/sources": ["*"],
+        f"clients/{SIGNING}": {
+            "auth": "private_key_jwt",
+            "jwks_file": "signing.jwks.json",
+            "audiences": ["orders"],
+            "sources": ["*"],
+        },
         "sources/corporate-idp/audiences": ["*"],
         "sources/corporate-idp/namespace": "",
         "sources/corporate-idp/max_age": "1h",
@@ -114,6 +126,7 @@ def said(tmp_path_factory, configured):
 
     provider.answer = answer
     folder = tmp_path_factory.mktemp("leaks")
+    (folder / "signing.jwks.json").write_text(json.dumps({"keys": [marked.signing.jwk]}))
     environment = {"DEPLOYMENT_SECRET": marked.deployment, "GATEWAY_DIGEST": marked.digest, "TMPDIR": str(folder)}
     service = Service(folder, configuration(provider, configured), environment=environment)
     found = types.SimpleNamespace(marked=marked, folder=folder, at_doors=[], pages=[], commands=[])
@@ -122,7 +135,10 @@ def said(tmp_path_factory, configured):
         scenario.doors()
         scenario.elsewhere()
         scenario.commands(environment)
+        scenario.revoked(environment)
+        scenario.replayed()
         scenario.without_a_key()
+        scenario.without_the_state()
     finally:
         status = service.stop()
         provider.close()
@@ -294,12 +310,55 @@ class Scenario:
             (["health", "-c", config], ()),
             (["keys", "rotate", "-c", config], ()),
         ):
-            result = CliRunner(env=environment).invoke(cli, arguments)
-            assert result.exception is None or isinstance(result.exception, SystemExit), result.output
-            self.found.commands.append((arguments[:2], result.stdout, allowed))
-            self.found.commands.append((arguments[:2], result.stderr, ()))
+            self.command(environment, arguments, allowed)
         for path in (file, bad, secret):
             path.unlink()
+
+    def command(self, environment, arguments, allowed=()):
+        result = CliRunner(env=environment).invoke(cli, arguments)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+        self.found.commands.append((arguments[:2], result.stdout, allowed))
+        self.found.commands.append((arguments[:2], result.stderr, ()))
+
+    def revoked(self, environment):
+        """Revoke a user of its own: from then on every worker refuses its credential at both doors."""
+        token = self.token(sub=f"revoked-{self.marked.user}")
+        self.both(token)
+        config = str(self.service.file)
+        self.command(environment, ["revoke", "-c", config, "--subject", f"revoked-{self.marked.user}"])
+
+        def refused():
+            self.both(token)
+            return {answer.status for answer in self.found.at_doors[-2:]} == {400, 401}
+
+        wait_for(refused, every=0.3)
+
+    def sign_in(self, assertion):
+        """Ask as a client that signs, for an audience that there is not."""
+        form = {"grant_type": GRANT, "subject_token": self.good, "subject_token_type": ACCESS_TOKEN}
+        form |= {"audience": "nowhere", "client_assertion": assertion, "client_assertion_type": ASSERTION_TYPE}
+        sent = {"Content-Type": "application/x-www-form-urlencoded"}
+        self.found.at_doors.append(self.service.request("POST", "/token", sent, urlencode(form).encode()))
+        return self.found.at_doors[-1]
+
+    def assertion(self):
+        claims = {"iss": SIGNING, "sub": SIGNING, "aud": ISSUER, "jti": secrets.token_hex(8)}
+        made = self.marked.signing.sign({**claims, "exp": int(time.time()) + 290})
+        self.marked.tokens.add(made)
+        return made
+
+    def replayed(self):
+        """Use one assertion twice."""
+        assertion = self.assertion()
+        assert self.sign_in(assertion).status == 400
+        assert self.sign_in(assertion).status == 401
+
+    def without_the_state(self):
+        """Replace the state: what may be used only once cannot be marked any more."""
+        state = self.service.directory / "var" / "state.db"
+        state.rename(state.with_name("former.db"))
+        state.touch(0o600)
+        assert self.sign_in(self.assertion()).status == 503
 
     def without_a_key(self):
         """Take the key ring away: once the worker has gone without it for too long, it signs no more."""
@@ -315,7 +374,8 @@ class Scenario:
 
 
 def test_every_reason_that_can_be_provoked_was(said):
-    assert {event["reason"] for event in said.events} == {None, *REASONS} - NOT_BUILT_YET - OURS_ALONE
+    assert {event["reason"] for event in said.events} == {None, *REASONS} - OURS_ALONE - OF_THE_STATE_ALONE
+    assert "the assertion was used before" in {event.get("facts", {}).get("why") for event in said.events}
 
 
 def test_each_decision_has_one_event_and_each_event_its_answer(said):
@@ -413,7 +473,7 @@ def test_no_page_and_no_answer_of_the_server_holds_anything_private(said, privat
 
 
 def test_no_command_prints_a_credential_a_token_or_a_secret(said, private):
-    assert len(said.commands) == 24
+    assert len(said.commands) == 26
     for name, text, allowed in said.commands:
         assert private.found_in(text, allowed=allowed) == [], name
 
