@@ -28,7 +28,7 @@ from sts.credentials.introspected import Known, Stores
 from sts.credentials.introspection import Introspections, tell
 from sts.credentials.jwt import Bearers, JwtKind, JwtSource, JwtSourceAtWork
 from sts.credentials.kind import Source, Sources, SourceSettings
-from sts.credentials.self_issued import OwnTokens
+from sts.credentials.self_issued import OwnTokens, OwnVerifier
 from sts.edge.certificate_headers import Proxies
 from sts.edge.discovery import Readiness, discovery, health, site
 from sts.edge.forward_auth import ForwardAuthDoor
@@ -37,7 +37,6 @@ from sts.edge.routes import Routes
 from sts.edge.tls import own_certificate
 from sts.edge.token import TokenDoor
 from sts.exchange import Exchange
-from sts.jose import SUPPORTED
 from sts.labels import DeploymentSecret
 from sts.lookups.opa import OpaServers
 from sts.lookups.tables import Tables
@@ -197,18 +196,19 @@ class App:
             if audience.enabled and audience.format == "jwt"
         }
         return Introspection(
-            issuer=settings.issuer,
+            verifier=self._own_verifier(settings),
             revision=settings.revision,
             audiences=audiences,
-            sources=_enabled(settings.sources),
-            minted_for=_enabled(settings.clients),
             clients=clients,
-            keys=self.own_keys,
             revocations=self.state.revocations,
             door=door,
             audit=self.audit,
             clock=self.clock,
         )
+
+    def _own_verifier(self, settings: Settings) -> OwnVerifier:
+        """What proves our own tokens, wherever one is shown to us."""
+        return OwnVerifier(settings.issuer, self.own_keys, _enabled(settings.sources), _enabled(settings.clients))
 
     def _world(self, settings: Settings, sources: Sources) -> World:
         """What callers' ways of proving themselves need."""
@@ -230,7 +230,7 @@ class App:
             for name, source in enabled.items()
             if isinstance(source, JwtSource)
         }
-        own = OwnTokens(settings.issuer, self.own_keys, enabled, _enabled(settings.clients), SUPPORTED, self.clock)
+        own = OwnTokens(self._own_verifier(settings), self.clock)
         certificates = {
             name: CertificateSourceAtWork(name, source, self.authorities.authority(source.trusted(name)))
             for name, source in enabled.items()

@@ -118,4 +118,6 @@ class Exchange:
         grant = rows.given(lambda: self.policy.decide(client, identity, admitted, target, ask, self.clock(), rows))
         grant = self.policy.narrow(grant, client, identity, admitted, target, ask, self.clock())
         issued = self.minter.mint(grant, self.clock)
-        return issued, Causes.of(proven, grant, issued, self.revocations.minted(revocable, issued))
+        revocable = self.revocations.minted(revocable, issued)
+        self.revocations.check(revocable, self.clock())  # what was revoked meanwhile: rows, OPA and keys may take long
+        return issued, Causes.of(proven, grant, issued, revocable)

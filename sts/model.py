@@ -223,6 +223,8 @@ class Principal:
     mapping reads (`claims` for a JWT). `reach` are the names of the only audiences that the credential itself may
     reach, beside what its source may. `proof_key` is the RFC 7638 thumbprint of the issuer's key that proved it, or
     whatever else its source's `key_current` judges.
+    `since` is when the credential was issued, by the word of who issued it, None where that is not known; for one of
+    our own tokens it is the time of the first credential behind it, so that no exchange makes a login look younger.
     `may_act` and `act` are as in RFC 8693 §4.1 and §4.4, `acr` and `amr` as in OpenID Connect Core §2, raw.
     """
 
@@ -235,6 +237,7 @@ class Principal:
     expires_at: float | NotApplicable
     not_before: float | NotApplicable | None
     issued_at: float | NotApplicable | None
+    since: float | None
     auth_time: float | NotApplicable | None
     fresh_until: float | NotApplicable
     confirmation: object | NotApplicable | None
@@ -271,13 +274,15 @@ class Actor:
 class Admitted:
     """A principal that passed `admit`: the end of its causes, and until when the judgement may be reused.
 
-    With an `actor` both are the earlier of the two's.
+    `since` is when it was issued, never in the future; 0 where that is not known. With an `actor` each of the three is
+    the earlier of the two's.
     """
 
     principal: Principal
     not_after: float
     fresh_until: float
     actor: Actor | None = None
+    since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +320,9 @@ class Grant:
     `aud` holds the values of the claim; `scopes` None means that the token carries no scope at all. `claims` are the
     audience's mapped claims, reserved names excluded; `evidence` is what it is told of the login, `headers` the
     identity headers for forward-auth. `not_after` ends the token whatever its `ttl`. `src` names the source, where a
-    backend may exchange the token again. `keep` says whether the minted token may be cached, `fresh_until` how long.
+    backend may exchange the token again, and `mapped_by` the mapping of its claims (see `AudienceRules.mapping`).
+    `since` is the earliest time at which any credential behind it was issued, 0 where one does not say. `keep` says
+    whether the minted token may be cached, `fresh_until` how long.
     `shadow` is what the audiences' rules on trial would have done, by audience. `recipient` is the audience whose
     backend the token is encrypted for, None where it is only signed. `bound_to` is the thumbprint of the certificate
     whose holder alone may use the token (RFC 8705 §3.1), None where anybody may.
@@ -337,6 +344,8 @@ class Grant:
     max_token_bytes: int
     keep: bool
     src: str | None = None
+    mapped_by: str | None = None
+    since: float = 0.0
     shadow: Mapping[str, Trial] = field(default_factory=dict)
     recipient: str | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict, repr=False)

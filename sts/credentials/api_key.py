@@ -137,6 +137,7 @@ class ApiKeySourceAtWork:
             expires_at=NOT_APPLICABLE if key.expires_at is None else key.expires_at,
             not_before=NOT_APPLICABLE,
             issued_at=key.created_at,
+            since=key.created_at,
             auth_time=NOT_APPLICABLE,
             fresh_until=NOT_APPLICABLE,
             confirmation=NOT_APPLICABLE,

@@ -106,6 +106,9 @@ class CertificateSourceAtWork:
             expires_at=proven.path.not_after,
             not_before=proven.path.not_before,
             issued_at=NOT_APPLICABLE,
+            # The leaf's own: the path's is that of its youngest certificate, so that a new intermediate certificate
+            # would make an old leaf look younger than its revocation.
+            since=found["not_before"],
             auth_time=NOT_APPLICABLE,
             fresh_until=proven.fresh_until,
             confirmation=NOT_APPLICABLE,  # its key is proven with it: see Credential.held

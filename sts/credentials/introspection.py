@@ -128,6 +128,7 @@ class IntrospectionSourceAtWork:
             expires_at=claims.get("exp", NOT_APPLICABLE),
             not_before=claims.get("nbf"),
             issued_at=claims.get("iat"),
+            since=claims.get("iat"),
             auth_time=claims.get("auth_time"),
             fresh_until=known.until,
             confirmation=claims.get("cnf"),

@@ -185,6 +185,7 @@ class JwtSourceAtWork:
             expires_at=claims["exp"],
             not_before=claims.get("nbf"),
             issued_at=claims.get("iat"),
+            since=claims.get("iat"),  # not `nbf`: a token may be issued long before it may be used
             auth_time=claims.get("auth_time"),
             fresh_until=NOT_APPLICABLE,
             confirmation=claims.get("cnf"),

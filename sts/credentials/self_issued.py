@@ -1,12 +1,13 @@
-"""Our own tokens, handed back by a backend that they were minted for, to be exchanged for another audience."""
+"""Our own tokens: what proves one, and a `Source` for those that a backend hands back to exchange them again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Final
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-from sts.errors import BAD_ALGORITHM, BAD_TYPE, MALFORMED, REVOKED, UNKNOWN_ISSUER, Refusal
-from sts.jose import Compact, VerifyKey, media_type, text_or_texts, verify
+from sts.errors import BAD_TYPE, MALFORMED, REVOKED, UNKNOWN_ISSUER, Refusal
+from sts.jose import Compact, media_type, text_or_texts, verify
 from sts.model import NOT_APPLICABLE, TYPE_ACCESS_TOKEN, TYPE_JWT, Limits, Presented, Principal
 from sts.trust.remote_jwks import KeySource
 
@@ -19,32 +20,72 @@ _TYP: Final = frozenset({"at+jwt", "jwt"})
 _REQUIRED: Final = ("sub", "aud", "exp", "iat", "jti", "client_id")
 
 
-class OwnTokens:
-    """A `Source` for tokens of `issuer`, ourselves, proven by our published `keys`.
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A token that we signed: its claims, and the RFC 7638 thumbprint of the key. Its `exp` is judged elsewhere.
 
-    A token counts as one of the source that it was once made from, its `src`, which must be among the enabled
-    `sources`. A token without `src` is for a backend that may not hand it on: it is nobody's credential (TE-33).
-    `clients` are the enabled ones: a token that was minted for another ends with it.
+    `since` is when the first credential behind it was issued (Unix seconds), None where the token does not say: one of
+    an earlier release.
+    """
+
+    claims: Mapping[str, Any] = field(repr=False)
+    thumbprint: str
+    since: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnVerifier:
+    """The one proof of tokens of `issuer`, ourselves, by our published `keys`; it never waits.
+
+    `sources` and `clients` are the enabled ones: a token that was made from or for another ends with it.
+    """
+
+    issuer: str
+    keys: KeySource
+    sources: Collection[str]
+    clients: Collection[str]
+
+    def prove(self, token: Compact, now: float) -> Proven:
+        """Prove that we signed an access token with the claims that we always write.
+
+        Raises UNKNOWN_ISSUER, BAD_TYPE and MALFORMED for what we never write, before any key is looked for; UNKNOWN_KEY
+        for a key that is not published, a revoked one too; BAD_SIGNATURE. Proves neither that the token is alive nor
+        for whom it is.
+        """
+        claims = token.claims
+        if claims.get("iss") != self.issuer:
+            raise Refusal(UNKNOWN_ISSUER, why="its iss is not ours")
+        if media_type(token.header.get("typ", "")) not in _TYP:
+            raise Refusal(BAD_TYPE, why="its typ is none of ours")
+        for name in _REQUIRED:
+            if name not in claims:
+                raise Refusal(MALFORMED, why="a claim is missing", claim=name)
+        key = verify(token, self.keys.keys_for(token.kid, token.algorithm, now))
+        since = claims.get("src_iat")  # an earlier release let a mapping write it, and then it may be a text
+        return Proven(claims, key.thumbprint, since if type(since) is int else None)
+
+    def check_origin(self, claims: Mapping[str, Any]) -> None:
+        """Raise REVOKED where the client that a proven token was minted for, or its source, is gone or disabled."""
+        if claims["client_id"] not in self.clients:
+            raise Refusal(REVOKED, why="the client that the token was minted for is gone or disabled")
+        if "src" in claims and claims["src"] not in self.sources:
+            raise Refusal(REVOKED, why="the source that the token was made from is gone or disabled")
+
+
+class OwnTokens:
+    """A `Source` for our own tokens.
+
+    A token counts as one of the source that it was once made from, its `src`. A token without `src` is for a backend
+    that may not hand it on: it is nobody's credential (TE-33).
     """
 
     name = NAME
     trouble = ""
     limits = Limits(audiences=frozenset())  # whose token it is, the consent decides; its age, whoever minted it
 
-    def __init__(
-        self,
-        issuer: str,
-        keys: KeySource,
-        sources: Collection[str],
-        clients: Collection[str],
-        algorithms: Collection[str],
-        clock: Callable[[], float],
-    ) -> None:
-        self.issuer = issuer
-        self._keys = keys
-        self._sources = frozenset(sources)
-        self._clients = frozenset(clients)
-        self._algorithms = frozenset(algorithms)
+    def __init__(self, verifier: OwnVerifier, clock: Callable[[], float]) -> None:
+        self.issuer = verifier.issuer
+        self._verifier = verifier
         self._clock = clock
 
     def present(self, token: Compact, declared: str) -> Presented:
@@ -56,29 +97,22 @@ class OwnTokens:
         source = token.claims.get("src")
         if not isinstance(source, str):
             raise Refusal(UNKNOWN_ISSUER, why="a token of ours without `src`: nobody may exchange it again")
-        if token.algorithm not in self._algorithms:
-            raise Refusal(BAD_ALGORITHM, why="we do not sign with this algorithm", alg=token.algorithm)
-        if media_type(token.header.get("typ", "")) not in _TYP or declared not in _TYPES:
+        if declared not in _TYPES:
             raise Refusal(BAD_TYPE, why="not an access token of ours", declared=declared)
-        for name in _REQUIRED:
-            if name not in token.claims:
-                raise Refusal(MALFORMED, why="a claim is missing", claim=name)
-        minted_for = text_or_texts(token.claims["aud"], "aud")
-        self._verified(token, self._clock())
-        if source not in self._sources:
+        self._verifier.prove(token, self._clock())
+        if source not in self._verifier.sources:
             raise Refusal(UNKNOWN_ISSUER, why="the source of this token of ours is gone or disabled")
+        minted_for = text_or_texts(token.claims["aud"], "aud")
         return Presented(KIND, source, declared, token, proven_by=NAME, minted_for=minted_for)
 
     def prove(self, presented: Presented, now: float) -> Principal:
-        """Prove the token's signature by our published keys. Whose token it is, the consent has judged by its `aud`.
+        """Prove the token again, by the keys of now. Whose token it is, the consent has judged by its `aud`.
 
-        REVOKED for one that was minted for a client that is gone or disabled.
+        REVOKED as `OwnVerifier.check_origin` says.
         """
-        token: Compact = presented.unverified
-        key = self._verified(token, now)
-        claims = token.claims
-        if claims["client_id"] not in self._clients:  # told of a proven token only, or anybody could ask for ids
-            raise Refusal(REVOKED, why="the client that the token was minted for is gone or disabled")
+        proven = self._verifier.prove(presented.unverified, now)
+        claims = proven.claims
+        self._verifier.check_origin(claims)
         return Principal(
             kind=KIND,
             source=presented.source,
@@ -89,6 +123,7 @@ class OwnTokens:
             expires_at=claims["exp"],
             not_before=NOT_APPLICABLE,
             issued_at=claims["iat"],
+            since=proven.since,
             auth_time=claims.get("auth_time"),
             fresh_until=NOT_APPLICABLE,
             confirmation=claims.get("cnf"),
@@ -97,12 +132,9 @@ class OwnTokens:
             acr=claims.get("acr"),
             amr=claims.get("amr"),
             jti=claims["jti"],
-            proof_key=f"{key.thumbprint} {claims['client_id']}",
+            proof_key=f"{proven.thumbprint} {claims['client_id']}",
             attributes=claims,
         )
-
-    def _verified(self, token: Compact, now: float) -> VerifyKey:
-        return verify(token, self._keys.keys_for(token.kid, token.algorithm, now))
 
     def key_current(self, proof_key: str) -> bool:
         """As Source says: a key of ours that left the JWKS, or was revoked, proves nothing any more.
@@ -110,4 +142,4 @@ class OwnTokens:
         Nor does a token whose client is disabled, which is why the client's id is part of the name here.
         """
         thumbprint, _, client = proof_key.partition(" ")
-        return client in self._clients and self._keys.current(thumbprint)
+        return client in self._verifier.clients and self._verifier.keys.current(thumbprint)

@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from sts.audit.introspection import Question
 from sts.audit.log import AuditLog
 from sts.clients.registry import Clients
+from sts.credentials.self_issued import OwnVerifier
 from sts.edge.token import TokenDoor, reply
 from sts.errors import (
     AUDIENCE_MISMATCH,
-    BAD_TYPE,
     EXPIRED,
     INTERNAL_ERROR,
     MALFORMED,
-    REVOKED,
-    UNKNOWN_ISSUER,
     Refusal,
 )
-from sts.jose import Compact, VerifyKey, media_type, parse, text_or_texts, verify
+from sts.jose import parse, text_or_texts
 from sts.model import Client, Incoming, Reply
 from sts.state.revocations import Revocations
 from sts.telemetry import log, metrics
 
 PATH: Final = "/introspect"
 
-_TYP: Final = frozenset({"at+jwt", "jwt"})
-_REQUIRED: Final = ("sub", "aud", "exp", "iat", "jti", "client_id")
 _OURS: Final = 503
-
-
-class Keys(Protocol):
-    """Our own keys, as they are published."""
-
-    def keys_for(self, kid: str | None, algorithm: str, now: float) -> tuple[VerifyKey, ...]:
-        """The keys that may have signed. Raises UNKNOWN_KEY for one that is not published, revoked ones too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +33,13 @@ class Introspection:
     """Answers for one revision of the configuration.
 
     `audiences` are the names of the enabled audiences whose tokens are signed and no more, by their `aud`. What is
-    inside an encrypted token is no token of ours by itself, so it is not active. `sources` and `minted_for` are the
-    enabled sources and clients: what was made from or for another ends with it.
+    inside an encrypted token is no token of ours by itself, so it is not active.
     """
 
-    issuer: str
+    verifier: OwnVerifier
     revision: str
     audiences: Mapping[str, str]
-    sources: Collection[str]
-    minted_for: Collection[str]
     clients: Clients
-    keys: Keys
     revocations: Revocations
     door: TokenDoor
     audit: AuditLog
@@ -101,31 +86,16 @@ class Introspection:
 
     def _active(self, client: Client, token: str, now: float) -> Mapping[str, Any]:
         """The claims of a live token of ours whose every audience has `client` for its backend, or a Refusal."""
-        unverified = parse(token)
-        self._ours(unverified)
-        verify(unverified, self.keys.keys_for(unverified.kid, unverified.algorithm, now))
-        claims = unverified.claims
+        proven = self.verifier.prove(parse(token), now)
+        claims = proven.claims
         if claims["exp"] <= now:
             raise Refusal(EXPIRED, why="it has ended")
         names = self._names(claims)
         if not names or not client.backend_of.issuperset(names):
             raise Refusal(AUDIENCE_MISMATCH, why="the client is not the backend of each of its audiences")
-        if claims["client_id"] not in self.minted_for:
-            raise Refusal(REVOKED, why="the client that the token was minted for is gone or disabled")
-        if "src" in claims and claims["src"] not in self.sources:
-            raise Refusal(REVOKED, why="the source that the token was made from is gone or disabled")
-        self.revocations.check(self.revocations.own(token, claims), now)
+        self.verifier.check_origin(claims)
+        self.revocations.check(self.revocations.own(token, claims, proven.since), now)
         return claims
-
-    def _ours(self, unverified: Compact) -> None:
-        """Refuse what we never write, before any key is looked for."""
-        if unverified.claims.get("iss") != self.issuer:
-            raise Refusal(UNKNOWN_ISSUER, why="its iss is not ours")
-        if media_type(unverified.header.get("typ", "")) not in _TYP:
-            raise Refusal(BAD_TYPE, why="its typ is none of ours")
-        for name in _REQUIRED:
-            if name not in unverified.claims:
-                raise Refusal(MALFORMED, why="a claim is missing", claim=name)
 
     def _names(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
         """The audiences' names. Raises AUDIENCE_MISMATCH for one that is gone, disabled or encrypted to its backend."""

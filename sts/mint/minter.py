@@ -5,6 +5,7 @@ It takes nothing but a `Grant`, and a token never outlives what caused it.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -92,9 +93,12 @@ def access_token_claims(grant: Grant, issuer: str, issued_at: int, expires_at: i
         jti=jti,
         client_id=grant.client_id,
         act=grant.act,
+        src_iat=math.floor(grant.since),
     )
     if grant.src is not None:
         written["src"] = grant.src
+    if grant.mapped_by is not None:
+        written["aud_map"] = grant.mapped_by
     if grant.bound_to is not None:
         written["cnf"] = {"x5t#S256": grant.bound_to}
     if grant.scopes is not None:

@@ -31,6 +31,7 @@ def delegate(subject: Admitted, actor: Admitted, identity: Identity, issuer: str
         min(subject.not_after, actor.not_after),
         min(subject.fresh_until, actor.fresh_until),
         found,
+        min(subject.since, actor.since),
     )
 
 

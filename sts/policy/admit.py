@@ -25,7 +25,8 @@ def admit(principal: Principal, limits: Limits, now: float, certificate: str | N
     too_old_at = _young(principal, limits, now)
     _held(principal, certificate)
     fresh_until = FOREVER if isinstance(principal.fresh_until, NotApplicable) else principal.fresh_until
-    return Admitted(principal, min(end, too_old_at), min(fresh_until, too_old_at))
+    since = 0.0 if principal.since is None else min(principal.since, now)
+    return Admitted(principal, min(end, too_old_at), min(fresh_until, too_old_at), since=since)
 
 
 def _meant_for_us(principal: Principal, limits: Limits) -> None:

@@ -24,7 +24,7 @@ from sts.policy.consent import Consent, Target, within_reach
 from sts.policy.headers import header_value
 from sts.policy.mapping import identify
 from sts.policy.opa import Opa, fresh_until
-from sts.policy.reexchange import OWN, evidence, identity_again, source_of
+from sts.policy.reexchange import OWN, evidence, identity_again, mapping_of, source_of
 from sts.policy.rules import AudienceRules, Named, RouteRules, SourceRules
 
 
@@ -132,6 +132,7 @@ class Policy:
         for audience in target.audiences:
             _demand(audience.allow, scope, rule=f"allow of {audience.name}")
         ttl = min(audience.settings.ttl for audience in target.audiences)
+        src = source_of(admitted, target)
         return Grant(
             client_id=client.id,
             subject=identity.subject,
@@ -149,7 +150,9 @@ class Policy:
             max_token_bytes=min(audience.settings.max_token_bytes for audience in target.audiences),
             keep=not route.reads_now
             and all(one.settings.reuse == "shared" and not one.reads_now for one in target.audiences),
-            src=source_of(admitted, target),
+            src=src,
+            mapped_by=None if src is None else mapping_of(target.audiences),
+            since=admitted.since,
             shadow=judge(target.audiences, scope),
             evidence=evidence(admitted.principal) if first.settings.evidence else {},
             recipient=None if first.settings.encryption is None else first.name,

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sts.errors import NO_MAPPING, Refusal
 from sts.expressions import EvaluationError, as_attribute
+from sts.jose import text_or_texts
 from sts.model import NOT_APPLICABLE, Admitted, Identity, Principal
 from sts.policy.consent import Target
 from sts.policy.rules import AudienceRules
@@ -39,20 +40,31 @@ def source_of(admitted: Admitted, target: Target) -> str | None:
     return principal.source if any(audience.backend for audience in target.audiences) else None
 
 
+def mapping_of(audiences: Sequence[AudienceRules]) -> str:
+    """The mapping of a token's claims, `aud_map`: that of each of its audiences, in the order of its `aud`."""
+    return ".".join([audience.mapping for audience in audiences])
+
+
 def identity_again(admitted: Admitted, by_aud: Mapping[str, AudienceRules]) -> Identity:
     """Read the identity back from a token of ours, whose claims are proven.
 
     Subject and scopes are the token's. Of its other claims only those are attributes again that its audience maps from
     exactly one attribute: what a rule has changed or made up for one backend means nothing to another.
+
+    Raises NO_MAPPING for a token that another mapping has written, before a reload or on a replica with another
+    configuration: by the names of this one a tenant called "admin" could be read as a role. One that does not say
+    which mapping wrote it is refused as well.
     """
     claims = admitted.principal.attributes
+    audiences = [by_aud[aud] for aud in text_or_texts(claims["aud"], "aud")]
+    if claims.get("aud_map") != mapping_of(audiences):
+        raise Refusal(NO_MAPPING, why="the token was minted under another `claims` mapping of its audience")
     subject, scopes = claims["sub"], tuple(str(claims.get("scope", "")).split())
     attributes: dict[str, Any] = {}
-    for aud in [claims["aud"]] if isinstance(claims["aud"], str) else claims["aud"]:
-        for name, rule in by_aud[aud].claims if aud in by_aud else ():
-            plain = _PLAIN.fullmatch(rule.text.strip())
-            if plain and name in claims:
-                attributes[plain[1]] = _attribute(name, claims[name])
+    for name, rule in [one for audience in audiences for one in audience.claims]:
+        plain = _PLAIN.fullmatch(rule.text.strip())
+        if plain and name in claims:
+            attributes[plain[1]] = _attribute(name, claims[name])
     attributes |= {"subject": subject, "scopes": scopes}
     return Identity(subject=subject, scopes=scopes, attributes=attributes)
 
@@ -60,7 +72,7 @@ def identity_again(admitted: Admitted, by_aud: Mapping[str, AudienceRules]) -> I
 def _attribute(name: str, value: object) -> object:
     try:
         return as_attribute(value)
-    except EvaluationError as error:  # the rule was another one when the token was minted
+    except EvaluationError as error:
         raise Refusal(NO_MAPPING, attribute=name, why=str(error)) from None
 
 

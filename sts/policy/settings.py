@@ -12,7 +12,7 @@ from sts.trust.recipients import EncryptionSettings
 
 RESERVED_CLAIMS: Final = frozenset(
     {"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope", "act", "may_act", "cnf", "typ", "azp"}
-    | {"nonce", "at_hash", "c_hash", "sid", "events", "txn", "src", "evidence"}
+    | {"nonce", "at_hash", "c_hash", "sid", "events", "txn", "src", "src_iat", "aud_map", "evidence"}
 )
 """Claims that a mapping may never write: each of them says something that only the service itself may say."""
 

@@ -37,7 +37,6 @@ _ABSOLUTE: Final = frozenset({"credential", "jti"})
 _PLAIN: Final = frozenset({"client", "source"})
 HASH: Final = re.compile(r"hmac:[0-9a-f]{32}")
 _OWN: Final = "own"
-_ALWAYS: Final = -math.inf
 _ATTEMPTS: Final = 5
 
 
@@ -201,6 +200,8 @@ class Revocations:
         for credential, principal, identity in zip(credentials, proven, mapped, strict=True):
             names = [*self._proven(credential.value, principal), *self._names("subject", identity.subject)]
             groups.append((_since(principal, now), tuple(names)))
+            if principal.kind == _OWN:
+                groups.append(self._minted_for(principal.attributes))
         return Revocable((*groups, (now, self._names("client", client.id))))
 
     def check_caller(self, token: str, principal: Principal, now: float) -> None:
@@ -214,9 +215,7 @@ class Revocations:
             *self._names("credential", essence(credential)),
             *self._names("source", principal.source),
         ]
-        if principal.kind == _OWN:  # one of our own tokens, whose subject is the minted one already
-            names += self._names("client", str(principal.attributes.get("client_id")))
-        elif principal.subject is not None:
+        if principal.kind != _OWN and principal.subject is not None:  # of our own tokens it is the minted one
             names += self._names("source_subject", principal.subject, principal.source)
         sid = principal.attributes.get("sid")
         if isinstance(sid, str):
@@ -235,18 +234,25 @@ class Revocations:
         ]
         return Revocable(((since, (*names, *token)), *others))
 
-    def own(self, token: str, claims: Mapping[str, Any]) -> Revocable:
-        """Everything by which a token of ours, proven and with these claims, can be revoked."""
+    def own(self, token: str, claims: Mapping[str, Any], since: float | None) -> Revocable:
+        """Everything by which a token of ours, proven and with these claims, can be revoked.
+
+        Subject and source are judged by `since`, the time of the first credential behind it, and not by its own: one
+        that was minted before this worker had seen the revocation is as revoked as what it was made from.
+        """
         names = [
             *self._names("credential", token),
             *self._names("credential", essence(token)),
             *self._names("jti", claims["jti"]),
             *self._names("subject", claims["sub"]),
-            *self._names("client", claims["client_id"]),
         ]
         if isinstance(claims.get("src"), str):
             names += self._names("source", claims["src"])
-        return Revocable(((float(claims["iat"]), tuple(names)),))
+        return Revocable(((0.0 if since is None else float(since), tuple(names)), self._minted_for(claims)))
+
+    def _minted_for(self, claims: Mapping[str, Any]) -> tuple[float, tuple[str, ...]]:
+        """The client that a token of ours was minted for: it is revoked by when that was, whatever it was made from."""
+        return float(claims["iat"]), self._names("client", claims["client_id"])
 
     def current(self, revocable: Revocable, now: float) -> bool:
         """Whether nothing of it is revoked. Raises Refusal(STATE_UNAVAILABLE) where the list is too old to tell."""
@@ -285,11 +291,8 @@ class Revocations:
 
 
 def _since(principal: Principal, now: float) -> float:
-    """Since when a credential exists, by its own words but never in the future; for one that does not say, always."""
-    for said in (principal.issued_at, principal.not_before):
-        if isinstance(said, int | float):
-            return min(float(said), now)
-    return _ALWAYS
+    """Since when a credential exists, never in the future; for one that does not say, always."""
+    return 0.0 if principal.since is None else min(float(principal.since), now)
 
 
 KINDS: Final[tuple[str, ...]] = get_args(Kind)

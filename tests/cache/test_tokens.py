@@ -295,6 +295,7 @@ def grant_and_principal(*, min_remaining, fresh_until, keep=True, proof_key="pro
         "expires_at",
         "not_before",
         "issued_at",
+        "since",
         "auth_time",
         "fresh_until",
         "confirmation",

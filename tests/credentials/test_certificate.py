@@ -92,6 +92,16 @@ def test_its_facts_are_those_of_the_proven_path(source_of, partner_ca):
     assert principal.attributes["uri"] == URI
 
 
+def test_a_certificate_counts_from_its_own_first_day_and_not_from_a_younger_ca_certificates(source_of):
+    """Else who renews an intermediate certificate would lift the revocation of all that stand below it."""
+    source = source_of("other", OTHER, revocation="off")
+    renewed = Authority("Issuing CA", parent=OTHER, life=(-60.0, DAY))
+    leaf = renewed.issue(life=(-DAY / 2, DAY / 2))
+    principal = source.prove(CertificateKind([source]).recognise(presented(leaf, renewed)), NOW)
+    assert principal.not_before == NOW - 60
+    assert principal.since == NOW - DAY / 2
+
+
 def test_what_is_learned_of_revocation_voids_what_was_decided(source_of, partner_ca, refused):
     source = source_of()
     kind = CertificateKind([source])

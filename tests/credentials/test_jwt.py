@@ -178,6 +178,7 @@ def test_a_good_token_becomes_a_principal_of_facts(kid, declared, idp, proven):
         expires_at=NOW + 600,
         not_before=NOW - 5,
         issued_at=NOW,
+        since=NOW,
         auth_time=NOW - 60,
         fresh_until=NOT_APPLICABLE,
         confirmation={"jkt": "x"},

@@ -37,7 +37,7 @@ def test_the_command_of_the_page_works_with_its_settings(make_service, idp):
         return json.loads(done.stdout)
 
     found = typed(service.exchange(idp.token(scope="orders:read")).token)
-    ours = {"exp", "iat", "jti"}  # of this very token
+    ours = {"exp", "iat", "src_iat", "jti"}  # of this very token
     assert set(found) == set(ANSWER)
     assert {name: found[name] for name in set(found) - ours} == {name: ANSWER[name] for name in set(found) - ours}
     assert typed("made-up") == {"active": False}

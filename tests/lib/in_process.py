@@ -19,6 +19,11 @@ from sts.settings import load
 PEER = Peer("127.0.0.1")
 
 
+def _posted(path, form):
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    return Incoming("POST", path, headers, PEER, secrets.token_hex(16), urllib.parse.urlencode(form).encode())
+
+
 class World:
     """A service in this process, and its issuer. `later` moves the clock of both; `change` edits the configuration."""
 
@@ -33,10 +38,11 @@ class World:
         secret, store, _, _ = prepare(
             settings.keys, settings.var, settings.given_secret(), self.clock, settings.wanted()
         )
+        self.audit_key = secret.key(LABEL)
         self.keyring = Keyring(store, settings.keys.schedule(), self.clock, lambda _: None)
         self.keyring.refresh()
         self.events = []
-        audit = AuditLog(secret.key(LABEL), self.events.append, self.clock, time.monotonic)
+        audit = AuditLog(self.audit_key, self.events.append, self.clock, time.monotonic)
         self.state = state_at_work(settings, secret)
         self.app = App(settings, secret, self.keyring, audit, self.state, self.clock)
 
@@ -56,14 +62,22 @@ class World:
         now = int(self.clock())
         return self.idp.token(iat=now, exp=now + 600, jti=secrets.token_hex(8))
 
-    def exchange(self, token=None):
-        """The answer of the token door."""
+    def exchange(self, token=None, **changes):
+        """The answer of the token door; `changes` are parameters."""
         form = {"grant_type": GRANT, "subject_token": token or self.fresh(), "subject_token_type": ACCESS_TOKEN}
-        form |= {"audience": "orders", "client_id": CLIENT, "client_secret": SECRET}
-        headers = {"content-type": "application/x-www-form-urlencoded"}
-        body = urllib.parse.urlencode(form).encode()
-        incoming = Incoming("POST", "/token", headers, PEER, secrets.token_hex(16), body)
-        return self.app.current.exchange.answer(self.app.current.token_door, incoming)
+        form |= {"audience": "orders", "client_id": CLIENT, "client_secret": SECRET, **changes}
+        return self.app.current.exchange.answer(self.app.current.token_door, _posted("/token", form))
+
+    def minted(self, token=None, **changes):
+        """The token that is handed out."""
+        reply = self.exchange(token, **changes)
+        assert reply.status == 200, reply.body
+        return json.loads(reply.body)["access_token"]
+
+    def introspect(self, token, client, secret):
+        """What a backend is told of a token."""
+        form = {"token": token, "client_id": client, "client_secret": secret}
+        return json.loads(self.app.current.introspection.answer(_posted("/introspect", form)).body)
 
     def forward(self, token=None):
         """The answer of the forward-auth door."""

@@ -48,6 +48,7 @@ class World:
             expires_at=NOW + 600,
             not_before=None,
             issued_at=NOW,
+            since=NOW,
             auth_time=None,
             fresh_until=NOT_APPLICABLE,
             confirmation=None,

@@ -110,6 +110,13 @@ def test_what_is_minted_ends_with_the_earlier_of_the_two(world, ends, fresh):
     assert found.principal.subject == "alice"
 
 
+@pytest.mark.parametrize(("theirs", "ours", "since"), [(5.0, 9.0, 5.0), (9.0, 5.0, 5.0), (0.0, 5.0, 0.0)])
+def test_what_is_minted_is_as_old_as_the_older_of_the_two_credentials(world, theirs, ours, since):
+    actor = replace(acting(world), since=theirs)
+    subject = replace(Admitted(world.principal, NOW + 600, NOW + 500), since=ours)
+    assert delegate(subject, actor, Identity("workloads|batch-job", (), {}), ISSUER).since == since
+
+
 def test_an_actor_of_a_kind_without_issuer_is_known_by_its_mapped_name(world):
     found = delegated(world, acting(world, issuer=NOT_APPLICABLE))
     assert found.actor == Actor(ISSUER, "workloads|batch-job", "workloads")

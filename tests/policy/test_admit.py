@@ -21,6 +21,7 @@ GOOD = Principal(
     expires_at=NOW + 300,
     not_before=None,
     issued_at=NOW - 10,
+    since=NOW - 10,
     auth_time=NOW - 60,
     fresh_until=NOT_APPLICABLE,
     confirmation=None,
@@ -33,6 +34,11 @@ GOOD = Principal(
     attributes={},
 )
 LIMITS = Limits(audiences=frozenset({"api-gateway", "other"}), leeway=10)
+
+
+@pytest.mark.parametrize(("said", "since"), [(NOW - 10, NOW - 10), (NOW + 9, NOW), (None, 0.0), (-5, -5)])
+def test_a_credential_is_as_old_as_it_says_never_of_the_future_and_always_there_where_it_says_nothing(said, since):
+    assert admit(replace(GOOD, since=said), LIMITS, NOW).since == since
 
 
 def refused(principal, limits=LIMITS, now=NOW, certificate=None):

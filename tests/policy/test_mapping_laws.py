@@ -142,7 +142,7 @@ def test_law_no_claim_leaves_that_the_audience_does_not_name(world, claims, iden
         assert "marker-of-a-private-value" not in str(granted.facts)
         return
     token = minter.access_token_claims(granted, ISSUER, int(NOW), int(NOW) + 300, "jti")
-    ours = {"iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope", "act"}
+    ours = {"iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope", "act", "src_iat"}
     assert set(token) <= ours | set(mapped)
     named = {identity.get(rule.removeprefix("identity.").split(" ")[0].split(".")[0]) for rule in mapped.values()}
     if identity["subject"] != "claims.secret" and "claims.secret" not in named:

@@ -10,7 +10,7 @@ from sts.errors import Refusal
 from sts.mint import minter
 from sts.model import NOT_APPLICABLE, TYPE_JWT, Actor, Admitted, Ask, Credential
 from sts.policy.consent import Consent
-from sts.policy.reexchange import identity_again, source_of
+from sts.policy.reexchange import identity_again, mapping_of, source_of
 from sts.policy.rules import AudienceRules
 from sts.policy.settings import AudienceSettings
 
@@ -30,7 +30,8 @@ def proven(world, claims, **facts):
 
 
 def again(world, claims, audience):
-    return identity_again(proven(world, {"sub": "alice", "aud": audience.aud, **claims}), {audience.aud: audience})
+    own = {"sub": "alice", "aud": audience.aud, "aud_map": mapping_of([audience]), **claims}
+    return identity_again(proven(world, own), {audience.aud: audience})
 
 
 def test_subject_and_scopes_are_the_tokens(world):
@@ -63,6 +64,49 @@ def test_no_claim_can_stand_for_subject_or_scopes(world):
     first = rules(claims={"who": "identity.subject", "what": "identity.scopes"})
     found = again(world, {"who": "root", "what": ["admin"], "scope": "read"}, first)
     assert found.attributes == {"subject": "alice", "scopes": ("read",)}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"role": "identity.tenant"}, {"role": "identity.role"}),
+        ({}, {"role": "identity.role"}),
+        ({"a": "identity.a", "b": "identity.b"}, {"a": "identity.b", "b": "identity.a"}),
+        ({"a": "identity.a"}, {"b": "identity.a"}),
+    ],
+    ids=str,
+)
+def test_a_token_is_read_by_the_mapping_that_wrote_it_or_not_at_all(world, before, after):
+    """Read by another one, a tenant that is called "admin" would become a role."""
+    minted = mapping_of([rules(claims=before)])
+    for said in (minted, "", None, 1):
+        with pytest.raises(Refusal) as caught:
+            again(world, {"role": "admin", "a": "x", "b": "y", "aud_map": said}, rules(claims=after))
+        assert caught.value.reason.name == "no_mapping"
+    assert again(world, {"role": "admin", "aud_map": minted}, rules(claims=before)).subject == "alice"
+
+
+def test_nothing_but_the_mapping_of_claims_counts_for_what_a_token_is_read_by(world):
+    one = rules(claims={"a": "identity.a", "b": "identity.b"})
+    same = rules(claims={"b": "identity.b", "a": "identity.a"}, ttl="1m", allow="true", scopes=["x"])
+    assert again(world, {"a": "x", "aud_map": mapping_of([one])}, same).attributes["a"] == "x"
+
+
+def test_a_token_for_several_audiences_is_tied_to_the_mapping_of_each(world):
+    first, second = (rules(name, claims={"a": f"identity.{name}"}) for name in ("first", "second"))
+    by_aud = {one.aud: one for one in (first, second)}
+    claims = {"sub": "alice", "aud": ["first", "second"], "aud_map": mapping_of([first, second])}
+    assert identity_again(proven(world, claims), by_aud).subject == "alice"
+    with pytest.raises(Refusal):
+        identity_again(proven(world, {**claims, "aud_map": mapping_of([first, first])}), by_aud)
+
+
+def test_the_minted_token_says_which_mapping_wrote_it_where_it_may_come_back(world):
+    policy = world.policy({"orders": {"claims": {"role": "identity.roles"}}})
+    assert world.decide(policy).mapped_by is None
+    audience = replace(policy.consents.audiences["orders"], backend=True)
+    again = replace(policy, consents=replace(policy.consents, audiences={"orders": audience}))
+    assert world.decide(again).mapped_by == mapping_of([audience])
 
 
 def test_a_claim_of_another_type_than_an_attribute_refuses(world):

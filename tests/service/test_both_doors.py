@@ -36,7 +36,7 @@ def test_an_exchanged_token_verifies_and_says_what_it_must(service, idp):
         "act": {"sub": "edge-gateway", "iss": ISSUER},
     }
     assert set(claims) == {
-        "iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope", "act", "tenant", "roles",
+        "iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope", "act", "src_iat", "tenant", "roles",
     }  # fmt: skip
 
 

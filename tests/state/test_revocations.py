@@ -41,7 +41,8 @@ class Steady:
 def principal(**changes):
     facts = ("audience", "expires_at", "not_before", "auth_time", "fresh_until", "confirmation", "act", "may_act")
     nothing = dict.fromkeys((*facts, "acr", "amr", "proof_key", "reach"), NOT_APPLICABLE)
-    fields = {"kind": "jwt", "source": "idp", "issuer": "https://idp", "subject": "raw-alice", "issued_at": NOW - 60}
+    fields = {"kind": "jwt", "source": "idp", "issuer": "https://idp", "subject": "raw-alice", "since": NOW - 60}
+    fields["issued_at"] = NOT_APPLICABLE
     attributes = {"sid": "session-1"}
     return Principal(**{**nothing, **fields, "jti": "inbound-jti", "attributes": attributes, **changes})
 
@@ -123,27 +124,27 @@ def test_whoever_comes_again_with_something_newer_is_let_in(state, revocations, 
     revoke(state, name_of(KEY, "subject", "alice"), NOW)
     revocations.refresh()
     later = NOW + 10
-    revocations.check(gathered(issued_at=NOW + 1, now=later), later)
-    for old in (NOW, NOW - 1, None, NOT_APPLICABLE):
+    revocations.check(gathered(since=NOW + 1, now=later), later)
+    for old in (NOW, NOW - 1, 0, None):
         with refused(REVOKED):
-            revocations.check(gathered(issued_at=old, now=later), later)
+            revocations.check(gathered(since=old, now=later), later)
 
 
 def test_a_credential_from_the_future_is_as_old_as_our_clock_says(state, revocations, gathered, refused):
     """An issuer's clock that is ahead takes nobody out of reach."""
-    ahead = gathered(issued_at=NOW + 9, now=NOW - 1)
+    ahead = gathered(since=NOW + 9, now=NOW - 1)
     revoke(state, name_of(KEY, "subject", "alice"), NOW)
     revocations.refresh()
     with refused(REVOKED):
         revocations.check(ahead, NOW)
 
 
-def test_a_certificate_exists_since_its_first_day(state, revocations, gathered, refused):
+def test_when_a_credential_may_first_be_used_says_nothing_of_when_it_was_issued(state, revocations, gathered, refused):
+    """A token with `nbf` and without `iat` may have been issued long before a revocation."""
     revoke(state, name_of(KEY, "subject", "alice"), NOW)
     revocations.refresh()
-    revocations.check(gathered(issued_at=NOT_APPLICABLE, not_before=NOW + 1, now=NOW + 2), NOW + 2)
     with refused(REVOKED):
-        revocations.check(gathered(issued_at=NOT_APPLICABLE, not_before=NOW - 1, now=NOW + 2), NOW + 2)
+        revocations.check(gathered(since=None, not_before=NOW + 1, now=NOW + 2), NOW + 2)
 
 
 @pytest.mark.parametrize(("kind", "value"), [("jti", "inbound-jti"), ("credential", TOKEN)])
@@ -151,7 +152,7 @@ def test_one_token_or_credential_stays_refused_whatever_its_age(state, revocatio
     revoke(state, name_of(KEY, kind, value), NOW)
     revocations.refresh()
     with refused(REVOKED):
-        revocations.check(gathered(issued_at=NOW + 100, now=NOW + 200), NOW + 200)
+        revocations.check(gathered(since=NOW + 100, now=NOW + 200), NOW + 200)
 
 
 def test_a_client_that_was_revoked_goes_on_with_new_tokens(state, revocations, gathered):
@@ -193,11 +194,33 @@ def test_a_minted_token_can_be_named_too(state, revocations, gathered):
 
 
 def test_a_token_of_ours_that_is_exchanged_again_is_one_of_the_client_it_was_minted_for(state, revocations, gathered):
-    again = {"kind": "own", "attributes": {"client_id": "other"}, "issued_at": NOW - 5}
+    again = {"kind": "own", "attributes": {"client_id": "other", "iat": NOW - 5}, "since": NOW - 60}
     revoke(state, name_of(KEY, "client", "other"), NOW)
     revocations.refresh()
     assert not revocations.current(gathered(**again), NOW)
     assert revocations.current(gathered(), NOW)
+    newer = {**again, "attributes": {"client_id": "other", "iat": NOW + 1}}
+    assert revocations.current(gathered(**newer), NOW + 2)  # only what was minted for it until then
+
+
+@pytest.mark.parametrize(("kind", "value"), [("subject", "alice"), ("source", "idp")])
+def test_a_token_of_ours_is_judged_by_the_time_of_what_it_was_made_from(state, revocations, kind, value):
+    """It may be younger than a revocation that the worker which minted it had not seen yet."""
+    claims = {"sub": "alice", "client_id": "edge", "src": "idp", "jti": "minted-jti", "iat": int(NOW) + 1}
+    revoke(state, name_of(KEY, kind, value), NOW)
+    revocations.refresh()
+    for since, current in ((NOW - 60, False), (NOW, False), (None, False), (NOW + 1, True)):
+        assert revocations.current(revocations.own(TOKEN, claims, since), NOW + 2) is current, since
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [("jti", "minted-jti"), ("credential", TOKEN), ("credential", essence(TOKEN))]
+)
+def test_a_token_of_ours_that_is_named_itself_is_revoked_whatever_its_age(state, revocations, kind, value):
+    claims = {"sub": "alice", "client_id": "edge", "jti": "minted-jti", "iat": int(NOW) + 1}
+    revoke(state, name_of(KEY, kind, value), NOW)
+    revocations.refresh()
+    assert not revocations.current(revocations.own(TOKEN, claims, NOW + 1), NOW + 2)
 
 
 def test_a_revocation_is_over_at_its_end(state, revocations, gathered):
