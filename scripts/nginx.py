@@ -11,11 +11,14 @@ import os
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, Self
 
 SHIPPED: Final = Path(__file__).resolve().parent.parent / "deploy" / "gateways" / "nginx" / "nginx.conf"
+REPLICA: Final = "server 127.0.0.1:{} max_fails=0;"
+"""How the configuration names a replica of the token service."""
 _START_S: Final = 60.0
 
 
@@ -63,15 +66,16 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def configuration(directory: Path, *, port: int, service: int, backend: int, tls: Path | None = None) -> str:
+def configuration(directory: Path, *, port: int, services: Sequence[int], backend: int, tls: Path | None = None) -> str:
     """Return the shipped configuration with this run's ports and paths; raises ValueError if one is not found in it.
 
+    `services` are the ports of the token service's replicas.
     With `tls`, a directory of api.pem, api.key and partner-ca.pem, the lines for TLS and client certificates count.
     """
     text = SHIPPED.read_text(encoding="utf-8")
     replacements = {
         "listen 127.0.0.1:8081": f"listen 127.0.0.1:{port}",
-        "server 127.0.0.1:8080;": f"server 127.0.0.1:{service};",
+        REPLICA.format(8080): " ".join(map(REPLICA.format, services)),
         "server 127.0.0.1:8090;": f"server 127.0.0.1:{backend};",
         "/etc/nginx/sts-secret.conf": f"{directory}/sts-secret.conf",
         "/run/nginx.pid": f"{directory}/nginx.pid",
@@ -109,12 +113,19 @@ class Nginx(AbstractContextManager["Nginx"]):
     """A running nginx on a free port of the loopback: `port`. `program` is the path of its binary."""
 
     def __init__(
-        self, program: str, directory: Path, *, service: int, backend: int, secret: str, tls: Path | None = None
+        self,
+        program: str,
+        directory: Path,
+        *,
+        services: Sequence[int],
+        backend: int,
+        secret: str,
+        tls: Path | None = None,
     ) -> None:
         self.port = free_port()
         self._log = directory / "error.log"
         written = directory / "nginx.conf"
-        text = configuration(directory, port=self.port, service=service, backend=backend, tls=tls)
+        text = configuration(directory, port=self.port, services=services, backend=backend, tls=tls)
         written.write_text(text, encoding="utf-8")
         (directory / "sts-secret.conf").write_text(f'proxy_set_header X-Gateway-Secret "{secret}";\n', encoding="utf-8")
         # nginx as root would hand its workers to an account that cannot read here.

@@ -10,6 +10,7 @@ from sts.errors import Refusal
 from sts.telemetry import log
 
 pytest_plugins = [
+    "gateways",
     "harness",
     "opa_server",
     "opaque",

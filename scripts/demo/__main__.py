@@ -68,7 +68,7 @@ def _nginx(directory: Path, service: Service, backend: Backend, running: context
         return None
     folder = directory / "nginx"
     folder.mkdir()
-    nginx = Nginx(program, folder, service=service.port, backend=backend.port, secret=SECRET)
+    nginx = Nginx(program, folder, services=[service.port], backend=backend.port, secret=SECRET)
     return running.enter_context(nginx).port
 
 

@@ -198,7 +198,7 @@ def nginx(tmp_path, monkeypatch):
         monkeypatch.setattr(real_nginx, "configuration", changed)
         directory = tmp_path / "nginx"
         directory.mkdir()
-        started.append(Nginx(program, directory, service=service.port, backend=backend, secret="unused"))
+        started.append(Nginx(program, directory, services=[service.port], backend=backend, secret="unused"))
         return started[-1].port
 
     yield start
@@ -243,7 +243,7 @@ def test_nginx_proves_itself_by_its_user_on_our_socket(make_service, document, n
     path = tmp_path / "sts.sock"
     running = make_service(json.dumps(document | {"listen": f"unix:{path}"}), unix=path)
     changes = {
-        f"server 127.0.0.1:{running.port};": f"server unix:{path};",
+        f"server 127.0.0.1:{running.port} ": f"server unix:{path} ",
         ASKED: ASKED.replace("edge-gateway", "sidecar"),
     }
     assert through(nginx(running, changes), idp.token()) == 502

@@ -44,13 +44,13 @@ def server_ca():
 
 
 @pytest.fixture
-def port(nginx_program, guarded, backend, ca, server_ca, tmp_path):
+def port(nginx_program, guarded, dead_port, backend, ca, server_ca, tmp_path):
     server = server_ca.issue(NAME, uris=(), dns=[NAME], purposes=[ExtendedKeyUsageOID.SERVER_AUTH])
     (tmp_path / "api.pem").write_text(server.pem)
     (tmp_path / "api.key").write_text(server.key_pem)
     (tmp_path / "partner-ca.pem").write_text(ca.pem)
-    service, behind = guarded.port, backend.port
-    with Nginx(nginx_program, tmp_path, service=service, backend=behind, secret=SECRET, tls=tmp_path) as running:
+    services, behind = [dead_port, guarded.port], backend.port
+    with Nginx(nginx_program, tmp_path, services=services, backend=behind, secret=SECRET, tls=tmp_path) as running:
         yield running.port
 
 

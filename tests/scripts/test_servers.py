@@ -112,9 +112,9 @@ def test_a_shipped_configuration_that_changed_its_addresses_is_noticed(tmp_path,
     changed.write_text(nginx.SHIPPED.read_text().replace("127.0.0.1:8090", "127.0.0.1:8091"))
     monkeypatch.setattr(nginx, "SHIPPED", changed)
     with pytest.raises(ValueError, match="8090"):
-        nginx.configuration(tmp_path, port=1, service=2, backend=3)
+        nginx.configuration(tmp_path, port=1, services=[2], backend=3)
 
 
 def test_a_server_that_does_not_start_says_why(tmp_path):
     with pytest.raises(RuntimeError, match="does not listen"):
-        nginx.Nginx(sys.executable, tmp_path, service=1, backend=2, secret="s")
+        nginx.Nginx(sys.executable, tmp_path, services=[1], backend=2, secret="s")

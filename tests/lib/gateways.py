@@ -1,4 +1,4 @@
-"""What the tests of gateways share: an echo backend, a stand-in for the service, and a client that writes raw bytes.
+"""What the tests of gateways share: an echo backend, stand-ins for the service, and a client that writes raw bytes.
 
 The stand-in answers what a test tells it to, so that a gateway can be shown every answer that the real service must
 never give; with the real service, test_nginx_service.py asks the questions that only it can answer.
@@ -102,12 +102,32 @@ def backend():
 
 
 @pytest.fixture
-def stand_in():
-    """The stand-in for the service: `says` is its answer, `asked` what it was asked."""
-    server = Web(stand_in_answer)
-    server.asked, server.says = [], (503, [])
-    yield server
-    server.close()
+def make_stand_in():
+    """Make stand-ins for the service: `says` is what one answers, `asked` what it was asked."""
+    made = []
+
+    def make(answer=stand_in_answer):
+        server = Web(answer)
+        server.asked, server.says = [], (503, [])
+        made.append(server)
+        return server
+
+    yield make
+    for server in made:
+        server.close()
+
+
+@pytest.fixture
+def stand_in(make_stand_in):
+    return make_stand_in()
+
+
+@pytest.fixture(scope="session")
+def dead_port():
+    """A port that refuses every connection: it is bound, and nothing listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 @pytest.fixture(scope="session")
@@ -119,13 +139,18 @@ def nginx_program():
 
 
 @pytest.fixture
-def start_nginx(nginx_program, tmp_path_factory):
-    """Start nginx with the shipped configuration in front of a service and a backend; return its port."""
+def start_nginx(nginx_program, dead_port, tmp_path_factory):
+    """Start nginx with the shipped configuration in front of two replicas of the service; return its port.
+
+    `service` is the port of one replica, or of several. Beside a single one the other replica is dead, and is asked
+    first: every gateway test shows that a dead replica changes nothing.
+    """
     with contextlib.ExitStack() as stack:
 
         def start(service, backend, secret=SECRET):
             directory = tmp_path_factory.mktemp("nginx")
-            nginx = Nginx(nginx_program, directory, service=service, backend=backend, secret=secret)
+            services = [dead_port, service] if isinstance(service, int) else service
+            nginx = Nginx(nginx_program, directory, services=services, backend=backend, secret=secret)
             return stack.enter_context(nginx).port
 
         yield start
