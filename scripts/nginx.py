@@ -78,6 +78,7 @@ def configuration(directory: Path, *, port: int, services: Sequence[int], backen
         REPLICA.format(8080): " ".join(map(REPLICA.format, services)),
         "server 127.0.0.1:8090;": f"server 127.0.0.1:{backend};",
         "/etc/nginx/sts-secret.conf": f"{directory}/sts-secret.conf",
+        "/etc/nginx/sts-untrusted-headers.conf": f"{SHIPPED.parent}/sts-untrusted-headers.conf",
         "/run/nginx.pid": f"{directory}/nginx.pid",
         "/var/log/nginx/": f"{directory}/",
         # An nginx of Debian's keeps its temporary files where only root may write.
