@@ -24,8 +24,21 @@ CERTIFICATE = "urn:sts:token-type:client_certificate"
 TYPES = "type.googleapis.com/envoy.extensions"
 
 
-def configuration(port, service, files, mode, detail):
-    """Envoy with TLS that asks for certificates, and one route, to the service."""
+def configuration(port, replicas, files, mode, detail):
+    """Envoy with TLS that asks for certificates, and one route, to the replicas of the service.
+
+    Where a replica takes no connection, Envoy asks another one. It sends nothing twice: an exchange may be once only.
+    """
+    retry = {
+        "retry_on": "connect-failure",
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {"@type": f"{TYPES}.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
+            }
+        ],
+        "host_selection_retry_max_attempts": 3,
+    }
     chain = {
         "certificate_chain": {"filename": str(files / "api.pem")},
         "private_key": {"filename": str(files / "api.key")},
@@ -45,7 +58,7 @@ def configuration(port, service, files, mode, detail):
                 {
                     "name": "all",
                     "domains": ["*"],
-                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "sts"}}],
+                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "sts", "retry_policy": retry}}],
                     "request_headers_to_add": [secret],
                 }
             ]
@@ -70,8 +83,8 @@ def configuration(port, service, files, mode, detail):
             }
         ],
     }
-    there = {"socket_address": {"address": "127.0.0.1", "port_value": service}}
-    endpoints = [{"lb_endpoints": [{"endpoint": {"address": there}}]}]
+    there = [{"socket_address": {"address": "127.0.0.1", "port_value": replica}} for replica in replicas]
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}} for address in there]}]
     cluster = {"name": "sts", "load_assignment": {"cluster_name": "sts", "endpoints": endpoints}}
     return json.dumps({"static_resources": {"listeners": [listener], "clusters": [cluster]}})
 
@@ -105,7 +118,7 @@ def proxied(ca, idp, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def start_envoy(proxied, ca, server_ca, tmp_path_factory):
+def start_envoy(proxied, dead_port, ca, server_ca, tmp_path_factory):
     program = servers.find(servers.ENVOY)
     if program is None:
         pytest.skip("no envoy is installed, and none could be")
@@ -119,7 +132,7 @@ def start_envoy(proxied, ca, server_ca, tmp_path_factory):
             (files / "api.pem").write_text(server.pem)
             (files / "api.key").write_text(server.key_pem)
             (files / "partner-ca.pem").write_text(ca.pem)
-            (files / "envoy.json").write_text(configuration(port, proxied.port, files, mode, detail))
+            (files / "envoy.json").write_text(configuration(port, [dead_port, proxied.port], files, mode, detail))
             log = files / "log"
             with log.open("wb") as out:
                 process = subprocess.Popen(
