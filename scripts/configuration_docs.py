@@ -24,7 +24,7 @@ from sts.mint.settings import KeysSettings
 from sts.options import Section
 from sts.redis_link import RedisSettings
 from sts.settings import Settings, schema
-from sts.settings.listen import Listen, ListenTls
+from sts.settings.listen import Listen, ListenTls, ShutdownSettings
 from sts.settings.model import KINDS, Defaults
 from sts.state import OnOutage, StateSettings
 from sts.trust.recipients import EncryptionSettings
@@ -66,6 +66,7 @@ SECTIONS: Final[tuple[tuple[str, type[Section], str], ...]] = (
     ("The file as a whole", Settings, ""),
     ("`listen`", Listen, "Written as an address alone, or as a mapping:"),
     ("`listen.tls`", ListenTls, ""),
+    ("`shutdown`", ShutdownSettings, ""),
     ("`proxies`", ProxySettings, "A list, of which each entry has:"),
     ("`redis`", RedisSettings, "One server for whatever says `redis`; `cache.shared` may have one of its own:"),
     ("`keys`", KeysSettings, ""),

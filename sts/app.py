@@ -114,7 +114,10 @@ class App:
         audit: AuditLog,
         state: StateAtWork,
         clock: Clock = time.time,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
+        """Put `settings` to work. `stopping` says whether this replica was told to stop."""
+        self.stopping = stopping
         self.keyring = keyring
         self.audit = audit
         self.state = state
@@ -274,9 +277,10 @@ class App:
         return {name: found + since for name, (found, since) in self._stamps.items()}
 
     def readiness(self) -> Readiness:
-        """Ready: a configuration, a usable key, revocations that are fresh enough.
+        """Ready: a configuration, a usable key, revocations that are fresh enough, and not told to stop.
 
-        An issuer that is down harms its own tokens, so it is only told.
+        An issuer that is down harms only its own tokens, and a key store that is down only workers that start, so they
+        only stand under `degraded`.
         """
         status = self.keyring.status(self.clock())
         revocations = self.state.revocations
@@ -286,13 +290,16 @@ class App:
         opa = self.opa.of(self.current.settings.opa)
         if opa is not None:
             troubles["opa"] = opa.trouble
+        troubles["key store"] = status.fault
+        stopping = self.stopping()
         detail = {
+            **({"stopping": True} if stopping else {}),
             "revision": self.current.exchange.revision,
             "revocations": revocations.status(),
             **keys_told.detail(status),
             "degraded": {name: trouble for name, trouble in troubles.items() if trouble},
         }
-        return Readiness(status.usable and revocations.usable, detail)
+        return Readiness(status.usable and revocations.usable and not stopping, detail)
 
     def readings(self) -> list[Reading]:
         """What Prometheus is told about the keys, revocations, and revocation of certificates."""

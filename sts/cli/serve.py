@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import os
 import shutil
-import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -31,10 +30,11 @@ from sts.labels import DeploymentSecret
 from sts.mint.keystore import prepare
 from sts.server.address import check_address
 from sts.server.master import Server
+from sts.server.process import SharedFlag
 from sts.server.wsgi import application
 from sts.settings import Environment, OptionError, Settings, SettingsError, load
 from sts.state import StateAtWork, StateUnavailableError, open_state
-from sts.telemetry import log, metrics, prepare_metrics, take_over_logging
+from sts.telemetry import log, make_metrics_directory, metrics, prepare_metrics, take_over_logging
 
 
 @click.command()
@@ -67,12 +67,14 @@ def serve(config: Path, listen: str | None) -> None:
         usage = isinstance(error, OptionError)
         common.fail(common.summary(error.faults), common.EXIT_USAGE if usage else common.EXIT_REFUSED)
     take_over_logging()
-    metrics_directory = Path(tempfile.mkdtemp(prefix="sts-metrics-", dir=_memory()))
+    metrics_directory = make_metrics_directory(_memory())
     master = os.getpid()
     try:
         prepare_metrics(metrics_directory)
         secret, store, floor = _prepare(settings)
-        server = Server(settings, read, partial(_before_swap, store, floor), partial(_worker, secret, store, floor))
+        stopping = SharedFlag()
+        worker = partial(_worker, secret, store, floor, stopping)
+        server = Server(settings, read, partial(_before_swap, store, floor), worker, stopping)
         check_address(settings.listen)
         log.info("serving", listen=settings.listen.bind, workers=settings.workers, revision=settings.revision)
         server.run()
@@ -170,7 +172,9 @@ def _before_swap(store: Store, floor: Floor, settings: Settings) -> None:
     floor.raise_to(ring.version)
 
 
-def _worker(secret: DeploymentSecret, store: Store, floor: Floor, settings: Settings) -> tuple[Any, Any]:
+def _worker(
+    secret: DeploymentSecret, store: Store, floor: Floor, stopping: SharedFlag, settings: Settings
+) -> tuple[Any, Any]:
     """Build one worker's service, in the worker. Raises KeysError."""
     keyring = Keyring(
         store,
@@ -185,7 +189,7 @@ def _worker(secret: DeploymentSecret, store: Store, floor: Floor, settings: Sett
     file = AuditFile(settings.audit.file)
     audit = AuditLog(secret.key(LABEL), file.write, time.time, time.monotonic, metrics)
     atexit.register(audit.flush)
-    app = App(settings, secret, keyring, audit, _state(settings, secret))
+    app = App(settings, secret, keyring, audit, _state(settings, secret), stopping=stopping.is_set)
     app.authorities.watch.start()
     metrics.feed(app.readings)
 

@@ -9,6 +9,7 @@ worker that starts later inherits that, never the file.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pickle
 import signal
@@ -30,7 +31,14 @@ from sts.edge.profiles import PROFILES
 from sts.edge.tls import server_context
 from sts.errors import StartError
 from sts.server.address import give_to_group
-from sts.server.process import connections_within, raise_file_limit
+from sts.server.process import (
+    SharedFlag,
+    close_listeners,
+    connections_within,
+    die_with_parent,
+    end_orphan,
+    raise_file_limit,
+)
 from sts.settings import Settings, SettingsError, changes_needing_restart
 from sts.telemetry import log, mark_dead, metrics
 
@@ -52,16 +60,24 @@ Worker = Callable[[Settings], "tuple[Any, Callable[[Settings], None]]"]
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """What gunicorn runs. `load_settings` reads the configuration anew; `worker` builds one worker's WSGI callable.
 
-    `worker` returns that callable and the function that swaps new settings in.
+    `worker` returns that callable and the function that swaps new settings in. `stopping` is raised as soon as the
+    service is told to stop.
     """
 
     def __init__(
-        self, settings: Settings, load_settings: Load, before_swap: Callable[[Settings], None], worker: Worker
+        self,
+        settings: Settings,
+        load_settings: Load,
+        before_swap: Callable[[Settings], None],
+        worker: Worker,
+        stopping: SharedFlag | None = None,
     ) -> None:
         self.accepted = settings
         self.load_settings = load_settings
         self.before_swap = before_swap
         self.worker = worker
+        self.stopping = SharedFlag() if stopping is None else stopping
+        self.listeners: list[Any] = []
         self.channels: dict[int, socket.socket] = {}
         self.opening: tuple[socket.socket, socket.socket] | None = None
         self.context: ssl.SSLContext | None = None  # of the next handshake; the worker's own
@@ -89,7 +105,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "pre_fork": _pre_fork,
             "post_fork": _post_fork,
             "child_exit": _child_exit,
-            "post_worker_init": _ignore_hangup,
+            "post_worker_init": _ready_to_serve,
             "logger_class": "sts.telemetry.GunicornLogger",
         }
         if Path("/dev/shm").is_dir():  # noqa: S108 - the workers' heartbeat must not wait for a disk
@@ -112,7 +128,10 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             sys.exit(1)
         if self.opening is not None:
             threading.Thread(
-                target=_listen, args=(self.opening[1], self._swapping(swap)), name="sts-reload", daemon=True
+                target=_listen,
+                args=(self.opening[1], self._swapping(swap), self.listeners),
+                name="sts-reload",
+                daemon=True,
             ).start()
         return application
 
@@ -183,9 +202,10 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
 
 class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's arbiter, but for what SIGHUP and SIGUSR2 mean."""
+    """gunicorn's arbiter, but for what SIGHUP, SIGTERM and SIGUSR2 mean, and how it stops."""
 
     app: Server
+    stop_at: float = math.inf
 
     def start(self) -> None:
         """Listen; a Unix socket gets its group before anybody is answered. Raises StartError."""
@@ -220,12 +240,32 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         """Reload the configuration."""
         self.app.reload_settings(lambda pid: self.kill_worker(pid, signal.SIGTERM))
 
+    def handle_term(self) -> None:
+        """Say in `/readyz` that this replica stops, and stop after `shutdown.delay`, or at once at a second SIGTERM."""
+        delay = 0.0 if self.app.stopping.is_set() else self.app.accepted.shutdown.delay
+        self.app.stopping.set()
+        self.stop_at = time.monotonic() + delay
+        log.info("stopping", delay_s=delay)
+
+    def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
+        """Wait for signals, but not past the time to stop; raises StopIteration, gunicorn's word for it, then."""
+        left = self.stop_at - time.monotonic()
+        if left <= 0:
+            raise StopIteration
+        signals: list[int] = super().wait_for_signals(min(timeout, left))
+        return signals
+
     def handle_usr2(self) -> None:
         """Refuse to replace the running program: its secrets have left the environment."""
         log.error("SIGUSR2 is not supported: start a second service and stop this one")
 
     def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002 - gunicorn's signature
-        """Stop the workers. A Unix socket whose file is gone is closed here: gunicorn would fail to remove the file."""
+        """Stop listening, then the workers.
+
+        A Unix socket whose file is gone is closed here: gunicorn would fail to remove the file.
+        """
+        if graceful:
+            close_listeners(self.LISTENERS)
         for listener in [one for one in self.LISTENERS if _file_is_gone(one)]:
             self.LISTENERS.remove(listener)
             listener.close()
@@ -243,17 +283,20 @@ def _file_is_gone(listener: Any) -> bool:  # noqa: ANN401 - gunicorn has no type
     return isinstance(name, str) and not Path(name).is_socket()
 
 
-def _ignore_hangup(_worker: object) -> None:
+def _ready_to_serve(_worker: object) -> None:
     """In the worker: a SIGHUP for all processes of the service (`pkill -HUP sts`) is the master's to act on."""
+    die_with_parent(on=False)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
-def _pre_request(_worker: object, request: Any) -> None:  # noqa: ANN401 - gunicorn has no types
+def _pre_request(worker: Any, request: Any) -> None:  # noqa: ANN401 - gunicorn has no types
     """In the worker: a profile's header that stands there twice counts as none, so that its door refuses.
 
     What follows joins the two with a comma, and a path may well hold one: a gateway that adds its header to the end
     user's would let the user write half of the path that is decided about (Istio CVE-2026-26308 and its like).
     """
+    if worker.app.stopping.is_set():  # the connection ends after this answer
+        request.force_close()
     names = [name for name, _ in request.headers if name in _ONCE]
     doubled = {name for name in names if names.count(name) > 1}
     if doubled:
@@ -266,6 +309,8 @@ def _pre_fork(arbiter: Master, _worker: object) -> None:
 
 def _post_fork(arbiter: Master, _worker: object) -> None:
     """In the worker: drop the master's ends of all channels, so that each belongs to two processes only."""
+    die_with_parent(on=True)
+    arbiter.app.listeners = arbiter.LISTENERS
     for channel in arbiter.app.channels.values():
         channel.close()
     arbiter.app.channels.clear()
@@ -280,8 +325,11 @@ def _child_exit(arbiter: Master, worker: Any) -> None:  # noqa: ANN401 - gunicor
     mark_dead(worker.pid)
 
 
-def _listen(channel: socket.socket, swap: Callable[[Settings], None]) -> None:
-    """Take what the master accepted, one message at a time, until it is gone."""
+def _listen(channel: socket.socket, swap: Callable[[Settings], None], listeners: list[Any]) -> None:
+    """Take what the master accepted, one message at a time; when the master is gone, end.
+
+    The master lets go of its end of the channel only when it dies: it outlives its workers otherwise.
+    """
     with contextlib.suppress(EOFError, OSError):
         for message in _messages(channel):
             try:
@@ -292,6 +340,7 @@ def _listen(channel: socket.socket, swap: Callable[[Settings], None]) -> None:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
             channel.sendall(_ACCEPTED)
+    end_orphan(listeners)
 
 
 def _messages(channel: socket.socket) -> Iterator[bytes]:

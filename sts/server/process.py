@@ -7,17 +7,43 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
+import os
 import resource
-from typing import Final
+import select
+import signal
+import socket
+import struct
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
 
 from sts.errors import StartError
+from sts.telemetry import log
 
 MOST_CONNECTIONS: Final = 1000
 """Connections of one worker, where the limit of open files allows as many."""
 
-_PR_SET_DUMPABLE: Final = 4  # prctl(2)
+_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
+_PR_SET_DUMPABLE: Final = 4
 _OTHER_FILES: Final = 128  # listeners, databases, metrics, connections to issuers and stores
 _SPARE_CONNECTIONS: Final = 32  # beside one for each thread
+_SO_ATTACH_FILTER: Final = 26  # socket(7)
+_DROP_SYN: Final = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, 13),  # load the byte of TCP's flags
+        (0x54, 0, 0, 0x12),  # keep SYN and ACK
+        (0x15, 0, 1, 0x02),  # SYN alone, a new connection
+        (0x06, 0, 0, 0),  # is dropped
+        (0x06, 0, 0, 0xFFFFFFFF),  # anything else passes
+    )
+)
+"""A packet filter for a listening TCP socket (classic BPF; SO_ATTACH_FILTER in socket(7))."""
+_HANDSHAKE_S: Final = 0.1  # for handshakes that began before the filter
+_BACKLOG_S: Final = 5.0
+_ORPHAN_S: Final = 1.5
 
 
 def forbid_core_dumps() -> None:
@@ -29,8 +55,7 @@ def forbid_core_dumps() -> None:
     """
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(OSError, AttributeError):  # another system than Linux has no prctl
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def raise_file_limit() -> int:
@@ -56,3 +81,81 @@ def connections_within(limit: int, threads: int) -> int:
             "raise it (ulimit -n, LimitNOFILE= of the unit) or lower `threads`"
         )
     return min(within, max(MOST_CONNECTIONS, threads * 4))
+
+
+class SharedFlag:
+    """A flag that the process which made it raises, and that all processes forked from it see."""
+
+    def __init__(self) -> None:
+        self._cell = mmap.mmap(-1, 1)
+
+    def set(self) -> None:
+        """Raise the flag, for good."""
+        self._cell[0] = 1
+
+    def is_set(self) -> bool:
+        """Whether it is raised."""
+        return bool(self._cell[0])
+
+
+def close_listeners(listeners: Iterable[Any]) -> None:
+    """Stop listening in all processes that share `listeners`, without a reset for any connection that was taken.
+
+    A listener that is just closed resets the connections which no worker has accepted yet. So new connections are
+    kept off first, then the workers accept what waits, then it is closed. A client whose first packet was dropped
+    meanwhile sends it again a second later and is refused, or reaches the replica that listens there by then.
+    """
+    kept = list(listeners)
+    for listener in kept:
+        _keep_off(listener)
+    end = time.monotonic() + _BACKLOG_S
+    time.sleep(_HANDSHAKE_S)
+    while any(map(_has_waiting, kept)) and time.monotonic() < end:
+        time.sleep(0.01)
+    shut(kept)
+
+
+def shut(listeners: Iterable[Any]) -> None:
+    """Stop listening in all processes that share `listeners`, at once; connections that wait are reset."""
+    for listener in listeners:
+        with contextlib.suppress(OSError, AttributeError):  # AttributeError: gunicorn's, once it is closed
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+def end_orphan(listeners: Iterable[Any]) -> None:
+    """End this worker, whose master is gone: the address is free at once, and the process ends within two seconds."""
+    shut(listeners)
+    log.error("the master is gone: this worker ends")
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_ORPHAN_S)
+    os._exit(1)
+
+
+def die_with_parent(*, on: bool) -> None:
+    """Let the kernel kill this process when its parent ends; for a worker that does not yet serve (Linux)."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if on else 0)
+
+
+def _keep_off(listener: Any) -> None:  # noqa: ANN401 - gunicorn has no types
+    """Let no new connection reach the listener: a Unix socket loses its name, and TCP its packets that open one."""
+    name = listener.getsockname()
+    if isinstance(name, str):
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        return
+    code = ctypes.create_string_buffer(_DROP_SYN, len(_DROP_SYN))
+    program = struct.pack("HL", len(_DROP_SYN) // 8, ctypes.addressof(code))
+    with contextlib.suppress(OSError):  # another system than Linux
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+def _has_waiting(listener: Any) -> bool:  # noqa: ANN401 - gunicorn has no types
+    """Whether connections wait to be accepted."""
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _prctl(option: int, value: int) -> None:
+    with contextlib.suppress(OSError, AttributeError):  # another system than Linux has no prctl
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)

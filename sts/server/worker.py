@@ -10,6 +10,7 @@ decides when it is handed on, what it says is gunicorn's parser's to read.
 from __future__ import annotations
 
 import contextlib
+import errno
 import select
 import selectors
 import socket
@@ -122,7 +123,11 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
             client, address = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
-        except OSError as fault:  # no file or no memory is to be had: the next attempt would fail as well
+        except OSError as fault:
+            if fault.errno == errno.EINVAL:  # the master has closed the listener, and stops
+                self.alive = False
+                return
+            # no file or no memory is to be had: the next attempt would fail as well
             self._pause(fault)
             return
         try:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
-from sts.options import KeptConfigFile, Section
+from sts.options import Duration, KeptConfigFile, Section
 
 _ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})")
 _MODE: Final = re.compile(r"0?[0-7]{2}0")  # never for everybody on the machine
@@ -45,6 +45,14 @@ class ListenTls(Section):
     ca_file: KeptConfigFile | None = None
     """CAs, or self-signed certificates, that callers may present beside those that clients and sources name: for
     clients with `certificates`, and for tokens that are bound to a certificate. It proves nobody's identity."""
+
+
+class ShutdownSettings(Section):
+    """The `shutdown` section."""
+
+    delay: Annotated[Duration, Field(le=600)] = 0.0
+    """How long the service goes on after SIGTERM, while `/readyz` already says 503: longer than gateways and load
+    balancers need to notice; default: it stops accepting at once."""
 
 
 class Listen(Section):

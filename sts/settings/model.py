@@ -45,7 +45,7 @@ from sts.options import ConfigFile, KeptFile, Name, Names, SecretText, Section
 from sts.policy.settings import AudienceSettings
 from sts.redis_link import RedisSettings
 from sts.settings.asked import listening_at
-from sts.settings.listen import DEFAULT, Listen, available_cpus
+from sts.settings.listen import DEFAULT, Listen, ShutdownSettings, available_cpus
 from sts.state import StateSettings
 from sts.trust.fetch import check_url
 
@@ -197,6 +197,8 @@ class Settings(Section):
     and so is a directory that is not there."""
     listen: Listen = DEFAULT
     """`host:port`, `unix:/path`, or `{address, tls, transport, socket_mode, socket_group}`."""
+    shutdown: ShutdownSettings = ShutdownSettings()
+    """How the service stops."""
     workers: Annotated[int, Field(ge=1, le=512, strict=True)] = Field(default_factory=available_cpus)
     """Worker processes; default: as many as the CPU quota allows."""
     threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 64

@@ -4,7 +4,7 @@ from sts.telemetry.logs import GunicornLogger, Log, log, take_over_logging
 from sts.telemetry.measures import Metrics, Reading, metrics
 from sts.telemetry.redaction import know_prefixes, mask
 from sts.telemetry.throttle import Throttle
-from sts.telemetry.values import mark_dead, prepare_metrics
+from sts.telemetry.values import make_metrics_directory, mark_dead, prepare_metrics
 
 __all__ = [
     "GunicornLogger",
@@ -14,6 +14,7 @@ __all__ = [
     "Throttle",
     "know_prefixes",
     "log",
+    "make_metrics_directory",
     "mark_dead",
     "mask",
     "metrics",

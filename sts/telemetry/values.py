@@ -7,8 +7,12 @@ what merges them are its own, so that nothing is invented here but when a file i
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import shutil
+import stat
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +25,8 @@ from prometheus_client import values as prometheus_values
 
 _File: Final[Any] = mmap_dict.MmapedDict  # it has no types of its own
 _key: Final[Any] = mmap_dict.mmap_key
+_PREFIX: Final = "sts-metrics-"
+_ALIVE: Final = "alive"
 
 
 class _Place:
@@ -136,6 +142,36 @@ def prepare_metrics(directory: Path) -> None:
         old.unlink()
     with _place.lock:
         _place.reopen(directory, keep=True)
+
+
+def make_metrics_directory(parent: Path | None) -> Path:
+    """Make a directory for one service's numbers in `parent`, and remove those of services that were killed.
+
+    A service holds a lock on a file in its directory as long as one of its processes lives. Directories of other users
+    and such as hold no lock file are left alone.
+    """
+    made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    for other in made.parent.glob(f"{_PREFIX}*"):
+        if other != made:
+            with contextlib.suppress(OSError):
+                _remove_if_dead(other)
+    unseen = made / "new"
+    lock = os.open(unseen, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # never closed: it belongs to the workers too
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    unseen.rename(made / _ALIVE)
+    return made
+
+
+def _remove_if_dead(directory: Path) -> None:
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        return
+    lock = os.open(directory / _ALIVE, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises OSError while a process of that service lives
+        shutil.rmtree(directory)
+    finally:
+        os.close(lock)
 
 
 def mark_dead(pid: int) -> None:

@@ -112,6 +112,19 @@ def test_an_operator_sees_what_readiness_hangs_on(service):
     assert detail["keys"]["ES256"]["kid"] in {key["kid"] for key in service.jwks()["keys"]}
 
 
+def test_a_key_store_that_cannot_be_read_is_told_as_long_as_it_lasts(make_service, idp):
+    """Workers that run go on to sign; one that starts now would fail."""
+    service = make_service(minimal(idp) + "\nworkers: 1\nkeys: {poll: 1s}\n")
+    ring = service.directory / "var" / "keyring.json"
+    whole = ring.read_bytes()
+    ring.write_bytes(b"{")
+    wait_for(lambda: "key store" in service.get("/readyz").json["degraded"])
+    assert service.get("/readyz").status == 200
+    assert service.exchange(idp.token()).status == 200
+    ring.write_bytes(whole)
+    wait_for(lambda: "key store" not in service.get("/readyz").json["degraded"])
+
+
 def test_who_is_an_operator_is_configured_and_reloaded(service, text, configured):
     try:
         service.write(configured(text, {"ops_networks": ["10.0.0.0/8", "unix"]}))
