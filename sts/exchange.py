@@ -112,7 +112,7 @@ class Exchange:
         identity = identities[0]
         trail.identified(identity.subject)
         if actor:
-            admitted = self.policy.delegate(admitted, actor[0], identities[1])
+            admitted = self.policy.delegate(client, admitted, actor[0], identities[1])
         revocable = self.revocations.gather(client, ask, [found for _, found in proven], identities, now)
         self.revocations.check(revocable, self.clock())
         grant = rows.given(lambda: self.policy.decide(client, identity, admitted, target, ask, self.clock(), rows))

@@ -123,7 +123,8 @@ class Client:
     """A caller that has proven itself. `audiences` and `sources` are names, or `{"*"}` for all.
 
     `backend_of` are the names of the audiences whose backend it is. `may_present` are the sources whose certificates it
-    may hand on, having done the handshake itself; at forward-auth in the one form `certificate_header`.
+    may hand on, having done the handshake itself; at forward-auth in the one form `certificate_header`. `actors` are
+    the sources whose credentials may act for a subject whose own does not name who may.
     """
 
     id: str
@@ -133,6 +134,7 @@ class Client:
     profile: str | None
     backend_of: frozenset[str] = frozenset()
     may_present: frozenset[str] = frozenset()
+    actors: frozenset[str] = frozenset()
     certificate_header: Literal["client_cert", "xfcc", "nginx"] | None = None
 
 
@@ -263,11 +265,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts for the subject: a proven actor's raw identity (RFC 8693 §4.1), and its source (None: it says more)."""
+    """Who acts for the subject: a proven actor's raw identity (RFC 8693 §4.1), and its source (None: it says more).
+
+    `attributes` are its mapped ones, for rules.
+    """
 
     issuer: str
     subject: str
     source: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,6 +184,7 @@ class World(AbstractContextManager["World"]):
             client["sources"] = ["*"]
         for source in document["sources"].values():
             source["audiences"] = ["*"]
+        document["clients"][CLIENT]["actors"] = ["*"]
         document["clients"][CLIENT]["audiences"] = ["orders", "guarded", "mapped", "sealed"]
         document["sources"]["corporate-idp"]["namespace"] = ""
         document["sources"]["opaque"]["endpoint"] = f"{self.outside.url}/introspect"

@@ -69,6 +69,9 @@ class ClientSettings(Section):
     """Which sources' credentials it may hand in; `["*"]` for all. Must be written once there are several sources."""
     backend_of: Names = ()
     """Audiences whose backend this client is: it may introspect and exchange tokens that were minted for them."""
+    actors: Names = ()
+    """Sources whose credentials it may bring as `actor_token` where the subject's own does not say who may act for it
+    (`may_act`); `["*"]` for all. Default: none, such a request is refused (docs/delegation.md)."""
     default_audience: Name | None = None
     """The audience of a request that names none."""
     may_present: Names = ()

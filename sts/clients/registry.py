@@ -99,6 +99,7 @@ class Clients:
             profile=settings.profile,
             backend_of=frozenset(settings.backend_of),
             may_present=frozenset(settings.may_present),
+            actors=frozenset(settings.actors),
             certificate_header=settings.certificate_header,
         )
 

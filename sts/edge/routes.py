@@ -126,7 +126,7 @@ class RouteSettings(Section):
     scopes: Annotated[tuple[ScopeToken, ...], Field(min_length=1)] | None = None
     """The scopes that the token gets, each of which is required."""
     allow: Rule | None = None
-    """A CEL rule over `identity`, `client`, `request`, `route`, `now`; anything but `true` refuses."""
+    """A CEL rule over `identity`, `actor`, `client`, `request`, `route`, `now`; anything but `true` refuses."""
     public: bool = False
     """Lets the request pass without a credential; nothing is minted."""
     preflight: bool = False

@@ -6,26 +6,32 @@ from typing import Any, Final
 
 from sts.errors import ACTOR_REFUSED, Refusal
 from sts.model import NOT_APPLICABLE, Actor, Admitted, Client, Identity, NotApplicable
+from sts.policy.rules import ALL
 
 DEEPEST: Final = 4
 """How many actors a minted token names at most, the present one included."""
 
 
-def delegate(subject: Admitted, actor: Admitted, identity: Identity, issuer: str) -> Admitted:
+def delegate(client: Client, subject: Admitted, actor: Admitted, identity: Identity, issuer: str) -> Admitted:
     """Let `actor`, whose mapped `identity` is known, act for `subject`: what is minted ends with either of them.
 
     The actor is known by its raw identity, as `may_act` would name it; where its kind has no issuer, by the mapped one
     under our own `issuer`. Raises ACTOR_REFUSED for an actor that is itself acted for: whose doing it would be, no
-    chain could say.
+    chain could say; and where neither the subject's credential says who may act (`may_act`, which `actor_chain` holds
+    against it) nor the client's settings let credentials of the actor's source act for others.
     """
     principal = actor.principal
+    said = subject.principal.may_act not in (None, NOT_APPLICABLE)
+    if not said and client.actors.isdisjoint({ALL, principal.source}):
+        why = "the subject has no `may_act`, and the client's `actors` does not list the actor's source"
+        raise Refusal(ACTOR_REFUSED, why=why, source=principal.source)
     if principal.act not in (None, NOT_APPLICABLE):
         raise Refusal(ACTOR_REFUSED, why="the actor token has an `act` of its own")
     source = principal.source if principal.reach is NOT_APPLICABLE else None
     if isinstance(principal.issuer, NotApplicable) or not principal.subject:
-        found = Actor(issuer, identity.subject, source)
+        found = Actor(issuer, identity.subject, source, identity.attributes)
     else:
-        found = Actor(principal.issuer, principal.subject, source)
+        found = Actor(principal.issuer, principal.subject, source, identity.attributes)
     return Admitted(
         subject.principal,
         min(subject.not_after, actor.not_after),

@@ -17,7 +17,7 @@ from sts.errors import (
 )
 from sts.expressions import ABSENT, EvaluationError, Expression, Scope, as_attribute, bind
 from sts.lookups.rows import Rows
-from sts.model import Admitted, Ask, Client, Grant, Identity, Limits, Presented, Principal, Trial
+from sts.model import Actor, Admitted, Ask, Client, Grant, Identity, Limits, Presented, Principal, Trial
 from sts.policy.act import actor_chain, delegate
 from sts.policy.admit import admit
 from sts.policy.consent import Consent, Target, within_reach
@@ -111,11 +111,11 @@ class Policy:
             return identity_again(admitted, self.consents.by_aud)
         return identify(admitted, self.sources[admitted.principal.source], rows)
 
-    def delegate(self, subject: Admitted, actor: Admitted, identity: Identity) -> Admitted:
+    def delegate(self, client: Client, subject: Admitted, actor: Admitted, identity: Identity) -> Admitted:
         """Let a proven actor, whose mapped identity is known, act for the subject: see `act.delegate`."""
         if identity.subject in self.client_ids:
             raise Refusal(SUBJECT_COLLISION, why="the actor is named as a configured client")
-        return delegate(subject, actor, identity, self.issuer)
+        return delegate(client, subject, actor, identity, self.issuer)
 
     def decide(
         self, client: Client, identity: Identity, admitted: Admitted, target: Target, ask: Ask, now: float, rows: Rows
@@ -126,7 +126,7 @@ class Policy:
         act = actor_chain(admitted, client, self.issuer)
         first = target.audiences[0]
         scopes = granted_scopes(identity, first, ask)
-        scope = bind(_variables(identity, client, ask, now), rows)
+        scope = bind(_variables(identity, admitted.actor, client, ask, now), rows)
         route = self._route(ask)
         _demand(route.allow, scope, rule="allow of the route")
         for audience in target.audiences:
@@ -169,8 +169,8 @@ class Policy:
         asked = [audience.name for audience in target.audiences if audience.settings.opa]
         if not asked:
             return grant
-        principal, variables = admitted.principal, _variables(identity, client, ask, now)
-        question = {name: variables[name] for name in ("identity", "client", "request", "route")}
+        principal, variables = admitted.principal, _variables(identity, admitted.actor, client, ask, now)
+        question = {name: variables[name] for name in ("identity", "actor", "client", "request", "route")}
         question.update(door=ask.door, source=principal.source, kind=principal.kind, act=grant.act, scopes=grant.scopes)
         ends = [fresh_until(self.opa, {**question, "audience": name}, now) for name in asked]
         return replace(grant, fresh_until=min(grant.fresh_until, *ends))
@@ -263,10 +263,11 @@ def _evaluate(rules: Named | list[tuple[str, Expression]], scope: Scope) -> list
     return values
 
 
-def _variables(identity: Identity, client: Client, ask: Ask, now: float) -> dict[str, Any]:
+def _variables(identity: Identity, actor: Actor | None, client: Client, ask: Ask, now: float) -> dict[str, Any]:
     """What a rule reads. A fact that is not there is an absent key: a rule that needs it refuses."""
     return {
         "identity": identity.attributes,
+        "actor": {} if actor is None else actor.attributes,
         "client": {"id": client.id},
         "request": _request(ask),
         "route": {} if ask.route is None else {"name": ask.route},

@@ -16,7 +16,7 @@ from sts.expressions import Expression, compile_rule
 from sts.policy.settings import AudienceSettings
 
 ALL: Final = "*"
-AUDIENCE_VARIABLES: Final = frozenset({"identity", "client", "request", "route", "now"})
+AUDIENCE_VARIABLES: Final = frozenset({"identity", "actor", "client", "request", "route", "now"})
 REQUEST_FACTS: Final = ("method", "host", "path", "scheme", "ip")
 
 

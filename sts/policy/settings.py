@@ -61,7 +61,7 @@ class AudienceSettings(Section):
     scopes: Annotated[tuple[ScopeToken, ...], Field(min_length=1)] | None = None
     """The scopes this backend knows. Without it the token has no `scope`, and asking for one is refused."""
     allow: Rule | None = None
-    """A CEL rule over `identity`, `client`, `request`, `route`, `now`; anything but `true` refuses."""
+    """A CEL rule over `identity`, `actor`, `client`, `request`, `route`, `now`; anything but `true` refuses."""
     shadow: Rule | None = None
     """A rule on trial, written as `allow` is: evaluated and told in the audit, never enforced."""
     opa: bool = False

@@ -10,13 +10,14 @@ from typing import Any, Final
 
 from sts.clients.access_token import AccessTokenClient
 from sts.credentials.kind import SourceSettings
-from sts.expressions import ABSENT, EvaluationError, RowsWanted, as_attribute, bind
+from sts.expressions import ABSENT, EvaluationError, RowsWanted, as_attribute, bind, compile_rule
 from sts.jose import EncryptKey, compact, import_encryption_jwk, make_pair
 from sts.mint import minter
 from sts.mint.minter import sealed
 from sts.mint.settings import KeysSettings
 from sts.model import Grant
-from sts.policy.rules import AudienceRules
+from sts.policy.rules import AUDIENCE_VARIABLES, AudienceRules
+from sts.policy.settings import AudienceSettings
 from sts.settings.checks import ALL, Check, Parts
 from sts.settings.faults import Finding
 from sts.settings.model import Settings
@@ -105,6 +106,7 @@ def _variables(parts: Parts | Settings, client: str, subject: str, scopes: tuple
     request = {"method": "DELETE", "host": TEXT, "path": f"/{TEXT}", "scheme": "https", "ip": "255.255.255.255"}
     return {
         "identity": attributes,
+        "actor": attributes,
         "client": {"id": client},
         "request": request,
         "route": {"name": max(parts.routes, key=len, default=TEXT)},
@@ -185,6 +187,29 @@ def handed_on(parts: Parts) -> Iterator[Finding]:
                 yield Finding(("clients", name, "may_present", index), problem, "list it there as well")
 
 
+def actors(parts: Parts) -> Iterator[Finding]:
+    """Whose credentials may act for others can be handed in at all, and some rule says which of them may."""
+    unread = [name for name, one in parts.audiences.items() if one.enabled and not (one.opa or _reads_actor(one))]
+    for name, client in [(name, client) for name, client in parts.clients.items() if client.actors]:
+        for index, source in enumerate(client.actors):
+            if {ALL, source}.isdisjoint(client.sources or (ALL,)):
+                problem = "is not one of the client's `sources`: an actor token of it is refused (no_consent)"
+                yield Finding(("clients", name, "actors", index), problem, "list it there as well")
+        reached = [one for one in unread if not {ALL, one}.isdisjoint(client.audiences)]
+        if reached:
+            shown = ", ".join(reached[:_SHOWN]) + (", …" if len(reached) > _SHOWN else "")
+            problem = f"any credential of these sources may act for any subject: no `allow` of {shown} reads `actor`"
+            hint = "write who may, such as `allow: \"!has(actor.subject) || actor.subject == 'nightly-job'\"`"
+            yield Finding(("clients", name, "actors"), problem, hint)
+
+
+def _reads_actor(audience: AudienceSettings) -> bool:
+    if audience.allow is None:
+        return False
+    read = compile_rule(audience.allow, AUDIENCE_VARIABLES).reads
+    return any(path.partition(".")[0] == "actor" for path in read)
+
+
 def unread_headers(parts: Parts) -> Iterator[Finding]:
     """The form of a header is for the door where clients send headers with certificates."""
     for name, client in parts.clients.items():
@@ -198,6 +223,6 @@ def _reaches(source: SourceSettings, audience: str) -> bool:
 
 
 CHECKS: Final[tuple[Check, ...]] = (
-    *(handed_on, unread_headers, unused_sources, scopeless_sources, shared_subjects, token_sizes),
+    *(handed_on, actors, unread_headers, unused_sources, scopeless_sources, shared_subjects, token_sizes),
 )
 """The checks of this module, in the order of the sections."""

@@ -70,6 +70,7 @@ def names(parts: Parts) -> Iterator[Finding]:
     for name, client in parts.clients.items():
         yield from _known(("clients", name, "audiences"), client.audiences, audiences, "audience")
         yield from _known(("clients", name, "sources"), client.sources or (), sources, "source")
+        yield from _known(("clients", name, "actors"), client.actors, sources, "source")
         yield from _backends(name, client.backend_of, audiences)
         if client.default_audience is not None:
             path = ("clients", name, "default_audience")

@@ -191,6 +191,7 @@ def _known(parts: Parts) -> dict[str, frozenset[str]]:
         mapped.update(identity if isinstance(identity, dict) else ())
     return {
         "identity": frozenset(mapped),
+        "actor": frozenset(mapped),
         "client": frozenset({"id"}),
         "request": frozenset(REQUEST_FACTS),
         "route": frozenset({"name"}),

@@ -221,7 +221,7 @@ def world_of(first, second, odd):
         "issuer": "https://sts.example.internal",
         "workers": 1,
         "clients": {
-            CLIENT: client(CLIENT),
+            CLIENT: client(CLIENT, actors=["second"]),
             "twin": client("twin"),
             "narrow": client("narrow", audiences=["billing"], sources=["second"]),
             "token-only": client("token-only", profile=None),

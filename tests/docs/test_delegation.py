@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from harness import SECRET, decoded, minimal
+from harness import ACCESS_TOKEN, CLIENT, SECRET, decoded, minimal
 
 from sts.clients.secret import digest
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "delegation.md").read_text(encoding="utf-8")
-SETTINGS = yaml.safe_load(re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[1])
+ACTORS, SETTINGS = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL))
 ACTOR, AGAIN = re.findall(r"```console\n\$ (.*?)```", PAGE, re.DOTALL)
 GATEWAY_ACTS, JOB_ACTS, BACKEND_ACTS = (json.loads(text) for text in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL))
 BACKEND_SECRET = "orders-service-secret-for-tests-only"
@@ -22,6 +22,8 @@ BACKEND_SECRET = "orders-service-secret-for-tests-only"
 @pytest.fixture
 def service(make_service, idp):
     document = yaml.safe_load(minimal(idp))
+    document["clients"][CLIENT].update(ACTORS["clients"][CLIENT])
+    document["audiences"]["orders"].update(ACTORS["audiences"]["orders"])
     document["clients"].update(SETTINGS["clients"])
     document["clients"]["orders-service"]["secrets"] = [digest(BACKEND_SECRET)]
     del document["audiences"]["billing"]["allow"]
@@ -53,6 +55,8 @@ def test_without_further_words_the_gateway_acts(service, idp):
 def test_an_actor_token_names_who_acts(service, idp):
     claims = typed(service, ACTOR, USER_TOKEN=idp.token(), JOB_TOKEN=idp.token(sub="nightly-job"))
     assert shown(claims, JOB_ACTS) == JOB_ACTS
+    other = service.exchange(idp.token(), actor_token=idp.token(sub="bob"), actor_token_type=ACCESS_TOKEN)
+    assert (other.status, other.reason) == (400, "not_allowed")
 
 
 def test_a_backend_exchanges_its_token_again(service, idp):

@@ -88,7 +88,8 @@ def acting(world, *, ends=NOW + 100, fresh=NOW + 50, **facts):
 
 def delegated(world, actor, **facts):
     subject = Admitted(replace(world.principal, **facts), NOW + 600, NOW + 500)
-    return delegate(subject, actor, Identity("workloads|batch-job", (), {}), ISSUER)
+    client = replace(world.client, actors=frozenset({"workloads"}))
+    return delegate(client, subject, actor, Identity("workloads|batch-job", (), {"roles": ("robot",)}), ISSUER)
 
 
 def test_a_proven_actor_stands_where_the_client_would(world):
@@ -114,12 +115,35 @@ def test_what_is_minted_ends_with_the_earlier_of_the_two(world, ends, fresh):
 def test_what_is_minted_is_as_old_as_the_older_of_the_two_credentials(world, theirs, ours, since):
     actor = replace(acting(world), since=theirs)
     subject = replace(Admitted(world.principal, NOW + 600, NOW + 500), since=ours)
-    assert delegate(subject, actor, Identity("workloads|batch-job", (), {}), ISSUER).since == since
+    client = replace(world.client, actors=frozenset({"*"}))
+    assert delegate(client, subject, actor, Identity("workloads|batch-job", (), {}), ISSUER).since == since
+
+
+@pytest.mark.parametrize("listed", [(), ("idp",), ("other", "idp")], ids=str)
+@pytest.mark.parametrize("may_act", [None, NOT_APPLICABLE], ids=str)
+def test_without_a_word_of_the_subject_the_client_must_list_the_actors_source(world, listed, may_act):
+    subject = Admitted(replace(world.principal, may_act=may_act), NOW + 600, NOW + 500)
+    identity = Identity("workloads|batch-job", (), {})
+    with pytest.raises(Refusal) as caught:
+        delegate(replace(world.client, actors=frozenset(listed)), subject, acting(world), identity, ISSUER)
+    assert caught.value.reason.name == "actor_refused"
+    for enough in ({"workloads"}, {"*"}, {"workloads", "idp"}):
+        assert delegate(replace(world.client, actors=frozenset(enough)), subject, acting(world), identity, ISSUER).actor
+
+
+def test_a_subject_that_names_its_actor_needs_no_setting(world):
+    subject = Admitted(replace(world.principal, may_act=SERVICE), NOW + 600, NOW + 500)
+    found = delegate(world.client, subject, acting(world), Identity("workloads|batch-job", (), {}), ISSUER)
+    assert actor_chain(found, world.client, ISSUER) == SERVICE
+
+
+def test_rules_read_the_mapped_identity_of_the_actor(world):
+    assert delegated(world, acting(world)).actor.attributes == {"roles": ("robot",)}
 
 
 def test_an_actor_of_a_kind_without_issuer_is_known_by_its_mapped_name(world):
     found = delegated(world, acting(world, issuer=NOT_APPLICABLE))
-    assert found.actor == Actor(ISSUER, "workloads|batch-job", "workloads")
+    assert found.actor == Actor(ISSUER, "workloads|batch-job", "workloads", {"roles": ("robot",)})
 
 
 def test_may_act_must_name_the_proven_actor_and_not_the_client(world):

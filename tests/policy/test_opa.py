@@ -112,6 +112,7 @@ def test_opa_is_told_who_asks_for_whom_for_what_and_no_credential(narrow, world)
         "audience": "orders",
         "scopes": ["read"],
         "identity": {"subject": "alice", "scopes": ["read", "write"], "roles": ["accountant"]},
+        "actor": {},
         "request": {
             "method": "GET",
             "host": "api.example.com",

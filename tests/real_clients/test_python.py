@@ -96,7 +96,8 @@ def test_google_auth_can_send_all_it_knows(service, idp):
     )
     assert answer["issued_token_type"] == JWT
     actor = {"actor_token": idp.token(sub="robot"), "actor_token_type": JWT}
-    answer = client.exchange_token(transport, grant, idp.token(), JWT, audience="orders", **actor)
+    named = idp.token(may_act={"iss": idp.issuer, "sub": "robot"})
+    answer = client.exchange_token(transport, grant, named, JWT, audience="orders", **actor)
     assert service.verified(answer["access_token"])["act"] == {"sub": "robot", "iss": idp.issuer}
 
 

@@ -8,7 +8,8 @@ import jwt
 import pytest
 from harness import ACCESS_TOKEN, GRANT, ISSUER, JWT, SECRET, Idp, Service, b64, decoded
 
-SECRETS = {name: f"{name}-secret-for-tests-only" for name in ("gateway", "orders-app", "billing-app", "stock-app")}
+CLIENTS = ("gateway", "plain-gateway", "orders-app", "billing-app", "stock-app")
+SECRETS = {name: f"{name}-secret-for-tests-only" for name in CLIENTS}
 SCOPES = "items:read items:write"
 
 
@@ -38,7 +39,8 @@ def configuration(users, workloads, of_users=None):
         "issuer": ISSUER,
         "workers": 1,
         "clients": {
-            "gateway": client_of(SECRETS["gateway"], audiences=["*"], profile="nginx"),
+            "gateway": client_of(SECRETS["gateway"], audiences=["*"], profile="nginx", actors=["workloads"]),
+            "plain-gateway": client_of(SECRETS["plain-gateway"], audiences=["*"]),
             "orders-app": client_of(
                 SECRETS["orders-app"], audiences=["billing", "orders"], sources=[], backend_of=["orders"]
             ),
@@ -47,15 +49,19 @@ def configuration(users, workloads, of_users=None):
         },
         "sources": {
             "users": source(
-                users, audiences=["orders", "billing", "stock", "closed"], namespace="", **(of_users or {})
+                users, audiences=["orders", "billing", "stock", "closed", "guarded"], namespace="", **(of_users or {})
             ),
-            "workloads": source(workloads, audiences=["orders"], namespace="workload"),
+            "workloads": source(workloads, audiences=["orders", "guarded"], namespace="workload"),
         },
         "audiences": {
             "orders": {**backend, "claims": {"roles": "identity.roles", "org": "identity.org + '!'"}},
             "billing": {**backend, "aud": "urn:billing", "claims": {"roles": "identity.roles", "org": "identity.org"}},
             "stock": backend,
             "closed": {**backend},  # nobody is its backend
+            "guarded": {
+                "allow": "!has(actor.subject) || actor.subject == 'workload|batch-job'",
+                "claims": {"by": "actor.subject"},
+            },
         },
         "routes": {"orders": {"path": "/orders/**", "audience": "orders", "scopes": ["items:read"]}},
     }
@@ -102,7 +108,7 @@ def user(providers):
 @pytest.fixture
 def workload(providers):
     def token(**changes):
-        return {"actor_token": providers[1].token(sub="batch-job", **changes), "actor_token_type": JWT}
+        return {"actor_token": providers[1].token(**{"sub": "batch-job", **changes}), "actor_token_type": JWT}
 
     return token
 
@@ -200,6 +206,31 @@ def test_may_act_holds_the_actor_token_to_its_name(service, asks, user, workload
     assert refusal(asks("gateway", user(may_act=named), "orders"))[2] == "actor_refused"
     other = {**named, "sub": "another-job"}
     assert refusal(asks("gateway", user(may_act=other), "orders", **workload()))[2] == "actor_refused"
+
+
+def test_an_actor_that_the_subject_does_not_name_is_refused_unless_the_client_may_bring_it(
+    service, asks, user, workload
+):
+    """Whoever holds two tokens does not act in the name of one for the other."""
+    refused = (400, "invalid_request", "actor_refused")
+    assert refusal(asks("plain-gateway", user(), "orders", **workload())) == refused
+    named = user(may_act={"iss": "https://workloads.example.com", "sub": "batch-job"})
+    answer = asks("plain-gateway", named, "orders", **workload())
+    assert judged(service, answer.token, "orders")["act"]["sub"] == "batch-job"
+    # `actors` is a list of sources: a colleague's token of the users' own is none of them.
+    colleague = {"actor_token": user(sub="bob"), "actor_token_type": JWT}
+    assert refusal(asks("gateway", user(), "orders", **colleague)) == refused
+    event = service.events()[-1]
+    assert "`actors`" in event["facts"]["why"]
+
+
+def test_a_rule_decides_who_may_act(service, asks, user, workload):
+    """It reads the actor's mapped identity; without an actor token there is none."""
+    answer = asks("gateway", user(), "guarded", **workload())
+    assert judged(service, answer.token, "guarded")["by"] == "workload|batch-job"
+    assert "by" not in judged(service, asks("gateway", user(), "guarded").token, "guarded")
+    answer = asks("gateway", user(), "guarded", **workload(sub="another-job"))
+    assert (answer.status, answer.reason) == (400, "not_allowed")
 
 
 def test_a_token_ends_with_its_actor(asks, user, workload):

@@ -141,9 +141,11 @@ def test_no_token_at_all_is_a_bare_challenge(service):
 
 
 def test_an_actor_token_names_who_acts_and_is_not_dropped(service, idp):
-    """TE-25."""
-    answer = service.exchange(idp.token(), actor_token=idp.token(sub="robot"), actor_token_type=ACCESS_TOKEN)
-    assert service.verified(answer.token)["act"] == {"sub": "robot", "iss": idp.issuer}
+    """TE-25: not even where the client may bring none, which is the default."""
+    actor = {"actor_token": idp.token(sub="robot"), "actor_token_type": ACCESS_TOKEN}
+    named = idp.token(may_act={"iss": idp.issuer, "sub": "robot"})
+    assert service.verified(service.exchange(named, **actor).token)["act"] == {"sub": "robot", "iss": idp.issuer}
+    assert service.exchange(idp.token(), **actor).reason == "actor_refused"
 
 
 def test_a_wrong_secret_and_an_unknown_client_get_the_same_answer(service, idp):

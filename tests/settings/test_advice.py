@@ -48,6 +48,21 @@ def test_a_token_is_estimated_from_what_its_audience_maps(base, write):
     assert few + 400 * 4 // 3 < estimate(load(write(base), {}))["orders"] < few + 700 * 4 // 3
 
 
+def test_actors_that_no_rule_holds_to_anything_are_told(two_sources, warnings):
+    client, audience = two_sources["clients"]["edge"], two_sources["audiences"]["orders"]
+    client["actors"] = ["other"]
+    (only,) = warnings(two_sources)
+    assert only.path == "clients.edge.actors"
+    assert "no `allow` of orders reads `actor`" in only.problem
+    audience["allow"] = "identity.subject != 'root'"
+    assert len(warnings(two_sources)) == 1
+    for rule in ("actor.subject == 'job'", "!has(actor.subject) || actor.subject == 'job'"):
+        audience["allow"] = rule
+        assert warnings(two_sources) == ()
+    client["sources"] = ["idp"]
+    assert [one.path for one in warnings(two_sources) if "actors" in one.path] == ["clients.edge.actors[0]"]
+
+
 def test_sources_without_a_namespace_that_reach_one_audience_are_told(two_sources, warnings):
     first, second = two_sources["sources"]["idp"], two_sources["sources"]["other"]
     assert warnings(two_sources) == ()

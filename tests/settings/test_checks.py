@@ -19,6 +19,7 @@ def test_the_bases_of_these_tests_are_right(base, two_sources, loaded):
     [
         ("clients", "audiences", ["ordres"], "audiences[0]", "there is no audience", "did you mean `orders`?"),
         ("clients", "sources", ["idq"], "sources[0]", "there is no source", "did you mean `idp`?"),
+        ("clients", "actors", ["*", "idq"], "actors[1]", "there is no source", "did you mean `idp`?"),
         ("clients", "default_audience", "ordres", "default_audience", "there is no audience", "did you mean"),
         ("sources", "audiences", ["*", "billing"], "audiences[1]", "there is no audience", "known here: orders"),
         ("routes", "audience", "billing", "audience", "there is no audience", "known here: orders"),
