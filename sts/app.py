@@ -19,6 +19,7 @@ from sts.audit.log import AuditLog
 from sts.cache.memory import Memory
 from sts.cache.tokens import Entry, TokenCache
 from sts.clients.access_token import AccessTokenClient
+from sts.clients.assertion import AssertionClient
 from sts.clients.client import ClientSettings
 from sts.clients.failures import Failures
 from sts.clients.registry import Clients, World
@@ -51,6 +52,7 @@ from sts.state.worker_state import StateAtWork
 from sts.telemetry import Reading, log, metrics
 from sts.trust.issuers import Issuers, OwnKeys
 from sts.trust.recipients import Recipient, Recipients
+from sts.trust.remote_jwks import RemoteSet, warm_up
 from sts.x509.authority import Authorities
 
 
@@ -154,7 +156,9 @@ class App:
         One that cannot be built changes nothing. Raises as `build`.
         """
         try:
-            self.current = self.build(settings)
+            made = self.build(settings)
+            self.warm_up(made)
+            self.current = made
         finally:  # close what only the former revision asked, or one that could not be built
             in_force = self.current.settings
             self.introspections.keep(in_force.sources)
@@ -163,6 +167,18 @@ class App:
         self.keyring.reschedule(settings.keys.schedule())
         self.state.reconfigure(settings.state)
         self.memory.bound = settings.cache.memory  # a smaller one is met with the next write
+
+    def warm_up(self, revision: Revision) -> None:
+        """Fetch the keys that a revision's sources, clients and backends have at URLs, for WARM_UP seconds at most.
+
+        To be called before a worker takes requests: a burst at a cold worker would be refused while it fetches them.
+        """
+        entries = [*revision.settings.sources.items(), *revision.settings.clients.items()]
+        issuers = [
+            one.trusted(name) for name, one in entries if one.enabled and isinstance(one, JwtSource | AssertionClient)
+        ]
+        keys = [self.issuers.keys(one) for one in issuers if one.jwks_file is None]
+        warm_up([one for one in (*keys, *revision.recipients.values()) if isinstance(one, RemoteSet)], time.monotonic)
 
     def build(self, settings: Settings) -> Revision:
         """Compile a whole revision; nothing is in force until it is assigned. Raises StartError."""
@@ -287,6 +303,7 @@ class App:
         troubles = {name: one.trouble for name, one in self.current.sources.items()}
         troubles.update({f"table {name}": one.trouble for name, one in self.current.exchange.tables.items()})
         troubles.update({f"audience {name}": one.trouble for name, one in self.current.recipients.items()})
+        troubles.update({f"client {name}": why for name, why in self.current.exchange.clients.troubles()})
         opa = self.opa.of(self.current.settings.opa)
         if opa is not None:
             troubles["opa"] = opa.trouble

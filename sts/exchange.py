@@ -22,6 +22,7 @@ from sts.mint.minter import Minter
 from sts.model import Ask, Caller, Client, Credential, DoorName, Incoming, Issued, Presented, Reply
 from sts.policy.consent import Target
 from sts.policy.decide import Policy
+from sts.resilience.bulkhead import on_behalf_of
 from sts.state.revocations import Revocations
 from sts.telemetry import log
 
@@ -92,9 +93,10 @@ class Exchange:
         key = cache_key(self.tokens.secret, client, ask, credential, self.policy.facts_read(target, ask))
         issued = self.tokens.find(key, parts, self.sources, self.clock())
         if issued is None:  # from here on it may wait
-            issued = self.tokens.fill(
-                key, parts, self.sources, self.clock, lambda: self.mint(client, ask, presented, target, trail)
-            )
+            with on_behalf_of(client.id, "" if ask.request is None else ask.request.ip):
+                issued = self.tokens.fill(
+                    key, parts, self.sources, self.clock, lambda: self.mint(client, ask, presented, target, trail)
+                )
         trail.issued(issued)
         return issued
 

@@ -19,6 +19,7 @@ from sts.cache.memory import Memory
 from sts.errors import Reason, Refusal
 from sts.model import Ask, Client, Credential, Grant, Issued, NotApplicable, Presented, Principal, Revocable
 from sts.options import ByteSize, Duration, Section
+from sts.resilience.bulkhead import Bulkhead, FullError
 
 PATIENCE_S: Final = 2.0
 """Seconds that a request waits for the same request of somebody else before it makes its own token."""
@@ -181,7 +182,7 @@ class TokenCache:
         self._recipient_current = recipient_current
         self._unrevoked = unrevoked
         self._patience = patience
-        self.waiters = threading.BoundedSemaphore(max_waiters)
+        self.waiters = Bulkhead(max_waiters)
         """What all share that wait for somebody else's answer, to the same request or to the same question."""
         self._flights: dict[tuple[bytes, tuple[str, ...]], _Flight] = {}
 
@@ -243,12 +244,14 @@ class TokenCache:
 
     def _wait(self, flight: _Flight) -> bool:
         """Wait for somebody else's token; whether it is worth a look."""
-        if not self.waiters.acquire(blocking=False):
+        try:
+            place = self.waiters.enter()
+        except FullError:
             return False
         try:
             return flight.landed.wait(self._patience)
         finally:
-            self.waiters.release()
+            place.leave()
 
     def _make(
         self,

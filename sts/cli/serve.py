@@ -191,6 +191,7 @@ def _worker(
     atexit.register(audit.flush)
     app = App(settings, secret, keyring, audit, _state(settings, secret), stopping=stopping.is_set)
     app.authorities.watch.start()
+    app.warm_up(app.current)
     metrics.feed(app.readings)
 
     def look() -> None:

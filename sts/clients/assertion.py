@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from sts.clients.client import ClientSettings
 from sts.clients.dummy import NOBODY
 from sts.clients.proof import Once, no_proof, unproven
-from sts.errors import Refusal
+from sts.errors import CLIENT_REFUSED, SOURCE_UNREACHABLE, Refusal
 from sts.jose import Algorithm, Compact, VerifyKey, media_type, parse, text_or_texts, verify
 from sts.model import Caller, Evidence
 from sts.options import Duration, KeptConfigFile, file_faults
@@ -72,6 +72,7 @@ class AssertionClient(ClientSettings):
             discovery=False,
             ca_file=self.ca_file,
             stale_jwks=self.stale_jwks,
+            is_caller=True,
         )
 
 
@@ -83,6 +84,11 @@ class AssertionProof:
     def __init__(self, client_id: str, audience: str, keys: KeySource, algorithms: tuple[str, ...]) -> None:
         self._client_id, self._audience, self._keys = client_id, audience, keys
         self._algorithms = frozenset(algorithms)
+
+    @property
+    def trouble(self) -> str:
+        """Why the client's keys could not be had the last time, "" if they could; for operators."""
+        return self._keys.trouble
 
     def prove(self, caller: Caller, now: float) -> Once:
         """As Proof says. May wait for the client's keys.
@@ -98,13 +104,19 @@ class AssertionProof:
         return Once("client assertion", (self._client_id, jti), until + _SKEW_S)
 
     def _keys_for(self, assertion: Compact, now: float) -> tuple[VerifyKey, ...]:
-        """The client's keys. A look-up that finds none costs what a verification does, or it would tell the client."""
+        """The client's keys. A look-up that finds none costs what a verification does, or it would tell the client.
+
+        Keys that cannot be had are no proof either: 503 would tell everybody that there is such a client. Operators
+        find the reason in the audit, the log, `/readyz` and sts_jwks_fetches_total.
+        """
         try:
             return self._keys.keys_for(assertion.kid, assertion.algorithm, now)
         except Refusal as refusal:
-            if not refusal.reason.retry:
-                with suppress(Refusal):
-                    verify(assertion, NOBODY.keys_for(assertion.kid, assertion.algorithm, now))
+            with suppress(Refusal):
+                verify(assertion, NOBODY.keys_for(assertion.kid, assertion.algorithm, now))
+            if refusal.reason is SOURCE_UNREACHABLE:
+                facts = {**refusal.facts, "why": f"the client's keys cannot be had: {refusal.facts.get('why')}"}
+                raise Refusal(CLIENT_REFUSED, **facts, fault=refusal.reason.name) from None
             raise
 
     def _judge(self, assertion: Compact, now: float) -> tuple[float, str]:

@@ -55,4 +55,4 @@ def no_proof(refusal: Refusal) -> Refusal:
     """The same refusal, of what was to prove a caller and not of a credential; faults of ours stay as they are."""
     if refusal.reason.retry:
         return refusal
-    return Refusal(CLIENT_REFUSED, **{**refusal.facts, "fault": refusal.reason.name})
+    return Refusal(CLIENT_REFUSED, **{"fault": refusal.reason.name, **refusal.facts})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +17,7 @@ from sts.clients.secret import SecretClient, SecretProof, live
 from sts.clients.tls import TlsClient, TlsProof
 from sts.errors import REPLAYED, STATE_UNAVAILABLE, Refusal, StartError
 from sts.model import Caller, Client
+from sts.resilience.bulkhead import on_behalf_of
 from sts.trust.issuers import Issuer
 from sts.trust.remote_jwks import KeySource
 
@@ -68,6 +69,12 @@ class Clients:
         """Whether the caller names a configured client; proves nothing."""
         return caller.unverified_client_id in self._settings
 
+    def troubles(self) -> Iterator[tuple[str, str]]:
+        """The enabled clients whose keys could not be had the last time, and why; for operators."""
+        for client_id, proof in self._proofs.items():
+            if self._settings[client_id].enabled and isinstance(proof, AssertionProof) and proof.trouble:
+                yield client_id, proof.trouble
+
     def prove(self, caller: Caller) -> Client:
         """Identify the caller, prove it and admit it. May wait, for keys or for the state.
 
@@ -81,7 +88,8 @@ class Clients:
         settings, proof = self._settings.get(client_id), self._proofs.get(client_id)
         known = proof is not None and proof.evidence == caller.evidence
         try:
-            once = (proof if proof is not None and known else self._stranger(caller)).prove(caller, now)
+            with on_behalf_of(client_id if known else "", caller.peer.address):
+                once = (proof if proof is not None and known else self._stranger(caller)).prove(caller, now)
         except Refusal as refusal:
             if not is_unproven(refusal):
                 raise

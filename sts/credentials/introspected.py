@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import os
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
@@ -14,6 +13,7 @@ from typing import Any, Final, Protocol
 
 from sts.errors import BAD_TYPE, MALFORMED, SOURCE_UNREACHABLE, Refusal
 from sts.jose import UnfitError, check_claims, strict_json, text_or_texts
+from sts.resilience.bulkhead import Bulkhead, FullError
 from sts.trust.upstream import PATIENCE
 
 NEGATIVE_TTL: Final = 5.0
@@ -58,7 +58,7 @@ class Stores:
 
     active: Store
     inactive: Store
-    waiters: threading.BoundedSemaphore
+    waiters: Bulkhead
 
 
 class Answers:
@@ -122,9 +122,9 @@ class Answers:
     def _wait(self, flight: Future[Known]) -> Known:
         """Somebody else's answer; its failure is ours too. Never a second question: a crowd would make it a storm."""
         with ExitStack() as held:
-            if self._stores.waiters.acquire(blocking=False):
-                held.callback(self._stores.waiters.release)
-            else:
+            try:
+                held.callback(self._stores.waiters.enter().leave)
+            except FullError:
                 held.enter_context(self._place())
             try:
                 return flight.result(PATIENCE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal, Self
@@ -17,6 +16,7 @@ from sts.errors import MALFORMED, REVOKED, TOO_LARGE, UNKNOWN_ISSUER, Refusal
 from sts.jose import looks_signed, text_or_texts
 from sts.model import NOT_APPLICABLE, TYPE_ACCESS_TOKEN, Credential, Limits, Presented, Principal
 from sts.options import Duration, KeptConfigFile, SecretText, Section, file_faults
+from sts.resilience.bulkhead import Bulkhead
 from sts.telemetry import know_prefixes, log, metrics
 from sts.trust.fetch import OutboundUrl, read_ca
 from sts.trust.introspection import UNAUTHORIZED, Introspection, Notice, Server
@@ -208,7 +208,7 @@ class Introspections:
     monotonic: Callable[[], float]
     stores: Stores
     max_waiters: int
-    all_waiters: threading.BoundedSemaphore | None = None
+    all_waiters: Bulkhead | None = None
     notice: Notice = lambda _source, _outcome, _why: None
     _known: dict[tuple[Server, float], tuple[Introspection, Answers]] = field(default_factory=dict, repr=False)
 

@@ -59,10 +59,11 @@ class VerifyKey:
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """The usable keys of a JWK set, and a sentence for each key that was left out."""
+    """The usable keys of a JWK set; a sentence for each key that was left out, and the names of those that have one."""
 
     keys: tuple[VerifyKey, ...]
     skipped: tuple[str, ...] = ()
+    skipped_kids: frozenset[str] = frozenset()
 
 
 def import_jwks(document: bytes | Mapping[str, Any], algorithms: Collection[str]) -> KeySet:
@@ -72,11 +73,21 @@ def import_jwks(document: bytes | Mapping[str, Any], algorithms: Collection[str]
     it adds no trust, while to drop one would refuse good tokens. Raises UnfitError if the document is no JWK set,
     is too large, or leaves no usable key.
     """
-    found, skipped = import_each(document, lambda entry: import_jwk(entry, algorithms))
+    kids: set[str] = set()
+
+    def take(entry: object) -> VerifyKey:
+        try:
+            return import_jwk(entry, algorithms)
+        except UnfitError:
+            kid = entry.get("kid") if isinstance(entry, Mapping) else None
+            kids.update([kid] if isinstance(kid, str) else [])
+            raise
+
+    found, skipped = import_each(document, take)
     keys: dict[tuple[str | None, str], VerifyKey] = {}
     for key in found:
         keys.setdefault((key.kid, key.thumbprint), key)
-    return KeySet(tuple(keys.values()), skipped)
+    return KeySet(tuple(keys.values()), skipped, frozenset(kids))
 
 
 def import_each(

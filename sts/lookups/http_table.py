@@ -20,6 +20,7 @@ from urllib.parse import quote
 from sts.errors import SOURCE_UNREACHABLE, Refusal
 from sts.jose import UnfitError, strict_json
 from sts.model import Row
+from sts.resilience.bulkhead import Bulkhead, FullError
 from sts.trust.fetch import Bounds, Fetcher, UnreachableError
 from sts.trust.upstream import PATIENCE, Upstream
 
@@ -67,7 +68,7 @@ class HttpTable:
         self._missing: OrderedDict[str, tuple[Row | None, float]] = OrderedDict()  # which push out no rows
         self._flights: dict[str, Future[Row | None]] = {}
         self._lock = threading.Lock()
-        self._waiters = threading.BoundedSemaphore(max_waiters)
+        self._waiters = Bulkhead(max_waiters)
 
     @property
     def trouble(self) -> str:
@@ -126,8 +127,10 @@ class HttpTable:
         return row
 
     def _join(self, flight: Future[Row | None]) -> Row | None:
-        if not self._waiters.acquire(blocking=False):
-            raise Refusal(SOURCE_UNREACHABLE, why="too many requests wait for this row")
+        try:
+            place = self._waiters.enter()
+        except FullError:
+            raise Refusal(SOURCE_UNREACHABLE, why="too many requests wait for this row") from None
         try:
             return flight.result(PATIENCE + 1)
         except Late:
@@ -135,7 +138,7 @@ class HttpTable:
         except Refusal as refusal:
             raise Refusal(refusal.reason, **refusal.facts) from None  # one exception in two threads mixes traces
         finally:
-            self._waiters.release()
+            place.leave()
 
     def _url(self, key: str) -> str:
         return self._endpoint.url.replace(_KEY, quote(key, safe=""))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
@@ -13,6 +12,7 @@ from pydantic import AfterValidator, Field
 from sts.errors import SOURCE_UNREACHABLE, Refusal
 from sts.jose import UnfitError, strict_json
 from sts.options import Duration, KeptConfigFile, Section
+from sts.resilience.bulkhead import Bulkhead
 from sts.trust.fetch import Bounds, Fetcher, UnreachableError, check_url, read_ca
 from sts.trust.upstream import Upstream
 
@@ -61,7 +61,7 @@ class OpaServer:
         settings: OpaSettings,
         monotonic: Callable[[], float],
         max_waiters: int,
-        all_waiters: threading.BoundedSemaphore | None = None,
+        all_waiters: Bulkhead | None = None,
         notice: Callable[[str], None] = lambda _why: None,
     ) -> None:
         """Raise StartError where `ca_file` cannot be used."""
@@ -115,7 +115,7 @@ class OpaServers:
 
     monotonic: Callable[[], float]
     max_waiters: int
-    all_waiters: threading.BoundedSemaphore | None = None
+    all_waiters: Bulkhead | None = None
     notice: Callable[[str], None] = lambda _why: None
     _known: dict[OpaSettings, OpaServer] = field(default_factory=dict, repr=False)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 
@@ -13,6 +12,7 @@ from sts.lookups.settings import KEY, TableSettings
 from sts.lookups.table_files import FileTable
 from sts.model import Row
 from sts.redis_link import RedisLink, RedisSettings
+from sts.resilience.bulkhead import QUEUE, Bulkhead
 from sts.telemetry import log, metrics
 from sts.trust.fetch import Fetcher, read_ca
 from sts.trust.upstream import Upstream
@@ -53,7 +53,7 @@ class Tables:
         self._clock, self._waiters = clock, waiters
         # A row that was evicted refuses (`no_mapping`) and does no other harm.
         self._link = None if redis is None else RedisLink(redis, keeps=False)
-        self._all_waiters = threading.BoundedSemaphore(2 * waiters)
+        self._all_waiters = Bulkhead(2 * waiters, queue=QUEUE * waiters)
         self._known: dict[tuple[str, TableSettings], AnyTable] = {}
 
     def put(self, settings: Mapping[str, TableSettings]) -> dict[str, Counted]:

@@ -4,7 +4,6 @@
 a connection of its own.
 """
 
-from sts.redis_link.breaker import Breaker, BreakerOpenError
 from sts.redis_link.redis_link import PATIENT, PROMPT, Bounds, RedisLink, RedisUnavailableError
 from sts.redis_link.settings import RedisSettings
 
@@ -12,8 +11,6 @@ __all__ = [
     "PATIENT",
     "PROMPT",
     "Bounds",
-    "Breaker",
-    "BreakerOpenError",
     "RedisLink",
     "RedisSettings",
     "RedisUnavailableError",

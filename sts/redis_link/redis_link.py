@@ -13,9 +13,9 @@ from redis.exceptions import RedisClusterException, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sts.errors import StartError, StsError
-from sts.redis_link.breaker import Breaker, BreakerOpenError
 from sts.redis_link.open_redis import Bounds, UnsuitableError, open_client
 from sts.redis_link.settings import RedisSettings
+from sts.resilience.breaker import Breaker, BreakerOpenError
 
 Result = TypeVar("Result")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +11,7 @@ from urllib.parse import quote, urlencode
 
 from sts.errors import SOURCE_UNREACHABLE, Refusal
 from sts.jose import UnfitError, strict_json
+from sts.resilience.bulkhead import Bulkhead
 from sts.trust.fetch import Answer, Bounds, Fetcher, UnreachableError
 from sts.trust.upstream import Upstream
 
@@ -49,7 +49,7 @@ class Introspection:
         monotonic: Callable[[], float],
         *,
         max_waiters: int,
-        all_waiters: threading.BoundedSemaphore | None = None,
+        all_waiters: Bulkhead | None = None,
         notice: Notice = lambda _source, _outcome, _why: None,
     ) -> None:
         self._server = server

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -10,8 +9,9 @@ from typing import Any, Final
 from sts.errors import NO_KEY, Refusal
 from sts.jose import SUPPORTED, UnfitError, VerifyKey, import_jwks, strict_json
 from sts.options import KeptFile
+from sts.resilience.bulkhead import QUEUE, Bulkhead
 from sts.trust.fetch import Fetcher, UnreachableError, origin, read_ca
-from sts.trust.remote_jwks import FileJwks, KeySource, Loaded, LookUp, RemoteJwks, clamp_life
+from sts.trust.remote_jwks import CallerJwks, FileJwks, KeySource, Loaded, LookUp, RemoteJwks, clamp_life
 
 WELL_KNOWN: Final = "/.well-known/openid-configuration"
 MANY: Final = 3
@@ -31,6 +31,8 @@ class Issuer:
     discovery: bool
     ca_file: KeptFile | None
     stale_jwks: float
+    is_caller: bool = False
+    """Whether the keys prove a caller, instead of what a caller brings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +47,11 @@ class Issuers:
     max_waiters: int
     notice: Callable[[str, str], None] = lambda _source, _why: None
     _remote: dict[tuple[Issuer, str | None], RemoteJwks] = field(default_factory=dict, repr=False)
-    all_waiters: threading.BoundedSemaphore = field(init=False, repr=False)
+    all_waiters: Bulkhead = field(init=False, repr=False)
     """What all that wait for keys share, those for backends' keys too."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "all_waiters", threading.BoundedSemaphore(MANY * self.max_waiters))
+        object.__setattr__(self, "all_waiters", Bulkhead(MANY * self.max_waiters, queue=QUEUE * self.max_waiters))
 
     def keys(self, issuer: Issuer) -> KeySource:
         """The keys of `issuer`; a remote set is the one that is there already, unless its settings changed.
@@ -61,7 +63,8 @@ class Issuers:
         ca = None if issuer.ca_file is None else read_ca(issuer.ca_file)
         known = self._remote.get((issuer, ca))
         if known is None:
-            known = self._remote[(issuer, ca)] = RemoteJwks(
+            made = CallerJwks if issuer.is_caller else RemoteJwks
+            known = self._remote[(issuer, ca)] = made(
                 _loader(issuer, Fetcher(ca), self.clock),
                 self.clock,
                 stale_jwks=issuer.stale_jwks,

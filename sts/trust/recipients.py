@@ -7,7 +7,6 @@ several usable keys the first counts: which one, the backend decides.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Protocol, Self
@@ -17,6 +16,7 @@ from pydantic import model_validator
 from sts.errors import SOURCE_UNREACHABLE, Refusal, StartError
 from sts.jose import ContentEncryption, EncryptKey, EncryptKeys, KeyManagement, UnfitError, import_encryption_jwks
 from sts.options import KeptConfigFile, KeptFile, Section, file_faults
+from sts.resilience.bulkhead import Bulkhead
 from sts.trust.fetch import Fetcher, OutboundUrl, read_ca
 from sts.trust.remote_jwks import Loaded, RemoteSet
 
@@ -115,7 +115,7 @@ class Recipients:
 
     clock: Callable[[], float]
     max_waiters: int
-    all_waiters: threading.BoundedSemaphore
+    all_waiters: Bulkhead
     notice: Callable[[str, str], None] = lambda _audience, _why: None
     _remote: dict[tuple[str, str, str | None, KeyManagement], RemoteRecipient] = field(default_factory=dict, repr=False)
 

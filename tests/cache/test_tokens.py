@@ -27,6 +27,7 @@ from sts.model import (
     Principal,
     Revocable,
 )
+from sts.resilience.bulkhead import Bulkhead
 
 NOW = 1_800_000_000.0
 KEY = b"k" * 32
@@ -473,11 +474,11 @@ def test_nobody_waits_longer_than_the_patience_for_somebody_else(world, issue):
 
 
 def test_no_more_than_a_few_wait_at_once_and_the_others_go_their_own_way(world, issue):
-    world.cache.waiters = threading.BoundedSemaphore(2)
+    world.cache.waiters = Bulkhead(2)
     crowd = Crowd(world, 6).run(issue, makers=4)
     assert len(crowd.calls) == 4
     assert len({issued.jti for issued in crowd.results}) == 4
-    assert world.cache.waiters._value == 2  # the places are free again
+    assert world.cache.waiters.free == 2  # the places are free again
 
 
 def test_who_waits_judges_the_token_by_the_keys_of_that_moment(world, issue):

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from sts.clients.assertion import ASSERTION_TYPE, AssertionClient
 from sts.clients.failures import Failures
 from sts.clients.registry import Clients, World
-from sts.errors import REPLAYED, SOURCE_UNREACHABLE, STATE_UNAVAILABLE, Refusal
+from sts.errors import REPLAYED, STATE_UNAVAILABLE, Refusal
 from sts.model import Caller, Client, Peer
 from sts.options import KeptFile
 from sts.trust.issuers import Issuers
@@ -188,11 +188,11 @@ def test_a_store_that_cannot_be_reached_is_our_fault(prove, marks):
     assert caught.value.reason is STATE_UNAVAILABLE
 
 
-def test_keys_that_cannot_be_fetched_are_our_fault(prove):
+def test_keys_that_cannot_be_fetched_are_no_proof_and_the_audit_says_why(prove):
+    """Another answer than an unknown client's would tell that there is such a client."""
     unreachable = client(jwks_file=None, jwks_uri="http://127.0.0.1:9/jwks")
-    with pytest.raises(Refusal) as caught:
-        prove(signed(), unreachable)
-    assert caught.value.reason is SOURCE_UNREACHABLE
+    facts = prove(signed(), unreachable)
+    assert (facts["fault"], facts["why"][:37]) == ("source_unreachable", "the client's keys cannot be had: not ")
 
 
 def test_an_unknown_client_takes_as_long_as_a_wrong_signature():

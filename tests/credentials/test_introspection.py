@@ -21,6 +21,7 @@ from sts.credentials.introspection import (
 from sts.errors import BAD_TYPE, MALFORMED, REVOKED, SOURCE_UNREACHABLE, TOO_LARGE, UNKNOWN_ISSUER, Refusal
 from sts.model import NOT_APPLICABLE, TYPE_ACCESS_TOKEN, TYPE_JWT, Credential, Presented
 from sts.options import Place
+from sts.resilience.bulkhead import Bulkhead, FullError
 from sts.trust.introspection import Introspection
 
 NOW = 1_800_000_000.0
@@ -54,7 +55,7 @@ def settings(tmp_path):
 @pytest.fixture
 def stores():
     """Where answers are kept, and how many may wait for each other's."""
-    return Stores(Memory(100_000), Memory(10_000), threading.BoundedSemaphore(4))
+    return Stores(Memory(100_000), Memory(10_000), Bulkhead(5))
 
 
 @pytest.fixture
@@ -457,7 +458,7 @@ def together(server, stores):
 
     def together(count, one):
         release, asking, results = threading.Event(), [], []
-        answer, places = server.ask, stores.waiters._value
+        answer, places = server.ask, stores.waiters.free
 
         def slow(token):
             asking.append(token)
@@ -477,7 +478,7 @@ def together(server, stores):
         wait_for(lambda: asking)
         for thread in threads[1:]:
             thread.start()
-        wait_for(lambda: len(asking) + places - stores.waiters._value == count)  # each asks, or waits for who does
+        wait_for(lambda: len(asking) + places - stores.waiters.free == count)  # each asks, or waits for who does
         release.set()
         for thread in threads:
             thread.join()
@@ -501,7 +502,7 @@ def test_who_waits_shares_the_trouble_too(at_work, server, together):
 
 def test_a_crowd_with_one_token_is_one_question_and_who_has_no_place_to_wait_is_told_at_once(at_work, server):
     """IN-12: never a second question, however many come."""
-    one, places = at_work(), threading.BoundedSemaphore(2)
+    one, places = at_work(), Bulkhead(2)
     release, refused, proven = threading.Event(), [], []
     answer = server.ask
 
@@ -511,10 +512,12 @@ def test_a_crowd_with_one_token_is_one_question_and_who_has_no_place_to_wait_is_
 
     @contextmanager
     def place():
-        if not places.acquire(blocking=False):
-            raise Refusal(SOURCE_UNREACHABLE)
+        try:
+            mine = places.enter()
+        except FullError:
+            raise Refusal(SOURCE_UNREACHABLE) from None
         yield
-        places.release()
+        mine.leave()
 
     def run():
         try:

@@ -11,6 +11,7 @@ from sts.edge import form, token
 from sts.errors import REASONS, Reason
 from sts.lookups import opa
 from sts.redis_link import PROMPT
+from sts.resilience import breaker
 from sts.server import master, request_buffer, worker
 from sts.state import change_feed, sqlite
 from sts.trust import introspection, issuers, remote_jwks, upstream
@@ -75,7 +76,10 @@ FIGURES = {
         f"{failures.BURST}, then {failures.PER_MINUTE} a minute"
     ),
     "lanes of client ids per peer": f"{failures.LANES}",
-    "requests that wait for one issuer's keys": "an eighth of `threads`",
+    "requests that wait for one issuer's keys": (
+        "an eighth of `threads`, [shared by caller](caches.md#who-waits); "
+        f"at a cold start all, for {remote_jwks.GRACE:g} s"
+    ),
     "requests that wait for one table with `url`": "an eighth of `threads`, twice as many for all",
     "wait for a row of a table with `url`": f"{upstream.PATIENCE:g} s, each of at most four rows",
     "requests that wait for any issuer's keys": {3: "three eighths of `threads`"}[issuers.MANY],
@@ -95,12 +99,9 @@ FIGURES = {
     "an API key": f"{api_key.MAX_CHARS} characters",
     "API keys in the store": f"{change_feed.LIMIT:,}".replace(",", " "),
     "an opaque token": f"{MAX_OPAQUE} characters",
-    "pause after three failures of an introspection server in a row": {
-        3: f"{upstream.FIRST_PAUSE:g} s, doubled each time, up to {upstream.LONGEST_PAUSE:g} s"
-    }[upstream.FAILURES],
-    "pause after three failures of OPA in a row": {
-        3: f"{upstream.FIRST_PAUSE:g} s, doubled each time, up to {upstream.LONGEST_PAUSE:g} s"
-    }[upstream.FAILURES],
+    "pause after three failures in a row of an introspection server, OPA or a table with `url`": {
+        3: f"{breaker.PAUSE:g} s, then one request asks"
+    }[breaker.FAILURES],
     "wait for Redis in a request (a client's assertion, a row of a table with `redis`)": (
         f"{PROMPT.connect * 1000:g} ms to connect, {PROMPT.answer * 1000:g} ms for each answer"
     ),
@@ -117,7 +118,9 @@ FIGURES = {
     ),
     "an issuer's document": f"{Bounds().body // 1024} KiB",
     "pause after a failed fetch": (
-        f"{remote_jwks.BACK_OFF:g} s, doubled each time, up to {remote_jwks.COOL_DOWN[1]:g} s"
+        "{:g} s, then {:g} s; up to {:g} s where the keys are in force and only their refresh fails".format(
+            *remote_jwks.BACK_OFF
+        )
     ),
     "requests in flight when the service stops": f"{master._GRACE_S} s",
 }

@@ -1,5 +1,4 @@
 import json
-import threading
 
 import pytest
 from pydantic import ValidationError
@@ -7,6 +6,7 @@ from recipient import Pair, jwks
 
 from sts.errors import SOURCE_UNREACHABLE, Refusal, StartError
 from sts.options import KeptFile, Place
+from sts.resilience.bulkhead import Bulkhead
 from sts.trust.recipients import STALE, EncryptionSettings, Recipients
 
 
@@ -17,7 +17,7 @@ def heard():
 
 @pytest.fixture
 def recipients(clock, heard):
-    return Recipients(clock, 4, threading.BoundedSemaphore(4), lambda audience, why: heard.append((audience, why)))
+    return Recipients(clock, 4, Bulkhead(4), lambda audience, why: heard.append((audience, why)))
 
 
 @pytest.fixture

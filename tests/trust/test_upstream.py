@@ -6,8 +6,10 @@ from contextlib import ExitStack
 import pytest
 from harness import wait_for
 
+from sts.resilience.breaker import FAILURES, PAUSE
+from sts.resilience.bulkhead import Bulkhead, FullError
 from sts.trust.fetch import UnreachableError
-from sts.trust.upstream import FAILURES, FIRST_PAUSE, LONGEST_PAUSE, LONGEST_TURN, STRICT, Upstream
+from sts.trust.upstream import LONGEST_TURN, STALL, STRICT, Upstream
 
 
 @pytest.fixture
@@ -82,8 +84,9 @@ def test_as_many_as_may_wait_are_let_in_and_the_others_told_at_once(make):
 
 
 def test_a_burst_at_a_quick_service_is_answered_whole(make, monkeypatch):
-    monkeypatch.setattr("sts.trust.upstream.LONGEST_TURN", 60.0)  # this machine may be slow, the service is quick
-    upstream, answers = make(max_waiters=2), []
+    monkeypatch.setattr("sts.trust.upstream.LONGEST_TURN", 60.0)
+    monkeypatch.setattr("sts.trust.upstream.STALL", (60.0, 60.0))  # this machine may be slow, the service is quick
+    upstream, answers = make(max_waiters=5), []
 
     def quick():
         time.sleep(0.005)
@@ -99,16 +102,17 @@ def test_a_burst_at_a_quick_service_is_answered_whole(make, monkeypatch):
 
 @pytest.fixture
 def turns(monkeypatch):
-    """For how many seconds each request was ready to wait for its turn; those told at once are none of them."""
+    """For how long each request was ready to wait for its turn without any answer, and then for all; none has one."""
     waits = []
 
-    class Places(threading.BoundedSemaphore):
-        def acquire(self, blocking=True, timeout=None):
-            if timeout is not None:
-                waits.append(timeout)
-            return super().acquire(blocking, timeout)
+    def enter(bulkhead, stall=0.0, most=0.0):
+        if bulkhead.free:
+            return entered(bulkhead)
+        waits.append((stall, most))
+        raise FullError("too many", stalled=stall > 0)
 
-    monkeypatch.setattr("sts.trust.upstream.threading.BoundedSemaphore", Places)
+    entered = Bulkhead.enter
+    monkeypatch.setattr(Bulkhead, "enter", enter)
     return waits
 
 
@@ -118,24 +122,25 @@ def test_who_waits_for_a_turn_in_vain_is_the_last_one_to_wait_for_some_time(make
     thread = threading.Thread(target=upstream.call, args=[lambda: (inside.set(), release.wait(60))])
     thread.start()
     assert inside.wait(60)
-    for later, waits in ((0, 1), (0, 1), (STRICT, 2)):
+    for later, stall in ((0, STALL[0]), (0, 0.0), (STRICT, STALL[0])):
         clock.now += later
         with pytest.raises(UnreachableError, match="too many"):
             upstream.call(lambda: None)
-        assert turns == [LONGEST_TURN] * waits
+        assert turns.pop() == (stall, LONGEST_TURN)
     release.set()
     thread.join()
 
 
-@pytest.mark.parametrize("known", ["slow", "failing"])
-def test_nobody_waits_for_a_turn_at_a_service_that_is_slow_or_fails(make, clock, known, turns):
+@pytest.mark.parametrize(("took", "stall"), [(0.001, STALL[0]), (0.4, 0.8), (0.9, STALL[1]), (1.1, 0.0), (None, 0.0)])
+def test_a_turn_is_waited_for_as_long_as_the_service_is_quick(make, clock, took, stall, turns):
+    """`took` is for how long its last answer was waited for, None if there was none."""
     release, inside = threading.Event(), threading.Event()
     upstream = make(max_waiters=1)
 
     def slow():
-        clock.now += 1.0
+        clock.now += took
 
-    if known == "slow":
+    if took is not None:
         upstream.call(slow)
     else:
         failed(upstream, 1)
@@ -144,7 +149,7 @@ def test_nobody_waits_for_a_turn_at_a_service_that_is_slow_or_fails(make, clock,
     assert inside.wait(60)
     with pytest.raises(UnreachableError, match="too many"):
         upstream.call(lambda: None)
-    assert turns == []
+    assert turns == [(pytest.approx(stall), LONGEST_TURN)]
     release.set()
     thread.join()
 
@@ -160,12 +165,12 @@ def test_what_nobody_waits_for_any_more_still_counts_as_under_way(make):
 
 
 def test_services_that_share_their_waiters_leave_room_for_the_others(make):
-    shared = threading.BoundedSemaphore(1)
+    shared = Bulkhead(1)
     release = threading.Event()
     one, other = make(all_waiters=shared, patience=0.05), make(all_waiters=shared)
     with pytest.raises(UnreachableError, match="in time"):
         one.call(release.wait)
-    with pytest.raises(UnreachableError, match="services like it"):
+    with pytest.raises(UnreachableError, match="too many"):
         other.call(lambda: None)
     release.set()
 
@@ -176,7 +181,7 @@ def test_after_several_failures_nobody_is_sent_during_a_pause(make, clock):
     sent = []
     with pytest.raises(UnreachableError, match="not asked"):
         upstream.call(lambda: sent.append("during the pause"))
-    clock.now += FIRST_PAUSE
+    clock.now += PAUSE
     upstream.call(lambda: sent.append("behind it"))
     assert sent == ["behind it"]
 
@@ -184,7 +189,7 @@ def test_after_several_failures_nobody_is_sent_during_a_pause(make, clock):
 def test_behind_a_pause_one_tries_before_the_others(make, clock):
     upstream = make()
     failed(upstream, FAILURES)
-    clock.now += FIRST_PAUSE
+    clock.now += PAUSE
     inside, release = threading.Event(), threading.Event()
 
     def probe():
@@ -201,16 +206,16 @@ def test_behind_a_pause_one_tries_before_the_others(make, clock):
     assert upstream.call(lambda: "open") == "open"
 
 
-def test_pauses_grow_up_to_their_bound(make, clock):
+def test_a_service_that_is_back_after_a_long_time_is_found_at_once(make, clock):
+    """The pause does not grow, however long it was down."""
     upstream = make()
     failed(upstream, FAILURES)
-    for _ in range(12):
-        clock.now += LONGEST_PAUSE
+    for _ in range(100):
+        clock.now += PAUSE
         failed(upstream, 1)
-    clock.now += LONGEST_PAUSE - 1
-    with pytest.raises(UnreachableError, match="not asked"):
-        upstream.call(lambda: None)
-    clock.now += 1
+        with pytest.raises(UnreachableError, match="not asked"):
+            upstream.call(lambda: None)
+    clock.now += PAUSE
     assert upstream.call(lambda: "open") == "open"
 
 
@@ -229,6 +234,7 @@ def test_who_waits_for_somebody_elses_answer_takes_a_place_and_leaves_one_to_who
 def test_who_waits_where_there_is_one_place_has_it_as_soon_as_the_question_is_over(make, monkeypatch):
     """Fewer than 16 threads are one place: a crowd with one token must not be refused by a server that is quick."""
     monkeypatch.setattr("sts.trust.upstream.LONGEST_TURN", 60.0)
+    monkeypatch.setattr("sts.trust.upstream.STALL", (60.0, 60.0))
     upstream, release, had = make(max_waiters=1), threading.Event(), []
 
     def wait():
@@ -237,7 +243,7 @@ def test_who_waits_where_there_is_one_place_has_it_as_soon_as_the_question_is_ov
 
     asking = threading.Thread(target=upstream.call, args=(lambda: release.wait(60),))
     asking.start()
-    wait_for(lambda: upstream._waiters._value == 0)
+    wait_for(lambda: upstream._waiters.free == 0)
     waiting = threading.Thread(target=wait)
     waiting.start()
     release.set()

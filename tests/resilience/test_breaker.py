@@ -2,7 +2,7 @@
 
 import pytest
 
-from sts.redis_link import Breaker, BreakerOpenError
+from sts.resilience.breaker import Breaker, BreakerOpenError
 
 
 class Clock:

@@ -1,0 +1,1 @@
+"""What keeps trouble outside from spreading: a breaker for what is down, places shared fairly by those that wait."""
