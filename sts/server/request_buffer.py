@@ -26,20 +26,22 @@ _MANY_DIGITS: Final = 18
 class Arrival:
     """The bytes of one request, from its first to its last.
 
-    `too_long` says that its head is longer than any may be; `oversize` that its body is, so that nobody will read it;
+    `too_long` says that its head is longer than any may be; `oversize` that its body is,
+    or that it is not `wanted` and has not arrived, so that it is not waited for;
     `shredded` that its body comes in more chunks than anybody needs, and is not waited for;
     `asks_to_continue` that the peer waits for a 100 before it sends the body.
     """
 
     __slots__ = (
         *("asks_to_continue", "chunk", "chunks", "data", "decoded", "ends", "head", "oversize", "searched", "shredded"),
-        "too_long",
+        *("too_long", "wanted"),
     )
 
     def __init__(self) -> None:
         self.data = bytearray()
         self.too_long = False
         self.oversize = False
+        self.wanted = True
         self.shredded = False
         self.asks_to_continue = False
         self.searched = 0  # so far there is no end of the head
@@ -53,9 +55,10 @@ class Arrival:
         """Whether the request is there, as far as can be seen, or need not be waited for."""
         if not self.head and not self._head_is_there():
             return False
-        if self.oversize or self.ends >= 0:
-            return self.oversize or len(self.data) >= self.ends
-        return self._last_chunk_is_there()
+        there = self.oversize or (len(self.data) >= self.ends if self.ends >= 0 else self._last_chunk_is_there())
+        if not there and not self.wanted:
+            self.oversize = there = True
+        return there
 
     def _head_is_there(self) -> bool:
         end = _END_OF_HEAD.search(self.data, self.searched)
@@ -69,6 +72,8 @@ class Arrival:
 
     def _read(self, head: bytes) -> None:
         """Read what the head says of the length, once."""
+        method, _, target = head.partition(b" ")
+        self.wanted = method == b"POST" and not target.startswith(b"/forward-auth")
         chunked, lengths = False, []
         for line in head.split(b"\n"):
             name, _, value = line.partition(b":")

@@ -207,8 +207,17 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
             self._part(conn)
 
     def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:  # noqa: FBT001 - gunicorn's signature
-        """Whether the connection goes on; a body that nobody will read is not waited for."""
-        return not conn.unread_body and bool(super()._keepalive_after(conn, keepalive))
+        """Whether the connection goes on; not behind a body that did not arrive, or that is malformed."""
+        try:
+            return not conn.unread_body and bool(super()._keepalive_after(conn, keepalive))
+        except Exception:  # noqa: BLE001 - gunicorn would send a second answer, for a body that was not read
+            return False
+
+    def handle_request(self, req: Any, conn: Connection) -> Any:  # noqa: ANN401 - gunicorn has no types
+        """Answer; the answer says that the connection ends where the body will not be read."""
+        if conn.unread_body:
+            req.force_close()
+        return super().handle_request(req, conn)
 
     def _secured(self, client: socket.socket) -> socket.socket:
         """The same connection with TLS before it, where there is TLS; its handshake has not begun."""
