@@ -19,7 +19,8 @@ from typing import Final, Self
 SHIPPED: Final = Path(__file__).resolve().parent.parent / "deploy" / "gateways" / "nginx" / "nginx.conf"
 REPLICA: Final = "server 127.0.0.1:{} max_fails=0;"
 """How the configuration names a replica of the token service."""
-_START_S: Final = 60.0
+PATIENCE_S: Final = 600.0
+"""How long anything may take that comes to an end by itself, on a machine that is busy with other things."""
 
 
 # Below the ports that the kernel gives to connections, and each process begins elsewhere: what is free when it is
@@ -42,7 +43,7 @@ def _is_free(port: int) -> bool:
     return False
 
 
-def await_port(port: int, process: subprocess.Popen[bytes], log: Path, seconds: float = _START_S) -> None:
+def await_port(port: int, process: subprocess.Popen[bytes], log: Path, seconds: float = PATIENCE_S) -> None:
     """Wait until somebody accepts on `port`; raises RuntimeError with the log if the process ends or time runs out."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
@@ -60,7 +61,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     """End a process that we started: politely first, then by force."""
     process.terminate()
     try:
-        process.wait(timeout=10)
+        process.wait(timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

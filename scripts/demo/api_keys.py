@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from scripts.demo.service import GATEWAY, Service
 from scripts.demo.show import Stage
+from scripts.nginx import PATIENCE_S
 
 _STS: Final = str(Path(sys.executable).with_name("sts"))
-_PATIENCE_S: Final = 60.0  # every worker knows of a change within two seconds, unless the machine is overloaded
 _CONFIGURATION: Final = (
     """\
 issuer: {issuer}
@@ -75,7 +75,7 @@ def _ask(service: Service, headers: dict[str, str]) -> str:
 
 def _until(service: Service, key: str, wanted: str) -> str:
     """Ask until the answer is as wanted, or for long enough; returns the last one."""
-    end = time.monotonic() + _PATIENCE_S
+    end = time.monotonic() + PATIENCE_S  # every worker knows of a change within two seconds
     while (found := _ask(service, {"X-API-Key": key})) != wanted and time.monotonic() < end:
         time.sleep(0.05)
     return found

@@ -25,7 +25,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from scripts.demo.service import CLIENT, GATEWAY, GRANT_TYPE, ISSUER, SECRET
 from scripts.demo.show import Stage
-from scripts.nginx import await_port, free_port, stop
+from scripts.nginx import PATIENCE_S, await_port, free_port, stop
 
 CERTIFICATE: Final = "urn:sts:token-type:client_certificate"
 PARTNER: Final = "spiffe://partners.example/billing"
@@ -145,7 +145,7 @@ class TlsService(AbstractContextManager["TlsService"]):
                 command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
             )
         try:
-            await_port(self._port, self._process, log, 15.0)
+            await_port(self._port, self._process, log)
         except RuntimeError:
             stop(self._process)
             raise
@@ -184,7 +184,9 @@ class TlsService(AbstractContextManager["TlsService"]):
             file = self._directory / "partner.pem"
             file.write_bytes(own.pem)
             context.load_cert_chain(file)
-        return urllib3.HTTPSConnectionPool("127.0.0.1", self._port, ssl_context=context, retries=False, timeout=10)
+        return urllib3.HTTPSConnectionPool(
+            "127.0.0.1", self._port, ssl_context=context, retries=False, timeout=PATIENCE_S
+        )
 
 
 def mutual_tls(stage: Stage, directory: Path) -> None:

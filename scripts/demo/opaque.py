@@ -22,6 +22,7 @@ from scripts.demo.show import Stage
 ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a type
 BACKEND: Final = "orders-service"
 TTL_S: Final = 3.0
+_TRIES: Final = 20  # a slow machine may take longer than that for two requests
 _OURS: Final = "Basic " + base64.b64encode(b"sts:demo-secret").decode()
 # The braces stay double: `Service` formats the text once more.
 _CONFIGURATION: Final = (
@@ -124,13 +125,11 @@ def opaque(stage: Stage, directory: Path) -> None:
     with AuthorizationServer() as server:
         configuration = _CONFIGURATION.format(endpoint=server.endpoint, digest=_digest(backend_secret))
         with Service(folder, "", configuration) as service:
-            token = server.token()
-            status, body = _exchange(service, token)
+            token, (status, body), again, asked = _twice(service, server)
             inner = body.get("access_token", "")
             stage.check("an opaque token is exchanged for an internal JWT", holds=status == 200, found=body)
-            again = _exchange(service, token)[1]
-            holds = (again.get("access_token"), server.asked) == (inner, 1)
-            stage.check("the same again asks nobody: the server was asked once", holds=holds, found=server.asked)
+            holds = (again.get("access_token"), asked) == (inner, 1)
+            stage.check("the same again asks nobody: the server was asked once", holds=holds, found=asked)
             said = _introspect(service, inner, BACKEND, backend_secret)
             shown = ("active", "sub", "aud", "scope", "client_id", "token_type")
             stage.table(("POST /introspect, for the backend", "value"), [(name, said.get(name)) for name in shown])
@@ -145,6 +144,18 @@ def opaque(stage: Stage, directory: Path) -> None:
             time.sleep(TTL_S + 0.1)
             found = _exchange(service, token)[1].get("error_reason")
             stage.check("revoked at the server, refused here within `cache_ttl`", holds=found == "revoked", found=found)
+
+
+def _twice(
+    service: Service, server: AuthorizationServer
+) -> tuple[str, tuple[int, dict[str, Any]], dict[str, Any], int]:
+    """Exchange one token twice within its `cache_ttl`: the token, both answers, and how often the server was asked."""
+    for _ in range(_TRIES):
+        token, before, began = server.token(), server.asked, time.monotonic()
+        first, again = _exchange(service, token), _exchange(service, token)[1]
+        if time.monotonic() - began < TTL_S:
+            break
+    return token, first, again, server.asked - before
 
 
 def _exchange(service: Service, token: str) -> tuple[int, dict[str, Any]]:

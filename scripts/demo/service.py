@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 import urllib3
 
-from scripts.nginx import await_port, free_port, stop
+from scripts.nginx import PATIENCE_S, await_port, free_port, stop
 
 ISSUER: Final = "https://sts.example.internal"
 CLIENT: Final = "edge-gateway"
@@ -31,7 +31,6 @@ clients:
 """The gateway that all services of the demo know; a configuration may add to it."""
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT_TYPE: Final = "urn:ietf:params:oauth:token-type:jwt"
-_START_S: Final = 60.0
 _STS: Final = str(Path(sys.executable).with_name("sts"))
 
 # Like the smallest useful configuration in the documentation. The `keys:` numbers are short, so that a rotation can be
@@ -131,14 +130,14 @@ class Service(AbstractContextManager["Service"]):
             )
         )
         try:
-            await_port(self.port, self._process, self._log, _START_S)
+            await_port(self.port, self._process, self._log)
             self._await_ready()
         except RuntimeError:
             stop(self._process)
             raise
 
     def _await_ready(self) -> None:
-        end = time.monotonic() + _START_S
+        end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end and self._process.poll() is None:
             with contextlib.suppress(urllib3.exceptions.HTTPError):
                 if _call(self.connection, "GET", "/readyz", {}).status == 200:

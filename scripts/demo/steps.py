@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+import time
 from typing import Any, Final
 
 import jwt
@@ -12,9 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from scripts.demo.backend import Verifier
 from scripts.demo.provider import Provider
-from scripts.demo.service import CLIENT, Service
+from scripts.demo.service import CLIENT, Answer, Service
 from scripts.demo.show import Stage
 
+_TRIES: Final = 20
+_KEPT_S: Final = 1.0  # less than for how long the service keeps an idle connection
 _SIDE_BY_SIDE: Final = (
     *("iss", "sub", "aud", "client_id", "scope", "act", "roles", "tenant"),
     *("agency_id", "email", "jti", "iat", "exp"),
@@ -76,9 +79,7 @@ def refusals(stage: Stage, provider: Provider, service: Service) -> None:
 def cached(stage: Stage, provider: Provider, service: Service) -> None:
     """The same request again is answered from the worker's cache, and is audited as such."""
     stage.step("The same request again: answered from the cache")
-    inbound = provider.token()
-    first, second = service.exchange(inbound), service.exchange(inbound)
-    events = service.audited()[-2:]
+    first, second, events = _twice(provider, service)
     rows = []
     for answer, event in zip((first, second), events, strict=True):
         token = _decoded(answer.body["access_token"])
@@ -89,6 +90,16 @@ def cached(stage: Stage, provider: Provider, service: Service) -> None:
     stage.check("both answers hold the same token", holds=same)
     told = [event.get("cached") for event in events]
     stage.check("the audit says that the second came from the cache", holds=told == [False, True], found=told)
+
+
+def _twice(provider: Provider, service: Service) -> tuple[Answer, Answer, list[dict[str, Any]]]:
+    """Exchange one token twice on one connection, so with one worker; the answers and their audit events."""
+    for _ in range(_TRIES):
+        inbound, began = provider.token(), time.monotonic()
+        first, second = service.exchange(inbound), service.exchange(inbound)
+        if time.monotonic() - began < _KEPT_S:  # on a slow machine the connection may have ended in between
+            break
+    return first, second, service.audited()[-2:]
 
 
 def forward_auth(

@@ -360,7 +360,9 @@ def test_a_revoked_key_cannot_be_imported_again(store, clock):
 
 
 @pytest.mark.parametrize("key_place", ["redis", "valkey"], indirect=True)
-def test_a_write_whose_answer_was_lost_is_done_once_and_known(key_place, store, ring):
+def test_a_write_whose_answer_was_lost_is_done_once_and_known(key_place, ring):
+    store = key_place.open(patience=60.0)
+    store.load()
     key_place.proxy.lose(1)
     store.compare_and_swap(1, following(ring))
     assert key_place.open().load().version == 2

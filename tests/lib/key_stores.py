@@ -71,12 +71,13 @@ class KeyStorePlace:
         """For a process that runs after PREAMBLE."""
         return ["file", self.path] if self.kind == "file" else ["redis", self.server.port, PASSWORD]
 
-    def open(self, seal=SEAL):
+    def open(self, seal=SEAL, patience=0.5):
+        """The store; `patience` is how long it waits for an answer of the server, in seconds."""
         sealer = Sealer([seal] if isinstance(seal, bytes) else seal)
         if self.kind == "file":
             return FileStore(self.path, sealer)
-        patience = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5, "retry": Retry(NoBackoff(), 1)}
-        return RedisStore(over(self.client(self.proxy.port, **patience)), sealer)
+        bounds = {"socket_timeout": patience, "socket_connect_timeout": patience, "retry": Retry(NoBackoff(), 1)}
+        return RedisStore(over(self.client(self.proxy.port, **bounds)), sealer)
 
     def client(self, port=None, **more):
         """A client of the server itself, unless the proxy's port is given; it is closed in the end."""

@@ -4,12 +4,15 @@ from sts.redis_link import Bounds, RedisLink
 from sts.state.redis_state import RedisState
 from sts.state.sqlite import FILE, SqliteState
 
-PATIENCE_S = 1.0
-BOUNDS = Bounds(connect=PATIENCE_S, answer=PATIENCE_S)
+PATIENCE_S = 60.0
+"""For a store that answers, however busy the machine is."""
+QUICK_S = 1.0
+"""For a store that never answers."""
 
 
-def open_patiently(redis, var, clock):
-    """The store in Redis, or without the settings of one that in `var`."""
+def open_patiently(redis, var, clock, patience=PATIENCE_S):
+    """The store in Redis, or without the settings of one that in `var`; `patience` in seconds."""
     if redis is None:
-        return SqliteState(var / FILE, clock, PATIENCE_S)
-    return RedisState(RedisLink(redis, BOUNDS), RedisLink(redis, BOUNDS), clock)
+        return SqliteState(var / FILE, clock, patience)
+    bounds = Bounds(connect=patience, answer=patience)
+    return RedisState(RedisLink(redis, bounds), RedisLink(redis, bounds), clock)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from patient_stores import open_patiently
+from patient_stores import PATIENCE_S, open_patiently
 from redis_servers import KINDS, Proxy, RedisServer
 
 from scripts import servers
@@ -64,9 +64,9 @@ class Store:
             self.proxy = Proxy(self.server.port)
             self.settings = self.server.settings | {"url": f"redis://127.0.0.1:{self.proxy.port}/0"}
 
-    def open(self, clock=time.time):
+    def open(self, clock=time.time, patience=PATIENCE_S):
         redis = self.settings and RedisSettings.model_validate(self.settings, context=Place(self.var, {}))
-        state = open_patiently(redis, self.var, clock)
+        state = open_patiently(redis, self.var, clock, patience)
         state.check()
         self.opened.append(state)
         return state

@@ -12,10 +12,13 @@ from redis_servers import PASSWORD, Proxy, RedisServer
 
 from sts.errors import StartError
 from sts.options import Place
-from sts.redis_link import PATIENT, RedisLink, RedisSettings, RedisUnavailableError
+from sts.redis_link import PATIENT, Bounds, RedisLink, RedisSettings, RedisUnavailableError
 
 GENEROUS_S = 15
 """What a server that is away may cost on the busiest machine, in seconds; the library's own patience has no end."""
+
+PATIENT_HERE = Bounds(connect=60.0, answer=60.0)
+"""For a server that answers, however busy the machine is."""
 
 
 @pytest.fixture
@@ -199,7 +202,7 @@ def test_many_threads_at_a_stalling_server_are_all_free_within_the_bound(link, p
 
 def test_nothing_is_sent_twice_unless_that_is_allowed(link, proxied, redis_server):
     proxy, written = proxied
-    one = link(written)
+    one = link(written, PATIENT_HERE)
     ping(one)
     proxy.lose(1)
     with pytest.raises(RedisUnavailableError, match="connection was lost"):
