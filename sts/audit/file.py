@@ -19,7 +19,7 @@ from typing import Final
 
 from keys.files import hand_over
 from sts.errors import StartError
-from sts.telemetry import log
+from sts.telemetry import Turn, log
 
 LOOK_EVERY_S: Final = 1.0
 """How often a writer looks whether the file was renamed. A deleted file shows with each line."""
@@ -42,12 +42,14 @@ class AuditFile:
         self._torn = False
         self._whole_to, self._torn_at = 0, -1
         self._lock = threading.Lock()
+        self._turn = Turn()
         self._looked_at = time.monotonic()
 
     def write(self, line: bytes) -> None:
         """Append one line with one call. Raises OSError where it could not be written, or not wholly."""
-        if not self._plain:  # a pipe may block, so that no lock is held
-            self._put(b"\n" + line if self._torn else line)
+        if not self._plain:
+            with self._turn.wait(self._descriptor):
+                self._put(b"\n" + line if self._torn else line)
             return
         with self._lock:
             self._stay_at_path()
@@ -141,7 +143,7 @@ class AuditFile:
 
 def _open(path: Path | None) -> int:
     if path is None:
-        return os.dup(_STDOUT)
+        return _open_stdout()
     path = path.absolute()
     try:
         descriptor = _open_or_make(path)
@@ -151,8 +153,16 @@ def _open(path: Path | None) -> int:
     if wrong:
         os.close(descriptor)
         raise StartError(f"the audit file {path} {wrong}")
-    os.set_blocking(descriptor, True)
+    os.set_blocking(descriptor, stat.S_ISREG(os.fstat(descriptor).st_mode))
     return descriptor
+
+
+def _open_stdout() -> int:
+    """Standard output; a pipe so that writes never block, which must not become so for others that hold it."""
+    if stat.S_ISFIFO(os.fstat(_STDOUT).st_mode):
+        with contextlib.suppress(OSError):  # it may be another user's
+            return os.open(f"/proc/self/fd/{_STDOUT}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return os.dup(_STDOUT)
 
 
 def _open_or_make(path: Path) -> int:

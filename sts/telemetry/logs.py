@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -19,6 +20,7 @@ import structlog
 from structlog.typing import EventDict
 
 from sts.errors import StartError
+from sts.telemetry.pipes import Turn
 from sts.telemetry.redaction import mask, masked
 from sts.telemetry.throttle import Throttle
 
@@ -34,6 +36,7 @@ class _Output:
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
+        self.turn = Turn()
 
     @property
     def stream(self) -> TextIO:
@@ -41,8 +44,15 @@ class _Output:
 
     def write(self, line: str) -> None:
         """Write a line at once, so that the lines of several workers do not mix."""
-        self.stream.write(line + "\n")
-        self.stream.flush()
+        stream = self.stream
+        try:
+            descriptor = stream.fileno()
+        except (AttributeError, io.UnsupportedOperation):  # in memory
+            stream.write(line + "\n")
+            return
+        with self.turn.wait(descriptor):
+            stream.write(line + "\n")
+            stream.flush()
 
     info = warning = error = critical = write
 
@@ -74,8 +84,9 @@ class Log:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.throttle = Throttle()
+        self.output = _Output(stream)
         self._logger = structlog.wrap_logger(
-            _Output(stream),
+            self.output,
             processors=[
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
@@ -128,6 +139,7 @@ log: Final = Log()
 """The log of this process."""
 atexit.register(log.throttle.flush)
 os.register_at_fork(after_in_child=log.throttle.forget)
+os.register_at_fork(after_in_child=log.output.turn.forget)
 
 
 def _facts_of(fault: BaseException | None) -> dict[str, object]:
