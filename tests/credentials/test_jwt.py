@@ -13,6 +13,7 @@ from sts.errors import (
     BAD_ALGORITHM,
     BAD_SIGNATURE,
     BAD_TYPE,
+    EXPIRED,
     MALFORMED,
     TOO_LARGE,
     UNKNOWN_ISSUER,
@@ -206,9 +207,31 @@ def test_the_proof_names_a_key_in_force(idp, kind):
     assert not source.key_current("another")
 
 
-def test_nothing_is_judged_by_the_proof(idp, proven):
-    """`admit` judges, for every kind; the proof of an expired token for somebody else is still a proof."""
-    assert proven(idp.token(exp=1, nbf=NOW + 900, aud="elsewhere")).audience == ("elsewhere",)
+def test_nothing_but_the_end_is_judged_by_the_proof(idp, proven):
+    """`admit` judges, for every kind; the proof of a token for somebody else is still a proof."""
+    assert proven(idp.token(exp=NOW + 1, nbf=NOW + 900, aud="elsewhere")).audience == ("elsewhere",)
+
+
+def forged(token):
+    """The same claims under a signature that is none of the issuer's."""
+    head, _, signature = token.rpartition(".")
+    return f"{head}.{'AAAA' if signature[:4] != 'AAAA' else 'BBBB'}{signature[4:]}"
+
+
+def test_an_expired_token_is_refused_before_its_signature_and_its_key_are_looked_at(idp, settings, refused):
+    source = JwtSourceAtWork("idp", settings(), keys=None)  # a look at a key would be an AttributeError
+    for token in (idp.token(exp=NOW), forged(idp.token(exp=NOW - 60))):
+        presented = JwtKind([source]).recognise(Credential(TYPE_JWT, token))
+        with refused(EXPIRED) as caught:
+            source.prove(presented, NOW)
+        assert caught.value.facts["unverified"] is True
+
+
+@pytest.mark.parametrize("changes", [{"aud": "elsewhere"}, {"without": ["aud"]}, {"nbf": NOW + 900}], ids=str)
+def test_before_its_signature_a_token_is_refused_for_nothing_else_that_it_claims(idp, proven, refused, changes):
+    """A forger is not told what the source demands."""
+    with refused(BAD_SIGNATURE):
+        proven(forged(idp.token(**changes)))
 
 
 def test_limits_are_those_of_the_settings(settings):
