@@ -17,12 +17,21 @@ class Peer:
     def __init__(self, tls=None):
         self.requests, self.bodies = [], []
         self.behave = lambda _: None
+        self.may_answer = threading.Event()
+        self.may_answer.set()
         self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
+
+    @contextlib.contextmanager
+    def silent(self):
+        """Within it the server answers no question: what a caller gets meanwhile does not depend on who is faster."""
+        self.may_answer.clear()
+        yield
+        self.may_answer.set()
 
     def _serve(self):
         with contextlib.suppress(OSError):  # shutdown wakes it
@@ -52,6 +61,7 @@ class Peer:
         )
         while len(body) < length:  # else closing would reset the connection before the answer is read
             body += connection.recv(65536) or bytes(length)
+        assert self.may_answer.wait(60)
         self.bodies.append(body)
         self.requests.append(head.decode() + "\r\n\r\n")
         self.behave(connection)
