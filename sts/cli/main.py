@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 
 from sts.errors import StartError
-from sts.server.process import forbid_core_dumps
+from sts.server.prctl import forbid_core_dumps
 
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "init": ("sts.cli.init:init", "Write a first configuration with fresh secrets."),

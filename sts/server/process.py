@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from sts.errors import StartError
+from sts.server.prctl import prctl
 from sts.telemetry import log
 
 MOST_CONNECTIONS: Final = 1000
 """Connections of one worker, where the limit of open files allows as many."""
 
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
-_PR_SET_DUMPABLE: Final = 4
 _OTHER_FILES: Final = 128  # listeners, databases, metrics, connections to issuers and stores
 _SPARE_CONNECTIONS: Final = 32  # beside one for each thread
 _SO_ATTACH_FILTER: Final = 26  # socket(7)
@@ -44,18 +44,6 @@ _DROP_SYN: Final = b"".join(
 _HANDSHAKE_S: Final = 0.1  # for handshakes that began before the filter
 _BACKLOG_S: Final = 5.0
 _ORPHAN_S: Final = 1.5
-
-
-def forbid_core_dumps() -> None:
-    """Let no core dump be written of this process and its children: it would hold the deployment secret and keys.
-
-    Where the kernel pipes core dumps to a program (core_pattern(5)) it ignores RLIMIT_CORE of 0, so the process is
-    marked as not dumpable too (Linux). That also keeps other processes of the same user from reading its memory.
-    Root can still read it.
-    """
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def raise_file_limit() -> int:
@@ -133,7 +121,7 @@ def end_orphan(listeners: Iterable[Any]) -> None:
 
 def die_with_parent(*, on: bool) -> None:
     """Let the kernel kill this process when its parent ends; for a worker that does not yet serve (Linux)."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if on else 0)
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if on else 0)
 
 
 def _keep_off(listener: Any) -> None:  # noqa: ANN401 - gunicorn has no types
@@ -154,8 +142,3 @@ def _has_waiting(listener: Any) -> bool:  # noqa: ANN401 - gunicorn has no types
     poll = select.poll()
     poll.register(listener, select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _prctl(option: int, value: int) -> None:
-    with contextlib.suppress(OSError, AttributeError):  # another system than Linux has no prctl
-        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)

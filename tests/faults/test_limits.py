@@ -159,7 +159,7 @@ def test_a_master_that_cannot_fork_keeps_the_other_workers_and_tries_again(make_
 
 def test_another_process_of_the_same_user_cannot_read_the_memory_of_a_command():
     """The kernel gives what /proc shows of such a process to root (PR_SET_DUMPABLE)."""
-    code = "from sts.server.process import forbid_core_dumps as f; f(); print(flush=True); input()"
+    code = "from sts.server.prctl import forbid_core_dumps as f; f(); print(flush=True); input()"
     other = {"user": 65534} if os.geteuid() == 0 else {}
     command = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/", **other
