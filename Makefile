@@ -11,7 +11,7 @@ COMPILE = $(VENV)/.lock/bin/uv pip compile --quiet --universal --python-version 
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint format bench serve lock wheel clean
+.PHONY: help demo test check fuzz lint format bench serve lock wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,10 @@ demo: $(VENV)/.demo ## install what it needs, then show the whole service at wor
 test: $(VENV)/.dev ## install what it needs, real servers too, then run the tests (ARGS='-k name', JOBS=0)
 	@$(BIN)/python -m scripts.servers
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+check: $(VENV)/.dev ## lint, and the tests that start no server (under a minute once installed)
+	@$(MAKE) --no-print-directory lint
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not servers and not slow' $(ARGS)
 
 fuzz: $(VENV)/.dev ## 110 000 hostile requests, a share over sockets; bent answers of others, TLS records (minutes)
 	@$(BIN)/python -m scripts.fuzz

@@ -45,3 +45,43 @@ def refused():
         assert caught.value.facts["why"]
 
     return expect
+
+
+SERVERS = (
+    "attacks",
+    "contract",
+    "docs",
+    "faults",
+    "gateways",
+    "idps",
+    "packaging",
+    "real_clients",
+    "rfc",
+    "scripts",
+    "service",
+    "wire",
+)
+"""The folders of tests whose tests start our service or a server of others."""
+STARTS_A_SERVER = {
+    "service",
+    "make_service",
+    "make_opa",
+    "redis_kind",
+    "redis_server",
+    "run_redis",
+    "sentinel",
+    "tls_server",
+    "store",
+    "key_place",
+}
+SLOW = ("keys/test_simulation.py", "test_skips.py", "cli/test_shadow.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what starts a server or takes seconds, so that `make check` can leave it out."""
+    for item in items:
+        folder = item.path.relative_to(item.config.rootpath / "tests").parts[0]
+        if folder in SERVERS or STARTS_A_SERVER & set(item.fixturenames):
+            item.add_marker("servers")
+        if str(item.path.relative_to(item.config.rootpath / "tests")) in SLOW:
+            item.add_marker("slow")
