@@ -440,11 +440,12 @@ def test_sigterm_finishes_what_is_in_flight_and_leaves_nothing_behind(make_servi
         time.sleep(0.7)
         handler.reply(json.dumps({"keys": slow.keys}).encode())
 
-    slow.answer = answer
     service = make_service(minimal(slow))
     folder = metrics_of(service)
+    rotated = Key("rotated", "ES256")  # so that its token waits for a fetch
+    slow.keys, slow.answer = [rotated.jwk], answer
     answers = []
-    thread = threading.Thread(target=lambda: answers.append(service.exchange(slow.token())))
+    thread = threading.Thread(target=lambda: answers.append(service.exchange(slow.token(rotated))))
     thread.start()
     assert asked.wait(60)
     service.process.terminate()
