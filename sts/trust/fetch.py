@@ -14,8 +14,7 @@ import socket
 import ssl
 import threading
 import time
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import ip_address
@@ -36,7 +35,16 @@ _DIGITS: Final = re.compile(r"[0-9]{1,9}")
 _HEADERS: Final = {"User-Agent": "sts", "Accept": "application/json, application/jwk-set+json", "Connection": "close"}
 _OK: Final = 200
 _CHUNK: Final = 65536
-_MAX_IDLE: Final = 16
+_MAX_KEPT: Final = 16
+MAX_IDLE: Final = 30.0
+"""Seconds without use after which a connection is not used again: load balancers forget idle ones without a word."""
+_SOCKET_OPTIONS: Final[list[tuple[int, int, int | bytes]]] = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+]
 _MAX_CONTEXTS: Final = 256
 
 
@@ -108,6 +116,60 @@ def read_ca(file: KeptFile) -> str:
         raise StartError(f"the CA file {file} cannot be used: {_why(error)}") from None
 
 
+class _SilentError(UnreachableError):
+    """A kept connection brought no answer: it may be dead, and says nothing of the server."""
+
+
+class _Kept:
+    """Open connections that wait for their next use, each with whom it leads to and when it was last used."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[tuple[tuple[str, str, int], HTTPConnection, float]] = []  # the youngest last
+
+    def take(self, there: tuple[str, str, int]) -> tuple[HTTPConnection, float] | None:
+        """A connection to `there` that looks open; the youngest, which is the least likely to be dead."""
+        while True:
+            with self._lock:
+                old = time.monotonic() - MAX_IDLE
+                gone = [one for one in self._idle if one[2] < old]
+                self._idle = [one for one in self._idle if one[2] >= old]
+                found = next((one for one in reversed(self._idle) if one[0] == there), None)
+                if found is not None:
+                    self._idle.remove(found)
+            for _, connection, _ in gone:
+                connection.close()
+            if found is None:
+                return None
+            if found[1].is_connected:
+                return found[1], found[2]
+            found[1].close()
+
+    def put(self, there: tuple[str, str, int], connection: HTTPConnection) -> None:
+        """Keep a connection that has just been used, unless there are enough."""
+        with self._lock:
+            kept = len(self._idle) < _MAX_KEPT
+            if kept:
+                self._idle.append((there, connection, time.monotonic()))
+        if not kept:
+            connection.close()
+
+    def drop(self, there: tuple[str, str, int], until: float) -> None:
+        """Close the connections to `there` that were not used after `until`: they are as dead as the one that was."""
+        self._close(lambda one: one[0] == there and one[2] <= until)
+
+    def close(self) -> None:
+        """Close all of them."""
+        self._close(lambda _: True)
+
+    def _close(self, dead: Callable[[tuple[tuple[str, str, int], HTTPConnection, float]], bool]) -> None:
+        with self._lock:
+            closing = [one for one in self._idle if dead(one)]
+            self._idle = [one for one in self._idle if not dead(one)]
+        for _, connection, _ in closing:
+            connection.close()
+
+
 class Fetcher:
     """Fetches documents and asks questions, trusting the certificates of `ca` (PEM), or the system's without it.
 
@@ -118,7 +180,7 @@ class Fetcher:
     def __init__(self, ca: str | None = None, bounds: Bounds = Bounds()) -> None:
         self._tls = _tls(ca)
         self._bounds = bounds
-        self._idle: deque[tuple[tuple[str, str, int], HTTPConnection]] = deque(maxlen=_MAX_IDLE)
+        self._kept = _Kept()
 
     def fetch(self, url: str) -> Document:
         """Fetch one document; it may take `bounds.total` seconds. Raises UnreachableError, whatever went wrong.
@@ -129,7 +191,8 @@ class Fetcher:
             parsed = _parse(url)
             connection = self._connection(parsed)
             try:
-                answer = self._converse(connection, "GET", parsed.request_uri, _HEADERS, None)
+                end = time.monotonic() + self._bounds.total
+                answer = self._converse(connection, "GET", parsed.request_uri, _HEADERS, None, end)
             finally:
                 connection.close()
         except UnreachableError:
@@ -143,19 +206,24 @@ class Fetcher:
     def ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> Answer:
         """Ask something that changes nothing at the other end, on a kept connection where there is one.
 
-        A connection that the other end has closed meanwhile is replaced, once: the question may arrive there twice.
-        Whatever status is answered comes back. Raises UnreachableError; time as for `fetch`.
+        A kept connection may be dead: closed by the other end, or forgotten without a word by a load balancer on the
+        way. So it has half of the time; then it is given up, with all that are no younger, and the question goes out
+        once more, on a fresh connection and within the same `bounds.total`. It may arrive there twice. Whatever status
+        is answered comes back. Raises UnreachableError; time as for `fetch`.
         """
         try:
             parsed = _parse(url)
             there = origin(url)
-            kept = self._take(there)
+            end = time.monotonic() + self._bounds.total
+            kept = self._kept.take(there)
             if kept is not None:
+                connection, used_at = kept
                 try:
-                    return self._ask(there, kept, method, parsed.request_uri, headers, body)
-                except ConnectionError:
-                    kept.close()
-            return self._ask(there, self._connection(parsed), method, parsed.request_uri, headers, body)
+                    middle = time.monotonic() + self._bounds.total / 2
+                    return self._ask(there, connection, method, parsed.request_uri, headers, body, middle)
+                except _SilentError:
+                    self._kept.drop(there, used_at)
+            return self._ask(there, self._connection(parsed), method, parsed.request_uri, headers, body, end)
         except UnreachableError:
             raise
         except Exception as error:  # noqa: BLE001 - sockets, TLS and HTTP parsers each have their own
@@ -163,9 +231,7 @@ class Fetcher:
 
     def close(self) -> None:
         """Close the kept connections; another thread may take one of them meanwhile."""
-        with contextlib.suppress(IndexError):
-            while True:
-                self._idle.pop()[1].close()
+        self._kept.close()
 
     def _ask(
         self,
@@ -175,63 +241,62 @@ class Fetcher:
         target: str,
         headers: Mapping[str, str],
         body: bytes | None,
+        end: float,
     ) -> Answer:
         try:
-            answer = self._converse(connection, method, target, {"User-Agent": "sts", **headers}, body)
+            answer = self._converse(connection, method, target, {"User-Agent": "sts", **headers}, body, end)
         except BaseException:
             connection.close()
             raise
-        if connection.sock is None or len(self._idle) == _MAX_IDLE:  # the answer said that it ends here
+        if connection.sock is None:  # the answer said that it ends here
             connection.close()
         else:
-            self._idle.append((there, connection))
+            self._kept.put(there, connection)
         return answer
-
-    def _take(self, there: tuple[str, str, int]) -> HTTPConnection | None:
-        """A kept connection to `there` that still looks open; the youngest, which is the least likely to be gone."""
-        for _ in range(_MAX_IDLE):
-            try:
-                origin_of, connection = self._idle.pop()
-            except IndexError:
-                return None
-            if origin_of == there and connection.is_connected:
-                return connection
-            if origin_of == there:
-                connection.close()
-            else:
-                self._idle.appendleft((origin_of, connection))
-        return None
 
     def _connection(self, url: Url) -> HTTPConnection:
         host, wait = (url.host or "").strip("[]"), self._bounds.connect
         if url.scheme == "https":
-            return HTTPSConnection(host, url.port, timeout=wait, ssl_context=self._tls)
-        return HTTPConnection(host, url.port, timeout=wait)
+            return HTTPSConnection(host, url.port, timeout=wait, ssl_context=self._tls, socket_options=_SOCKET_OPTIONS)
+        return HTTPConnection(host, url.port, timeout=wait, socket_options=_SOCKET_OPTIONS)
 
     def _converse(
-        self, connection: HTTPConnection, method: str, target: str, headers: Mapping[str, str], body: bytes | None
+        self,
+        connection: HTTPConnection,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        end: float,
     ) -> Answer:
-        end = time.monotonic() + self._bounds.total
-        if connection.sock is None:
+        """Ask and read the answer until `end`. Raises _SilentError where nothing is answered on an open connection."""
+        opened = connection.sock is None
+        if opened:
+            connection.timeout = max(0.001, min(self._bounds.connect, end - time.monotonic()))
             connection.connect()
         peer: socket.socket = connection.sock
-        connection.timeout = self._bounds.read  # the connection sets it on the socket before it reads
+        # The connection sets it on the socket before it reads.
+        connection.timeout = max(0.001, min(self._bounds.read, end - time.monotonic()))
         # A time-out per read does not bound a peer that sends a byte a second: at the end, hang up.
         watch = threading.Timer(end - time.monotonic(), _hang_up, [peer])
         watch.daemon = True
         watch.start()
+        answered = False
         try:
             connection.request(
                 method, target, body=body, headers=dict(headers), preload_content=False, decode_content=False
             )
             response = connection.getresponse()
+            answered = True
             try:
                 answer = self._read(response)
             except BaseException:
                 response.close()  # the socket stays open as long as the response does, whatever the connection says
                 raise
-        except Exception:
+        except Exception as error:
             _let_go(peer)
+            if not (opened or answered):
+                raise _SilentError(_why(error)) from None
             _check_time(end)
             raise
         finally:
