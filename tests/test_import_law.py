@@ -35,6 +35,7 @@ SEAMS = {
     "werkzeug": ("sts.edge.", "sts.app"),
     "joserfc": ("sts.jose", "keys."),
     "cel_expr_python": ("sts.expressions",),
+    "re2": ("sts.expressions.patterns",),
     "urllib3": ("sts.trust.fetch", "sts.cli."),
     "requests": (),
     "http.client": ("sts.cli.",),  # the commands that call a running service

@@ -1,8 +1,8 @@
 """The one seam to CEL: rules and mappings compiled at load, evaluated over a request's variables.
 
-The library reports a failed evaluation as a value: a text, which is truthy. So nothing outside this package sees a CEL
-value. A rule holds only if it is exactly `true`; a mapping gives a plain value, `ABSENT`, or an `EvaluationError`. No
-error names a value of the data, since the library's own messages quote it.
+The library parses and checks what the operator wrote; our own closures evaluate it, within a budget of steps. A rule
+holds only if it is exactly `true`; a mapping gives a plain value, `ABSENT`, or an `EvaluationError`. No error names a
+value of the data.
 """
 
 from sts.expressions.functions import Rows

@@ -1,27 +1,29 @@
-r"""What a regular expression may cost, judged at load.
+r"""Regular expressions: RE2, whose time is linear in the text whatever the pattern.
 
-CEL's `matches` is RE2: its time is linear in the text, whatever the pattern. But the library compiles the pattern anew
-with every call (measured: `[\pL]{10}` 10 ms, `.{500}` 1 ms), and a pattern whose automaton does not fit RE2's memory
-falls back to one step per state and byte (measured: five times `.{0,900}` over 60 KB, 6 s). So a pattern is a literal,
-so that no caller brings one, and it is bounded.
+The pattern is a literal, so that no caller brings one, and is compiled at load. It is bounded, since an automaton that
+does not fit RE2's memory falls back to one step per state and byte (measured: five times `.{0,900}` over 60 KB, 6 s).
+So is the text.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
-from cel_expr_python import cel
+import re2
+
+from sts.expressions.values import Frame
+from sts.expressions.words import TOO_LONG, EvaluationError, MismatchError
 
 MAX_PATTERN: Final = 512
 """Characters of a pattern."""
 MAX_MATCHED: Final = 65_536
-"""Characters of the longest text among the variables of an expression that matches."""
+"""Characters of a text that is matched."""
 MAX_WEIGHT: Final = 2000
-"""About microseconds that one call takes to compile the pattern."""
-MAX_WEIGHT_IN_LOOP: Final = 200
-"""The same within a macro such as `exists`, which calls it for every element."""
+"""Atoms of a pattern, as often as they are repeated; `\\p` counts for many."""
+_CHARACTERS_A_STEP: Final = 16
 
 _TOKEN: Final = re.compile(
     r"""
@@ -43,22 +45,37 @@ _PROPERTY_WEIGHT: Final = 1000  # hundreds of ranges of characters
 _ANY_WEIGHT: Final = 4  # every first byte of UTF-8
 
 
-def check_pattern(pattern: str, *, in_loop: bool) -> None:
+def check_pattern(pattern: str) -> None:
     """Raise ValueError, saying why, for what is no regular expression (RE2 syntax) or might take too long."""
     if len(pattern) > MAX_PATTERN:
         raise ValueError(f"a pattern has at most {MAX_PATTERN} characters")
-    program = _matcher()
-    found = program.eval(_environment().Activation({"text": "", "pattern": pattern}))
-    if found.type().name() != "BOOL":
-        why = str(found.value()).partition("regular expression: ")[2] or "RE2 does not take it"
-        raise ValueError(f"a pattern is no regular expression of RE2: {why}")
-    if weight(pattern) > (MAX_WEIGHT_IN_LOOP if in_loop else MAX_WEIGHT):
-        where = " for every element of a list" if in_loop else ""
-        raise ValueError(f"a pattern is too costly{where}: repeat less in it, and leave out \\p")
+    try:
+        _compiled(pattern)
+    except re2.error as error:
+        told = error.args[0] if error.args else "RE2 does not take it"
+        why = told.decode(errors="replace") if isinstance(told, bytes) else str(told)
+        raise ValueError(f"a pattern is no regular expression of RE2: {why}") from None
+    if weight(pattern) > MAX_WEIGHT:
+        raise ValueError("a pattern is too costly: repeat less in it, and leave out \\p")
+
+
+def matcher(pattern: str) -> Callable[[Frame, Any], bool]:
+    """A function that says whether a part of a text matches `pattern`, which `check_pattern` has taken."""
+    search = _compiled(pattern).search
+
+    def find(frame: Frame, text: object) -> bool:
+        if not isinstance(text, str):
+            raise MismatchError
+        if len(text) > MAX_MATCHED:
+            raise EvaluationError(TOO_LONG)
+        frame.charge(len(text) // _CHARACTERS_A_STEP)
+        return search(text.encode()) is not None  # of bytes no offsets are counted
+
+    return find
 
 
 def weight(pattern: str) -> int:
-    """What a valid pattern costs to compile, roughly in microseconds: its atoms, as often as they are repeated."""
+    """What a valid pattern costs: its atoms, as often as they are repeated."""
     totals, last = [0], 0
     for token in _TOKEN.finditer(pattern):
         kind, text = token.lastgroup, token[0]
@@ -91,12 +108,9 @@ def _atom(kind: str, text: str) -> int:
     return len(text) if kind == "quoted" else 1
 
 
-@lru_cache(maxsize=1)
-def _environment() -> cel.Env:
-    """A language of its own for one question: whether RE2 takes a pattern."""
-    return cel.NewEnv(variables={"text": cel.Type.STRING, "pattern": cel.Type.STRING})
-
-
-@lru_cache(maxsize=1)
-def _matcher() -> cel.Expression:
-    return _environment().compile("text.matches(pattern)")
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> Any:  # noqa: ANN401 - the module has no types
+    options = re2.Options()
+    options.log_errors = False
+    options.never_capture = True
+    return re2.compile(pattern, options)

@@ -1,4 +1,7 @@
-"""Compiled expressions: what `sts check` says of a faulty one, and how a good one is evaluated."""
+"""Compiled expressions: what `sts check` says of a faulty one, and how a good one is evaluated.
+
+The library parses and checks at load. Nothing of it runs when a request is judged.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +13,28 @@ from typing import Any, Final, TypeAlias, cast
 
 from cel_expr_python import cel
 
-from sts.expressions.functions import OWN, Watch
-from sts.expressions.patterns import MAX_MATCHED
-from sts.expressions.scope import Scope, bind, environment, longest_text, safe
-from sts.expressions.tree import judge, places, reads
+from sts.expressions.evaluate import Maker, weigh
+from sts.expressions.operators import Run
+from sts.expressions.scope import Scope, bind, environment
+from sts.expressions.tree import Node, decode, judge, places, reads
+from sts.expressions.values import MAX_STEPS, NOTHING, Frame, Optional, value_of_key
 from sts.expressions.words import (
     ABSENT_KEY,
     ABSENT_VARIABLE,
-    TOO_LONG,
     TYPE_MISMATCH,
     UNSAFE_TEXT,
+    AbsentKeyError,
     EvaluationError,
     ExpressionError,
-    classify,
     offer,
     readable,
 )
 
 MAX_TEXT: Final = 4096
-"""Characters of one expression. The library itself stops at 32 levels of nesting and about 10 000 iterations."""
+"""Characters of one expression. The library itself stops at 32 levels of nesting."""
+
+_STEPS_OF_PLAIN: Final = 3
+"""Steps for each element of a list or map that an expression gives."""
 
 Value: TypeAlias = "str | int | float | bool | list[Any] | dict[Any, Any]"
 """What a mapping may give before a reader narrows it. Elements of a list or map may also be None."""
@@ -62,14 +68,15 @@ class Expression:
     result: str
     lookups: frozenset[tuple[str, str]]
     _variables: frozenset[str] = field(repr=False, compare=False)
-    _calls: frozenset[str] = field(repr=False, compare=False)
     _path: tuple[str, ...] = field(repr=False, compare=False)
-    _program: cel.Expression = field(repr=False, compare=False)
-    _unwrapped: cel.Expression | None = field(repr=False, compare=False)
+    _tree: Node = field(repr=False, compare=False)
+    _run: Run = field(repr=False, compare=False)
+    _loops: int = field(repr=False, compare=False)
+    _weight: int = field(repr=False, compare=False)
 
     def places(self) -> frozenset[tuple[str, ...]] | None:
         """The whole paths that it reads, None where it reaches data in another way as well: see `tree.places`."""
-        return places(self._program.serialize(), self._variables)
+        return places(self._tree, self._variables)
 
     def holds(self, variables: Mapping[str, object] | Scope) -> bool:
         """Whether the result is exactly `true`. Raises EvaluationError unless it is `true` or `false`.
@@ -90,36 +97,20 @@ class Expression:
         scope = variables if isinstance(variables, Scope) else bind(variables)
         if self._path:
             return _follow(self._path, scope.values)
-        if "matches" in self._calls and longest_text(scope) > MAX_MATCHED:
-            raise EvaluationError(TOO_LONG)
-        if OWN.isdisjoint(self._calls):
-            return self._evaluate(scope)
-        failure, found = None, None
-        with Watch(scope.rows, safe) as watch:
-            try:
-                found = self._evaluate(scope)
-            except EvaluationError as error:
-                failure = error.why
-        watch.check()  # a failure of our own functions counts, whatever the expression made of it
-        if failure is not None:
-            raise EvaluationError(failure)
-        return found
+        return self._evaluate(scope, min(MAX_STEPS, scope.left))
 
-    def _evaluate(self, scope: Scope) -> Any:  # noqa: ANN401 - a JSON value, or ABSENT
+    def _evaluate(self, scope: Scope, budget: int) -> Any:  # noqa: ANN401 - a JSON value, or ABSENT
+        frame = Frame(scope.values, scope.rows, self._loops, budget)
         try:
-            found = self._program.eval(scope.activation())
-            try:
-                return _plain(found)
-            except TypeError:  # an optional, which the library has no Python value for
-                if self._unwrapped is None:
-                    raise
-                return _plain(self._unwrapped.eval(scope.activation()))
-        except EvaluationError:
-            raise
-        except TypeError:
-            raise EvaluationError(TYPE_MISMATCH) from None
-        except Exception as error:  # noqa: BLE001 - bindings raise what they like; its text may quote data
-            raise EvaluationError(classify(str(error))) from None
+            frame.charge(self._weight)
+            found = self._run(frame)
+            if type(found) is Optional:
+                found = None if found.value is NOTHING else found.value
+            return _plain(frame, found)
+        except AbsentKeyError:
+            return ABSENT
+        finally:
+            scope.left -= budget - max(frame.left, 0)
 
 
 def compile_rule(text: str, variables: frozenset[str]) -> Expression:
@@ -135,21 +126,21 @@ def compile_rule(text: str, variables: frozenset[str]) -> Expression:
         raise ExpressionError(
             "a list or map holds an optional: write `[?x]` or `{?'key': x}`, or end it with `.orValue(…)`"
         )
-    may_be_optional = result == "DYN" or result.startswith("optional_type")
-    unwrapped = _compile(f"dyn({text}\n).orValue(null)", variables) if may_be_optional else None
     path = tuple(text.strip().split(".")) if _PLAIN_PATH.fullmatch(text.strip()) else ()
-    serialized = program.serialize()
-    called, looked_up = judge(serialized, variables)
+    tree = decode(program.serialize(), variables)
+    looked_up = judge(tree, variables)
+    maker = Maker(variables)
     return Expression(
         text=text,
-        reads=reads(serialized, variables),
+        reads=reads(tree, variables),
         result=result,
         lookups=looked_up,
         _variables=variables,
-        _calls=called,
         _path=path if path and path[0] in variables else (),
-        _program=program,
-        _unwrapped=unwrapped,
+        _tree=tree,
+        _run=maker.make(tree),
+        _loops=maker.loops,
+        _weight=weigh(tree),
     )
 
 
@@ -172,7 +163,7 @@ def check_reads(expression: Expression, known: Mapping[str, frozenset[str]]) -> 
 
 
 def _follow(path: tuple[str, ...], values: dict[str, Any]) -> Any:  # noqa: ANN401 - a JSON value, or ABSENT
-    """What CEL gives for a plain member path, without CEL: a property test proves the two equal."""
+    """What the closures give for a plain member path, without their frame: a property test proves the two equal."""
     if path[0] not in values:
         raise EvaluationError(ABSENT_VARIABLE)
     found: Any = values[path[0]]
@@ -185,29 +176,24 @@ def _follow(path: tuple[str, ...], values: dict[str, Any]) -> Any:  # noqa: ANN4
     return found
 
 
-def _plain(found: cel.Value) -> Any:  # noqa: ANN401 - a JSON value, or ABSENT
-    """Read a CEL value as plain Python. Raises EvaluationError, TypeError for an optional.
-
-    The library's own `plain_value` is not used: it ends the process on a map that holds an optional.
-    """
-    kind = found.type().name()
-    if kind == "STRING":
-        text = found.value()
-        if "\0" in text:  # base64 can hold one, and others would cut the text there
+def _plain(frame: Frame, found: Any) -> Any:  # noqa: ANN401 - a JSON value
+    """Turn a value of CEL into plain Python. Raises EvaluationError for what has no place in a token."""
+    kind = type(found)
+    if kind is str:
+        if "\0" in found:  # base64 can hold one, and others would cut the text there
             raise EvaluationError(UNSAFE_TEXT)
-        return text
-    if kind in {"BOOL", "INT", "UINT", "DOUBLE", "NULL"}:
-        return found.value()
-    if kind.startswith("LIST"):
-        return [_plain(element) for element in found.value()]
-    if kind.startswith("MAP"):
-        return {key: _plain(member) for key, member in found.value().items()}
-    if kind != "ERROR":
-        raise EvaluationError(TYPE_MISMATCH)  # bytes, timestamps, durations and types have no place in a token
-    fault = classify(found.value())
-    if fault == ABSENT_KEY:
-        return ABSENT
-    raise EvaluationError(fault)
+        return found
+    if kind is bool or kind is int or kind is float or found is None:
+        return found
+    if kind is list:
+        frame.charge(_STEPS_OF_PLAIN * (1 + len(found)))
+        return [_plain(frame, element) for element in found]
+    if kind is dict:
+        frame.charge(_STEPS_OF_PLAIN * (1 + len(found)))
+        return {value_of_key(key): _plain(frame, member) for key, member in found.items()}
+    if isinstance(found, int):  # a uint
+        return int(found)
+    raise EvaluationError(TYPE_MISMATCH)  # bytes, timestamps, durations, types, and an optional within a list
 
 
 def _compile(text: str, variables: frozenset[str]) -> cel.Expression:

@@ -1,7 +1,7 @@
-r"""The variables of one request, made safe before CEL sees them.
+r"""The variables of one request, made safe before an expression reads them.
 
-The library cuts a text at NUL, so that "admin\0x" would equal "admin"; nesting a few thousand levels deep ends the
-process; one integer beyond 64 bits anywhere fails every expression.
+Others cut a text at NUL, so that "admin\0x" would become "admin"; nesting a few thousand levels deep overflows the
+stack; CEL has no integer beyond 64 bits.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from cel_expr_python import cel
 from cel_expr_python.ext import ext_encoders, ext_math, ext_optional, ext_strings
 
 from sts.expressions.functions import Rows, declarations
+from sts.expressions.values import MAX_STEPS_OF_SCOPE
 from sts.expressions.words import (
     EMPTY,
     NOT_A_SCOPE,
@@ -29,7 +30,7 @@ from sts.expressions.words import (
 )
 
 MAX_DEPTH: Final = 32
-"""Levels of nesting in data; a few thousand overflow the library's stack."""
+"""Levels of nesting in data; a few thousand overflow the stack."""
 
 _MAP: Final = cel.Type.Map(cel.Type.STRING, cel.Type.DYN)
 
@@ -50,23 +51,37 @@ def environment(variables: frozenset[str]) -> cel.Env:
 
 
 class Scope:
-    r"""The variables of one request, made safe and handed to CEL once, however many expressions read them.
+    """The variables of one request, made safe once, however many expressions read them.
 
-    `rows` are the rows at hand for what they look up.
+    `rows` are the rows at hand for what they look up; `left` the steps that all their evaluations may still take.
     """
 
-    __slots__ = ("_activation", "rows", "values")
+    __slots__ = ("left", "rows", "values")
 
     def __init__(self, values: dict[str, Any], rows: Rows) -> None:
         self.values = values
-        self.rows = rows
-        self._activation: cel.Activation | None = None
+        self.rows = _SafeRows(rows)
+        self.left = MAX_STEPS_OF_SCOPE
 
-    def activation(self) -> cel.Activation:
-        """What CEL evaluates over; made at first need, since plain member paths do without."""
-        if self._activation is None:
-            self._activation = environment(frozenset(self.values)).Activation(self.values)
-        return self._activation
+
+class _SafeRows:
+    """The rows at hand, each made safe once."""
+
+    __slots__ = ("_rows", "_safe")
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._safe: dict[tuple[str, str], tuple[Mapping[str, Any], dict[str, Any]]] = {}
+
+    def get(self, pair: tuple[str, str], /) -> Mapping[str, Any] | None:
+        """The values of the row (table, key), None if it is not at hand. Raises EvaluationError as `bind` does."""
+        row = self._rows.get(pair)
+        if row is None:
+            return None
+        found = self._safe.get(pair)
+        if found is None or found[0] is not row:
+            found = self._safe[pair] = (row, _safe_map(row, MAX_DEPTH))
+        return found[1]
 
 
 def bind(variables: Mapping[str, object], rows: Rows = MappingProxyType({})) -> Scope:
@@ -86,26 +101,6 @@ def bind(variables: Mapping[str, object], rows: Rows = MappingProxyType({})) -> 
         else:
             raise EvaluationError(TYPE_MISMATCH)
     return Scope(values, rows)
-
-
-def safe(value: object) -> object:
-    """Make a value safe that one of our functions hands to CEL. Raises EvaluationError as `bind` does."""
-    return _safe(value, MAX_DEPTH)
-
-
-def longest_text(scope: Scope) -> int:
-    """Characters of the longest text among the variables."""
-    longest, left = 0, [*scope.values.values()]
-    while left:
-        value = left.pop()
-        if isinstance(value, str):
-            longest = max(longest, len(value))
-        elif isinstance(value, dict):
-            left.extend(value.values())
-            left.extend(value)
-        elif isinstance(value, list):
-            left.extend(value)
-    return longest
 
 
 def _seconds(value: object) -> int:
@@ -137,7 +132,7 @@ def _safe(value: object, depth: int) -> object:
 
 
 def _safe_text(value: str) -> str:
-    if "\0" in value:  # the library would cut it there: another user's name
+    if "\0" in value:  # others would cut it there: another user's name
         raise EvaluationError(UNSAFE_TEXT)
     if not value.isascii():
         try:

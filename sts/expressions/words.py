@@ -1,11 +1,11 @@
-"""What the author of a faulty expression reads: one line, made of the library's report."""
+"""What goes wrong with an expression: in words for its author, or as a class of fault that names no data."""
 
 from __future__ import annotations
 
 import difflib
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import ClassVar, Final
 
 from sts.errors import StsError
 
@@ -133,28 +133,7 @@ def _ask(meant: Iterable[str]) -> str:
     return "did you mean " + " or ".join(f"`{one}`" for one in meant) + "?"
 
 
-class ExpressionError(StsError, ValueError):
-    """An expression is faulty; the text is one line for the operator who wrote it."""
-
-
-class EvaluationError(StsError):
-    """An expression gave no usable result. `why` is a class of fault, never a value of the data."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
-
-
-class RowsWanted(StsError):  # noqa: N818 - no fault: it says what is missing
-    """An expression cannot be evaluated before these rows, (table, key), are at hand; its result says nothing yet.
-
-    No EvaluationError, so that nothing on the way takes it for one and decides.
-    """
-
-    def __init__(self, pairs: tuple[tuple[str, str], ...]) -> None:
-        super().__init__("rows are wanted")
-        self.pairs = pairs
-
+# --- what goes wrong when a rule is evaluated -------------------------------------------------------------------------
 
 ABSENT_KEY: Final = "absent key"
 ABSENT_VARIABLE: Final = "absent variable"
@@ -169,18 +148,78 @@ UNSAFE_TEXT: Final = "unsafe text"
 NOT_A_SCOPE: Final = "not a scope"
 OTHER: Final = "other"
 
-_FAULTS: Final = (
-    (re.compile(r"NOT_FOUND:"), ABSENT_KEY),
-    (re.compile(r"OUT_OF_RANGE:"), OVERFLOW),
-    (re.compile(r"INTERNAL: Iteration budget exceeded"), BUDGET),
-    (re.compile(r"UNKNOWN: No value with name"), ABSENT_VARIABLE),
-    (
-        re.compile(r"UNKNOWN: (No matching overloads|Index error: expected)|INVALID_ARGUMENT: Applying SELECT"),
-        TYPE_MISMATCH,
-    ),
-)
+
+class ExpressionError(StsError, ValueError):
+    """An expression is faulty; the text is one line for the operator who wrote it."""
 
 
-def classify(message: str) -> str:
-    """The class of a failure, by the beginning of the library's message; the rest may quote data and is dropped."""
-    return next((fault for pattern, fault in _FAULTS if pattern.match(message)), OTHER)
+class EvaluationError(StsError):
+    """An expression gave no usable result. `why` is a class of fault, never a value of the data.
+
+    Nothing within an expression makes up for it: an outage, a forged address or a spent budget refuses, whatever the
+    rule says beside it.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+class BudgetError(EvaluationError):
+    """The evaluation would take more steps than it may."""
+
+    def __init__(self) -> None:
+        super().__init__(BUDGET)
+
+
+class CelError(EvaluationError):
+    """An error of the language, which `&&`, `||`, `all` and `exists` absorb where the rest decides.
+
+    Only its subclasses are raised.
+    """
+
+    WHY: ClassVar[str]
+
+    def __init__(self) -> None:
+        super().__init__(self.WHY)
+
+
+class AbsentKeyError(CelError):
+    """A map has no such key."""
+
+    WHY = ABSENT_KEY
+
+
+class AbsentVariableError(CelError):
+    """The expression reads a variable that the request does not have."""
+
+    WHY = ABSENT_VARIABLE
+
+
+class MismatchError(CelError):
+    """No function or operator of this name takes values of these types."""
+
+    WHY = TYPE_MISMATCH
+
+
+class OutOfRangeError(CelError):
+    """A number, timestamp or duration is larger than its type can hold."""
+
+    WHY = OVERFLOW
+
+
+class FailedError(CelError):
+    """A function does not take this value: an index that is too large, a text that is no number."""
+
+    WHY = OTHER
+
+
+class RowsWanted(StsError):  # noqa: N818 - no fault: it says what is missing
+    """An expression cannot be evaluated before these rows, (table, key), are at hand; its result says nothing yet.
+
+    No EvaluationError, so that nothing on the way takes it for one and decides.
+    """
+
+    def __init__(self, pairs: tuple[tuple[str, str], ...]) -> None:
+        super().__init__("rows are wanted")
+        self.pairs = pairs

@@ -4,11 +4,11 @@ import json
 import re
 import time
 from datetime import datetime
-from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 import yaml
+from cookbook import PAGE, RECIPES
 from harness import MINIMAL
 from web import Web
 
@@ -21,34 +21,10 @@ from sts.lookups.tables import Tables
 from sts.model import NOT_APPLICABLE, TYPE_JWT, Admitted, Ask, Client, Credential, Principal, RequestFacts
 from sts.settings import examine
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "cookbook.md").read_text(encoding="utf-8")
-RECIPE = re.compile(r"^### ([^\n]+)\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
-BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
-ROW = re.compile(r"^\|(.+)\|$", re.MULTILINE)
-CELL = re.compile(r"`([^`]*)`|([^|`]+)")
 PEOPLE = {"alice": {"cost_centre": "4711"}}
 ENVIRONMENT = {"HR_SECRET": "hush", "STS_SECRET": "0a" * 32}
 
 
-class Recipe:
-    """A fragment of configuration, the files beside it, and rows of what it comes to."""
-
-    def __init__(self, title, body):
-        self.title = title
-        blocks = BLOCK.findall(body)
-        self.fragments = [yaml.safe_load(text) for language, name, text in blocks if language == "yaml" and not name]
-        self.files = {name: text for _, name, text in blocks if name}
-        lines = [self.cells(line) for line in ROW.findall(BLOCK.sub("", body))]
-        self.rows = [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
-
-    @staticmethod
-    def cells(line):
-        """The cells of a row: a `|` between backticks does not end one."""
-        parts = re.split(r"\|(?=(?:[^`]*`[^`]*`)*[^`]*$)", line)
-        return [part.strip().strip("`") for part in parts]
-
-
-RECIPES = [Recipe(*found) for found in RECIPE.findall(PAGE)]
 ROWS = [(recipe, row) for recipe in RECIPES for row in recipe.rows]
 
 
