@@ -34,10 +34,12 @@ from sts.server.address import give_to_group
 from sts.server.process import (
     SharedFlag,
     close_listeners,
+    collect_all,
     connections_within,
     die_with_parent,
     end_orphan,
     raise_file_limit,
+    settle_memory,
 )
 from sts.settings import Settings, SettingsError, changes_needing_restart
 from sts.telemetry import log, mark_dead, metrics
@@ -142,6 +144,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             context = context_of(settings)
             swap(settings)
             self.context = context
+            collect_all()  # the former revision
 
         return swap_all
 
@@ -285,6 +288,7 @@ def _file_is_gone(listener: Any) -> bool:  # noqa: ANN401 - gunicorn has no type
 
 def _ready_to_serve(_worker: object) -> None:
     """In the worker: a SIGHUP for all processes of the service (`pkill -HUP sts`) is the master's to act on."""
+    settle_memory()
     die_with_parent(on=False)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
