@@ -382,8 +382,8 @@ def test_what_was_used_under_the_previous_secret_is_refused_under_the_new_one_an
 
 
 @pytest.mark.parametrize("trouble", ["down", "slow"])
-def test_on_an_outage_a_proof_is_refused_or_waved_through_as_configured(store, state, refused, trouble):
-    told = []
+def test_on_an_outage_a_proof_is_refused_or_waved_through_as_configured(store, refused, trouble):
+    state, told = store.open(patience=QUICK_S), []
     getattr(store, trouble)()
     with refused(STATE_UNAVAILABLE) as caught:
         OnceOnly(state, [b"k" * 32], "deny").mark("dpop", "a-jti", until=soon())
