@@ -7,6 +7,7 @@ Time-outs bound each write and each read. The resolver's time comes on top, sinc
 from __future__ import annotations
 
 import ssl
+import time
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelManagedConnection
 
@@ -33,8 +34,55 @@ class Bounds:
     answer: float
 
 
+MAX_IDLE: Final = 30.0
+"""Seconds without use after which a connection is not used again: load balancers forget idle ones without a word."""
+TRUSTED_FOR: Final = 1.0
+"""Seconds after its last answer for which a connection is used without asking whether it still leads anywhere."""
+
+
 class UnsuitableError(RedisConnectionError):
     """The server answers but may not be used; the text says what to set."""
+
+
+class _Lasting:
+    """A kept connection is looked at before it is used again, so that a dead one costs no command.
+
+    The pool calls `connect` each time it hands a connection out. What is sent on a dead connection is lost, and a write
+    must not be sent twice; a PING may. It has half of the time of an answer. All connections that were used no later
+    than one which proved dead are opened anew without a look.
+    """
+
+    dead_until = float("-inf")  # of all connections of one client: of its own class
+    _sock: Any
+    _used_at = float("-inf")
+
+    def connect(self) -> Any:  # noqa: ANN401 - redis-py's
+        if self._sock is not None and not self._is_alive():
+            self.disconnect()  # type: ignore[attr-defined]  # redis-py's
+        result = super().connect()  # type: ignore[misc]  # redis-py's
+        self._used_at = time.monotonic()
+        return result
+
+    def read_response(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - redis-py's
+        result = super().read_response(*arguments, **options)  # type: ignore[misc]  # redis-py's
+        self._used_at = time.monotonic()
+        return result
+
+    def _is_alive(self) -> bool:
+        used_at, idle = self._used_at, time.monotonic() - self._used_at
+        if idle > MAX_IDLE or used_at <= type(self).dead_until:
+            return False
+        if idle < TRUSTED_FOR:
+            return True
+        try:
+            self.send_command("PING", check_health=False)  # type: ignore[attr-defined]  # redis-py's
+            self.read_response(timeout=self.socket_timeout / 2)  # type: ignore[attr-defined]  # redis-py's
+        except ResponseError:  # the user may not ask that, which is an answer
+            return True
+        except (RedisError, OSError):
+            type(self).dead_until = max(type(self).dead_until, used_at)
+            return False
+        return True
 
 
 class _PlainConnection(Connection):
@@ -62,12 +110,13 @@ def open_client(settings: RedisSettings, bounds: Bounds, *, keeps: bool) -> Any:
     if keeps:
         options["redis_connect_func"] = _look
     plain = _connection_class(settings)
+    lasting = _lasting(plain)
     if settings.mode == "sentinel":
         return _behind_sentinels(settings, plain, {**options, "db": target.database})
     if settings.mode == "cluster":
-        return _cluster(settings, plain, options)
+        return _cluster(settings, lasting, options)
     where = {"path": target.path} if target.path else {"host": target.host, "port": target.port}
-    return Redis(connection_pool=_pool(plain, {**options, **where, "db": target.database}))
+    return Redis(connection_pool=_pool(lasting, {**options, **where, "db": target.database}))
 
 
 def _never() -> Retry:
@@ -76,6 +125,10 @@ def _never() -> Retry:
 
 def _pool(kind: type[Any], options: dict[str, Any]) -> ConnectionPool:
     return ConnectionPool(connection_class=kind, retry=_never(), **options)
+
+
+def _lasting(*kinds: type[Any]) -> type[Any]:
+    return type("_LastingConnection", (_Lasting, *kinds), {})
 
 
 def _connection_class(settings: RedisSettings) -> type[Any]:
@@ -101,14 +154,14 @@ def _connection_class(settings: RedisSettings) -> type[Any]:
 
 
 def _behind_sentinels(settings: RedisSettings, plain: type[Any], options: dict[str, Any]) -> Any:  # noqa: ANN401 - as above
-    managed = type("_ManagedConnection", (SentinelManagedConnection, plain), {})
+    managed = _lasting(SentinelManagedConnection, plain)
     sentinels = Sentinel([])  # type: ignore[no-untyped-call]
     asked = {name: value for name, value in options.items() if name not in {"redis_connect_func", "db", "username"}}
     for host, port in settings.addresses:
         # Some protect their Sentinels with the same password, some not at all; which, only asking tells.
         for secret in dict.fromkeys((settings.password and asked["password"], None)):
             kwargs = {**asked, "password": secret, "host": host, "port": port}
-            sentinels.sentinels.append(Redis(connection_pool=_pool(plain, kwargs)))
+            sentinels.sentinels.append(Redis(connection_pool=_pool(_lasting(plain), kwargs)))
     options = {**options, "connection_class": managed, "retry": _never()}
     return sentinels.master_for(settings.master or "", **options)  # type: ignore[no-untyped-call]
 

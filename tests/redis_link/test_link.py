@@ -6,6 +6,7 @@ from threading import Thread
 
 import pytest
 import trustme
+from forgetful import Forgetful
 from harness import free_port, wait_for
 from redis import Redis
 from redis_servers import PASSWORD, Proxy, RedisServer
@@ -13,9 +14,13 @@ from redis_servers import PASSWORD, Proxy, RedisServer
 from sts.errors import StartError
 from sts.options import Place
 from sts.redis_link import PATIENT, Bounds, RedisLink, RedisSettings, RedisUnavailableError
+from sts.redis_link.open_redis import MAX_IDLE, TRUSTED_FOR
 
 GENEROUS_S = 15
 """What a server that is away may cost on the busiest machine, in seconds; the library's own patience has no end."""
+
+SOON = Bounds(connect=10.0, answer=2.0)
+"""For connections that are dead: a look at one takes half of an answer's time."""
 
 PATIENT_HERE = Bounds(connect=60.0, answer=60.0)
 """For a server that answers, however busy the machine is."""
@@ -308,3 +313,54 @@ def test_a_proxy_that_hangs_up_at_once_is_told(link, redis_server):
     written = redis_server.settings | {"url": f"redis://127.0.0.1:{proxy.port}/0"}
     assert unavailable(link(written)) < GENEROUS_S
     proxy.close()
+
+
+@pytest.fixture
+def balancer(redis_server):
+    """A load balancer before the server that forgets connections without a word."""
+    made = Forgetful(redis_server.port)
+    yield made
+    made.close()
+
+
+def kept(link, count):
+    """The connections of a pool that has `count` of them, used long enough ago that they are looked at."""
+    link.run(lambda client: client.ping())
+    pool = link._client.connection_pool
+    taken = [pool.get_connection() for _ in range(count)]
+    for connection in taken:
+        pool.release(connection)
+        connection._used_at -= TRUSTED_FOR
+    return taken
+
+
+def test_forgotten_connections_cost_no_command_and_a_write_is_sent_once(link, redis_server, balancer):
+    found = link({**redis_server.settings, "url": f"redis://127.0.0.1:{balancer.port}"}, SOON, keeps=False)
+    kept(found, 6)
+    balancer.forget()
+    before = balancer.connections
+    assert [found.run(lambda client: client.incr("n")) for _ in range(20)] == list(range(1, 21))
+    assert found.trouble == ""
+    assert found._breaker.failures == 0
+    assert balancer.connections == before + 1
+
+
+def test_all_that_are_no_younger_than_a_dead_connection_are_opened_anew_without_a_look(link, redis_server, balancer):
+    found = link({**redis_server.settings, "url": f"redis://127.0.0.1:{balancer.port}"}, SOON, keeps=False)
+    dead, *others = kept(found, 6)
+    dead._used_at = max(connection._used_at for connection in others)
+    balancer.forget()
+    assert not dead._is_alive()
+    balancer.close()  # a look would fail, too, but another way
+    assert not any(connection._is_alive() for connection in others)
+    assert dead.dead_until == dead._used_at
+
+
+def test_a_connection_that_has_been_idle_for_too_long_is_opened_anew(link, redis_server, balancer):
+    found = link({**redis_server.settings, "url": f"redis://127.0.0.1:{balancer.port}"}, SOON, keeps=False)
+    found.run(lambda client: client.ping())
+    (connection,) = found._client.connection_pool._available_connections
+    connection._used_at -= MAX_IDLE
+    before = balancer.connections
+    found.run(lambda client: client.ping())
+    assert balancer.connections == before + 1
