@@ -27,6 +27,7 @@ from rich.table import Table
 
 from scripts.bench.load import Measured, load
 from scripts.bench.raw import Raw
+from scripts.bench.rules import rules
 from scripts.demo.provider import Provider
 from scripts.demo.service import CLIENT, CONFIGURATION, GRANT_TYPE, ISSUER, JWT_TYPE, SECRET, Service
 from scripts.nginx import await_port, free_port, stop
@@ -147,6 +148,8 @@ def _print(measured: dict[str, Measured], raw: dict[str, float], *, shared: bool
     console.print(table)
     for name, seconds in raw.items():
         console.print(f"raw {name}: {seconds * 1e6:.0f} µs")
+    for rule, size, steps, seconds in rules():
+        console.print(f"rule {rule} over a {size}: {steps} steps, {seconds * 1e3:.1f} ms at most")
     for door in ("/token", "/forward-auth"):
         constant, hit, miss = (measured[f"{case} {door}"] for case in ("constant", "hit", "miss"))
         hit_ratio = hit.per_second / constant.per_second

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from sts.audit.sanitize import bounded_facts, bounded_texts, correlation
 from sts.errors import Reason
+from sts.expressions.words import BUDGET
 from sts.labels import hashed
 from sts.model import Ask, Caller, Credential, DoorName, Issued, Presented
 from sts.options import ConfigFile, Section
@@ -98,6 +99,11 @@ class Trail:
     def limited(self) -> bool:
         """Whether it is one of too many failures (RFC 6585 §4), which a stranger can cause as often as they like."""
         return self._reason is not None and self._reason.limited
+
+    @property
+    def over_budget(self) -> str:
+        """The source of a credential over which a rule would have worked too long, "" where no rule would."""
+        return self._presented.source if self._presented is not None and self._facts.get("why") == BUDGET else ""
 
     @property
     def cached(self) -> bool:
@@ -225,6 +231,8 @@ class AuditLog:
         self._put(lambda time: trail.event(self._secret, time, duration), trail.door if trail.limited else "")
         if self._metrics is not None:
             self._metrics.decision(trail.door, trail.reason, cached=trail.cached, seconds=seconds)
+            if trail.over_budget:
+                self._metrics.rule_over_budget(trail.over_budget)
 
     def tell(self, fields: Callable[[bytes], dict[str, Any]], limited: str = "") -> None:
         """Write an event that is no decision: `fields` makes it, given the key for hashes. Never raises.

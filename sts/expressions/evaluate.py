@@ -253,6 +253,19 @@ def _overloaded(name: str, arguments: tuple[Run, ...]) -> Run:
 
         return run_one
 
+    if len(arguments) == 2:
+        first, second = arguments
+
+        def run_two(frame: Frame) -> Any:  # noqa: ANN401 - any value of CEL
+            one, other = first(frame), second(frame)
+            types = (type(one), type(other))
+            function = overloads.get((kind(one), kind(other)) if int in types else types)
+            if function is None:
+                raise MismatchError
+            return function(frame, one, other)
+
+        return run_two
+
     def run(frame: Frame) -> Any:  # noqa: ANN401 - any value of CEL
         values = [argument(frame) for argument in arguments]
         function = overloads.get(tuple(map(kind, values)))

@@ -52,8 +52,9 @@ _CHARACTERS_A_STEP: Final = 32
 """Characters of a text that are searched or copied in the time of one step."""
 
 
-def _charge_text(frame: Frame, *lengths: int) -> None:
-    frame.charge(sum(lengths) // _CHARACTERS_A_STEP)
+def _charge_text(frame: Frame, length: int) -> None:
+    if length >= _CHARACTERS_A_STEP:
+        frame.charge(length // _CHARACTERS_A_STEP)
 
 
 # --- arithmetic -------------------------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ overload("-_", float)(lambda _, value: -value)
 @overload("_+_", str, str)
 @overload("_+_", bytes, bytes)
 def _concatenate(frame: Frame, left: Any, right: Any) -> Any:  # noqa: ANN401 - two texts, or two of bytes
-    _charge_text(frame, len(left), len(right))
+    _charge_text(frame, len(left) + len(right))
     return left + right
 
 
@@ -255,7 +256,7 @@ overload("size", dict)(lambda _, value: len(value))
 def _searching(name: str, function: Callable[[str, str], Any]) -> None:
     @overload(name, str, str)
     def run(frame: Frame, text: str, part: str) -> Any:  # noqa: ANN401 - a bool or a number
-        _charge_text(frame, len(text), len(part))
+        _charge_text(frame, len(text) + len(part))
         return function(text, part)
 
 
@@ -268,7 +269,7 @@ _searching("lastIndexOf", str.rfind)
 
 @overload("indexOf", str, str, int)
 def _index_of(frame: Frame, text: str, part: str, start: int) -> int:
-    _charge_text(frame, len(text), len(part))
+    _charge_text(frame, len(text) + len(part))
     if not 0 <= start <= len(text):
         raise FailedError
     return text.find(part, start)
@@ -276,7 +277,7 @@ def _index_of(frame: Frame, text: str, part: str, start: int) -> int:
 
 @overload("lastIndexOf", str, str, int)
 def _last_index_of(frame: Frame, text: str, part: str, start: int) -> int:
-    _charge_text(frame, len(text), len(part))
+    _charge_text(frame, len(text) + len(part))
     if not 0 <= start <= len(text):
         raise FailedError
     return text.rfind(part, 0, start + len(part))
@@ -373,7 +374,7 @@ def _join_with(frame: Frame, parts: list[Any], separator: str) -> str:
     frame.charge(len(parts))
     if not all(type(part) is str for part in parts):
         raise MismatchError
-    _charge_text(frame, sum(map(len, parts)), len(separator) * len(parts))
+    _charge_text(frame, sum(map(len, parts)) + len(separator) * len(parts))
     return separator.join(parts)
 
 

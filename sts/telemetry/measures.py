@@ -100,6 +100,9 @@ class Metrics:
             "sts_introspections", "Questions about opaque tokens.", ["source", "outcome"], registry=own
         )
         self._rows = Counter("sts_table_rows", "Rows that were looked up.", ["table", "outcome"], registry=own)
+        self._over_budget = Counter(
+            "sts_rules_over_budget", "Requests refused by the budget of a rule.", ["source"], registry=own
+        )
         self._answered = Counter("sts_introspection_answers", "Answers at /introspect.", ["outcome"], registry=own)
         self._reloads = Counter("sts_reloads", "Reloads of the configuration.", ["outcome"], registry=own)
         self._audit_failures = Counter("sts_audit_failures", "Audit events that were not written.", registry=own)
@@ -157,6 +160,10 @@ class Metrics:
     def row_looked_up(self, table: str, outcome: str) -> None:
         """Count a row that was looked up: "found", "missing" or "failed"."""
         self._rows.labels(table, outcome).inc()
+
+    def rule_over_budget(self, source: str) -> None:
+        """Count a request that is refused because a rule would have worked too long on it; `source` proved it."""
+        self._over_budget.labels(source).inc()
 
     def introspection_answered(self, outcome: str) -> None:
         """Count an answer at `/introspect`: "active", "inactive" or "refused"."""
