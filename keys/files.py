@@ -1,4 +1,7 @@
-"""Files and folders that root makes in place of the service, for instance by a command, belong to its user."""
+"""Files and folders that root makes in place of the service, for instance by a command, belong to its user.
+
+Small files are replaced as a whole: a reader sees the former content or the new one, on a full disk too.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,27 @@ def hand_over(descriptor: int, folder: Path) -> None:
     if stat.S_ISDIR(found.st_mode) or found.st_nlink == 1:
         owner = folder.stat()
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
+def replace_file(path: Path, new: Path, data: bytes, *, durable: bool = False) -> None:
+    """Write `data` to the new file `new` (mode 0600) and rename it to `path`, whose folder is there already.
+
+    `new` is a name that no other process writes at the same time: a file of that name is left over from one that was
+    killed. `durable`: the content is on the disk before the rename. Raises OSError, and leaves nothing behind then.
+    """
+    new.unlink(missing_ok=True)
+    try:
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            hand_over(descriptor, path.parent)
+            file.write(data)
+            file.flush()
+            if durable:
+                os.fsync(descriptor)
+        new.replace(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def make_folder(path: Path) -> None:

@@ -29,13 +29,14 @@ class Presence:
         self._name = f"{self._host}-{self._pid}-{secrets.token_hex(4)}"
         self._since = {key.kid: 0.0 for key in ring.keys}  # what it publishes first it never published without
         self._told: Sighting | None = None
+        self._unsaid_until = 0.0
         self._guard = 0.0
         self._held: dict[float, float] = {}  # each guard that was in force: until when its verifiers hold what they got
 
     @property
     def until(self) -> float:
-        """Until when this replica said that it publishes; Unix seconds."""
-        return 0.0 if self._told is None else self._told.until
+        """Until when this replica publishes; Unix seconds."""
+        return max(self._unsaid_until, 0.0 if self._told is None else self._told.until)
 
     def took(self, ring: Ring) -> None:
         """The replica publishes `ring` from now on."""
@@ -46,8 +47,10 @@ class Presence:
         """Say what is published, and that it ends unless the store is seen again. Raises StoreUnavailable.
 
         It ends with the last token that the replica may sign meanwhile: what is kept for a retired key is kept for the
-        whole JWKS.
+        whole JWKS. Where the store shows its ring but takes no word (its disk is full), the replica publishes for one
+        `poll` from each look: every guard allows for a replica that is one poll late, said or not.
         """
+        self._unsaid_until = seen_at + schedule.poll
         since = {key.kid: self._since[key.kid] for key in ring.keys if is_published(key, seen_at)}
         until = seen_at + ring.keep
         guard = self._longest(schedule.guard)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from keys.errors import KeysError, NoUsableKey, RingMissing, RolledBack
+from keys.errors import KeysError, NoUsableKey, RingMissing, RolledBack, StoreUnavailable
 from keys.heartbeat import Presence
 from keys.jwks import jwks
 from keys.lifecycle import Schedule, due_in, guard_missing
@@ -91,7 +91,7 @@ class Keyring:
         self._on_fault = on_fault
         self._floor = Floor() if floor is None else floor
         self._refreshing = threading.Lock()
-        self._poller = Poller(store, self._look, lambda: self._schedule.poll, on_deaf)
+        self._poller = Poller(store, self._look, self._pause, on_deaf)
         self._fault = ""
         seen_at = clock()
         self._snapshot = _snapshot(self._load())
@@ -101,7 +101,11 @@ class Keyring:
         self._presence = Presence(store, clock, self._snapshot.ring)
         with contextlib.suppress(KeysError):  # others' words, not ours: a rotation waits for them, no service does
             self._presence.tidy(schedule)
-        self._presence.tell(self._snapshot.ring, seen_at, schedule)
+        self._told = True
+        try:
+            self._tell(self._snapshot.ring, seen_at)
+        except StoreUnavailable as error:  # on a full disk a worker that ended is replaced all the same
+            self._report(error)
         if clock() - seen_at > schedule.poll:
             # Rotations that we knew nothing of were not held back before we spoke; from now on they are. In less than
             # a poll none can have let a key sign that was not published before we looked.
@@ -215,9 +219,18 @@ class Keyring:
             self._floor.raise_to(ring.version)
         self._seen_at = seen_at
         self._signs_until = seen_at + self._schedule.store_grace
-        self._presence.tell(ring, seen_at, self._schedule)
+        self._tell(ring, seen_at)
         self._fault = ""
         return changed
+
+    def _tell(self, ring: Ring, seen_at: float) -> None:
+        self._told = False
+        self._presence.tell(ring, seen_at, self._schedule)
+        self._told = True
+
+    def _pause(self) -> float:
+        """Seconds until the next look: earlier where the store takes no word, since each look counts for one poll."""
+        return self._schedule.poll / (1 if self._told else 2)
 
     def _look(self) -> None:
         try:

@@ -21,14 +21,13 @@ from threading import Event
 from typing import Final
 
 from keys.errors import KeysError, RingMissing, RolledBack, StoreUnauthentic, StoreUnavailable
-from keys.files import hand_over, make_folder
+from keys.files import make_folder, replace_file
 from keys.record import Ring
 from keys.replica_report import Sighting
 from keys.seal import Sealer
 from keys.store import Store
 
 _KIND: Final = "seen"
-_MODE: Final = 0o600
 _MAX_BYTES: Final = 4096
 
 
@@ -119,12 +118,8 @@ class Witness:
             if found is None or found[0] >= ring.version:
                 return  # somebody beside us was faster
             make_folder(self._path.parent)
-            new.unlink(missing_ok=True)
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
-            with os.fdopen(descriptor, "wb") as file:
-                hand_over(descriptor, self._path.parent)
-                file.write(self._sealer.write_note(_KIND, {"version": ring.version, "digest": _digest(ring)}))
-            new.replace(self._path)
+            note = self._sealer.write_note(_KIND, {"version": ring.version, "digest": _digest(ring)})
+            replace_file(self._path, new, note)
 
 
 def _digest(ring: Ring) -> str:

@@ -17,7 +17,7 @@ from threading import Event
 from typing import Final
 
 from keys.errors import Conflict, RingMissing, StoreUnauthentic, StoreUnavailable
-from keys.files import hand_over, make_folder
+from keys.files import hand_over, make_folder, replace_file
 from keys.record import Ring
 from keys.replica_report import Sighting
 from keys.seal import MAX_BYTES, Sealer
@@ -72,15 +72,9 @@ class FileStore:
     def report(self, sighting: Sighting) -> None:
         """Keep what a replica says, in a file of its own that only that replica writes (see `Store`)."""
         path = self._said / f"{sighting.replica}.json"
-        new = path.with_suffix(".new")
         try:
             make_folder(self._said)
-            new.unlink(missing_ok=True)
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
-            with os.fdopen(descriptor, "wb") as file:
-                hand_over(descriptor, self._path.parent)
-                file.write(self._sealer.write_note(_NOTE, sighting.facts()))
-            new.replace(path)
+            replace_file(path, path.with_suffix(".new"), self._sealer.write_note(_NOTE, sighting.facts()))
         except OSError as error:
             raise self._unavailable(path, error) from None
 
@@ -149,14 +143,7 @@ class FileStore:
 
         Only the holder of the lock gets here, so a leftover of the same name is that of a writer that was killed.
         """
-        self._new_path.unlink(missing_ok=True)
-        descriptor = os.open(self._new_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
-        with os.fdopen(descriptor, "wb") as file:
-            hand_over(descriptor, self._path.parent)
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        self._new_path.replace(self._path)
+        replace_file(self._path, self._new_path, data, durable=True)
         folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)  # without it the rename itself may be lost with the power

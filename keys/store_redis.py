@@ -36,14 +36,18 @@ _ANSWER_S: Final = 2.0
 _MOST_AT_ONCE: Final = 1000
 # The whole value is compared, not a version: the script needs not know what it keeps. A write that is sent once more
 # because its answer was lost finds its own value, and is told that it is done. A user who may not publish has written
-# all the same, hence pcall.
-_SWAP: Final = """
+# all the same, hence pcall. A server without room takes a ring and a replica's word too (`allow-oom`): they are few and
+# small, and without them no key could be revoked, and the JWKS would end.
+_SWAP: Final = """#!lua flags=allow-oom
 local found = redis.call('GET', KEYS[1]) or ''
 if found == ARGV[2] then return 1 end
 if found ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2])
 redis.pcall('PUBLISH', ARGV[3], '')
 return 1
+"""
+_SAY: Final = """#!lua flags=allow-oom
+return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 """
 
 
@@ -111,7 +115,7 @@ class RedisStore:
     def report(self, sighting: Sighting) -> None:
         """Keep what a replica says, under its name (see `Store`)."""
         said = self._sealer.write_note(_NOTE, sighting.facts())
-        self._run(lambda client: client.hset(self._said_key, sighting.replica, said), again=True)
+        self._run(lambda client: client.eval(_SAY, 1, self._said_key, sighting.replica, said), again=True)
 
     def forget(self, replica: str) -> None:
         """Drop what a replica said (see `Store`)."""

@@ -304,6 +304,7 @@ class App:
         troubles.update({f"table {name}": one.trouble for name, one in self.current.exchange.tables.items()})
         troubles.update({f"audience {name}": one.trouble for name, one in self.current.recipients.items()})
         troubles.update({f"client {name}": why for name, why in self.current.exchange.clients.troubles()})
+        troubles.update(self.state.troubles)
         opa = self.opa.of(self.current.settings.opa)
         if opa is not None:
             troubles["opa"] = opa.trouble

@@ -168,6 +168,8 @@ def _why(error: BaseException) -> str:
     for kind in type(error).__mro__:
         if kind.__name__ in _SAYS:
             return _SAYS[kind.__name__]
+    if str(error).startswith("MISCONF"):  # the library has no class for it
+        return "it cannot save to its disk and takes no writes"
     if isinstance(error, RedisConnectionError | OSError):
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, OSError):

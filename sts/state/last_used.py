@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Final
 
 from sts.state.key_records import LATEST
@@ -27,20 +26,28 @@ class LastUsed:
     def __init__(self, state: State, used: Mapping[str, float], every: float = EVERY_S, at_once: int = AT_ONCE) -> None:
         self._state, self._used, self._every, self._at_once = state, used, every, at_once
         self._written: dict[str, float] = {}
+        self.trouble = ""
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     def flush(self) -> int:
-        """Write what is new; returns how many. A store that is away loses nothing: the next time will do."""
+        """Write what is new; returns how many. A store that takes no writes loses nothing: the next time will do.
+
+        `trouble` says why the last time failed, "" if it did not.
+        """
         new = [(key_id, at) for key_id, at in list(self._used.items()) if at - self._written.get(key_id, 0.0) >= 1]
         new.sort(key=lambda one: self._written.get(one[0], 0.0))  # who waits longest comes first
         count = 0
-        with suppress(StateUnavailableError):
+        try:
             for key_id, at in new[: self._at_once]:
                 value = encode(FORM, {"at": int(at)})
                 self._state.put(NAMESPACE, key_id, value, expected=None, until=at + KEEP_S)
                 self._written[key_id] = at
                 count += 1
+        except StateUnavailableError as error:
+            self.trouble = str(error)
+        else:
+            self.trouble = ""
         return count
 
     def start(self) -> None:

@@ -1,15 +1,18 @@
 """The state in Redis or Valkey, shared by machines.
 
-A mark is one key with an end. The records of a namespace are four keys in one slot of a cluster, which only the two
-scripts below change, each as one step. A write whose reply was lost is sent once more with the same random stamp, and
+A mark is one key with an end. The records of a namespace are four keys in one slot of a cluster, which only the
+scripts below touch, each as one step. A write whose reply was lost is sent once more with the same random stamp, and
 finds its own: it is neither a replay nor a conflict.
+
+The script that reads declares `no-writes`: the server itself holds it to that, and runs it where it takes no writes
+because its memory or its disk is full.
 """
 
 from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, TypeVar
 
 from sts.redis_link import RedisLink, RedisUnavailableError
@@ -35,7 +38,7 @@ _NEVER: Final = "inf"
 
 # A record is kept as "<version> <until> <stamp> <+ or -><value>"; - says that it was deleted.
 # KEYS: about the namespace (epoch, sequence, forgotten), records, order of changes, ends.
-_PUT: Final = """
+_PUT: Final = """#!lua flags=
 local now, expected, sign = tonumber(ARGV[2]), ARGV[3], ARGV[6]
 local found = redis.call('HGET', KEYS[2], ARGV[1])
 local version = '0'
@@ -65,26 +68,40 @@ for _, key in ipairs(redis.call('ZRANGE', KEYS[4], '-inf', now, 'BYSCORE', 'LIMI
 end
 return sequence
 """
-_CHANGES: Final = """
-redis.call('HSETNX', KEYS[1], 'epoch', ARGV[3])
+# A namespace to which nothing was ever written has no epoch yet: "".
+_CHANGES: Final = """#!lua flags=no-writes
 local about = redis.call('HMGET', KEYS[1], 'epoch', 'sequence', 'forgotten')
+local epoch = about[1] or ''
 local last, forgotten, since = tonumber(about[2] or '0'), tonumber(about[3] or '0'), tonumber(ARGV[2])
 local reset = 0
-if ARGV[1] ~= about[1] or since < forgotten or since > last then reset, since = 1, 0 end
-local keys = redis.call('ZRANGE', KEYS[3], '(' .. since, '+inf', 'BYSCORE', 'LIMIT', 0, ARGV[4])
+if (ARGV[1] ~= '' and ARGV[1] ~= epoch) or since < forgotten or since > last then reset, since = 1, 0 end
+local keys = redis.call('ZRANGE', KEYS[3], '(' .. since, '+inf', 'BYSCORE', 'LIMIT', 0, ARGV[3])
 local values = {}
 if #keys > 0 then values = redis.call('HMGET', KEYS[2], unpack(keys)) end
-return {about[1], last, reset, keys, values}
+return {epoch, last, reset, keys, values}
 """
+_NOWHERE: Final = "-"
+"""No epoch: asks from the beginning."""
 
 
 class RedisState:
-    """See `State`. `prompt` is for what a request waits for, `patient` for the rest; `clock` gives Unix seconds."""
+    """See `State`. `prompt` is for what a request waits for, `patient` for the rest; `clock` gives Unix seconds.
 
-    def __init__(self, prompt: RedisLink, patient: RedisLink, clock: Callable[[], float]) -> None:
+    The records of the namespaces in `urgent` are written even where the server's memory is full: what stops a misuse
+    must not wait until an operator has made room. They are few and small, and strangers cannot cause them.
+    """
+
+    def __init__(
+        self,
+        prompt: RedisLink,
+        patient: RedisLink,
+        clock: Callable[[], float],
+        urgent: Collection[str] = (),
+    ) -> None:
         self._prompt = prompt
         self._patient = patient
         self._clock = clock
+        self._urgent = frozenset(urgent)
 
     def check(self) -> None:
         """Look whether the server may be used. Raises StartError."""
@@ -123,10 +140,10 @@ class RedisState:
 
     def changes(self, namespace: str, since: Cursor | None) -> Changes:
         """See State."""
-        asked: list[Any] = ["", "0"] if since is None else [since.epoch, since.sequence]
+        asked: list[Any] = [_NOWHERE, "0"] if since is None else [since.epoch, since.sequence]
         epoch, last, reset, keys, values = _run(
             self._patient,
-            lambda client: client.eval(_CHANGES, 4, *_keys(namespace), *asked, secrets.token_hex(16), PAGE),
+            lambda client: client.eval(_CHANGES, 4, *_keys(namespace), *asked, PAGE),
             again=True,
         )
         records = tuple(
@@ -153,8 +170,9 @@ class RedisState:
             secrets.token_hex(16),
             _SWEEP,
         ]
+        script = _PUT.replace("flags=", "flags=allow-oom", 1) if namespace in self._urgent else _PUT
         version = int(
-            _run(self._patient, lambda client: client.eval(_PUT, 4, *_keys(namespace), *arguments), again=True)
+            _run(self._patient, lambda client: client.eval(script, 4, *_keys(namespace), *arguments), again=True)
         )
         if version < ABSENT:
             raise ConflictError("the record was changed by somebody else")

@@ -19,7 +19,7 @@ class OnceOnly:
 
     `secrets` are the deployment's keys for `LABEL`: as long as there is a previous secret each proof is marked under
     both, so that replacing it lets nothing pass a second time. `waved_through` hears why, each time that a proof
-    passes unmarked.
+    passes unmarked; `on_fault` hears when marking begins to fail.
     """
 
     def __init__(
@@ -28,11 +28,14 @@ class OnceOnly:
         secrets: Sequence[bytes],
         on_outage: Outage,
         waved_through: Callable[[str], None] = lambda _: None,
+        on_fault: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._state = state
         self._secrets = tuple(secrets)
         self.on_outage = on_outage
         self._waved_through = waved_through
+        self._on_fault = on_fault
+        self.trouble = ""
 
     def mark(self, kind: str, *parts: str, until: float) -> None:
         """Take a *proven* credential of this `kind`, named by `parts` (such as issuer and jti), or refuse it.
@@ -44,9 +47,18 @@ class OnceOnly:
         try:
             for secret in self._secrets:
                 self._state.mark(hmac.digest(secret, text.encode("utf-8", "surrogatepass"), "sha256"), until)
+            self.trouble = ""
         except AlreadyMarkedError:
+            self.trouble = ""
             raise Refusal(REPLAYED, why="it was used before", what=kind) from None
         except StateUnavailableError as error:
+            self._failed(str(error))
             if self.on_outage == "deny":
                 raise Refusal(STATE_UNAVAILABLE, why=str(error), what=kind) from None
             self._waved_through(str(error))
+
+    def _failed(self, why: str) -> None:
+        """Keep why the last mark failed, for operators; a fault is logged once and not with every request."""
+        known, self.trouble = self.trouble, why
+        if why != known:
+            self._on_fault(f"a once-only proof could not be marked: {why}")

@@ -167,7 +167,11 @@ class SqliteState:
 
     @contextlib.contextmanager
     def _transaction(self, *, writes: bool = True) -> Iterator[sqlite3.Connection]:
-        """Take a turn at the connection, with the lock for writing; whatever is raised within undoes it all."""
+        """Take a turn at the connection, with the lock for writing; an error raised within undoes it all.
+
+        A write for which there is no room leaves the connection open: it still reads, while a new one could not be
+        opened on a full disk, since SQLite makes a file for its index of the log first.
+        """
         if not self._turn.acquire(timeout=self._patience):
             raise StateUnavailableError("the state's file is busy")
         try:
@@ -185,7 +189,8 @@ class SqliteState:
             told = f"the state {self._path} cannot be used: {why}"
             if why == _BUSY:
                 raise _BusyError(told) from None
-            self._let_go()
+            if not (writes and _is_refused_write(error)):
+                self._let_go()
             raise StateUnavailableError(told) from None
         finally:
             self._turn.release()
@@ -279,5 +284,16 @@ def _sweep(connection: sqlite3.Connection, now: float) -> None:
 
 
 def _why(error: sqlite3.Error) -> str:
-    name = getattr(error, "sqlite_errorname", "") or type(error).__name__
+    name = _name(error)
+    if name == "SQLITE_FULL":
+        return "its disk is full"
     return _BUSY if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) else name
+
+
+def _is_refused_write(error: sqlite3.Error) -> bool:
+    """Whether the disk took no write: it is full, or a quota, a file size limit or a read-only mount forbids it."""
+    return _name(error) == "SQLITE_FULL" or _name(error).startswith("SQLITE_IOERR")
+
+
+def _name(error: sqlite3.Error) -> str:
+    return getattr(error, "sqlite_errorname", "") or type(error).__name__

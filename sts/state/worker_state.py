@@ -15,6 +15,7 @@ from sts.state.key_records import KeyRecords
 from sts.state.last_used import LastUsed
 from sts.state.redis_state import RedisState
 from sts.state.replay import OnceOnly
+from sts.state.revocations import NAMESPACE as REVOCATIONS
 from sts.state.revocations import Revocations
 from sts.state.settings import StateSettings
 from sts.state.sqlite import FILE, SqliteState
@@ -53,11 +54,16 @@ class StateAtWork:
         keys = ApiKeys(KeyRecords(store, derive(key_records.LABEL)), clock, settings, on_fault, monotonic)
         return cls(
             store,
-            OnceOnly(store, derive(replay.LABEL), settings.on_outage.replay, unmarked),
+            OnceOnly(store, derive(replay.LABEL), settings.on_outage.replay, unmarked, on_fault),
             Revocations(store, audit_secrets, settings, on_fault, monotonic),
             keys,
             LastUsed(store, keys.used),
         )
+
+    @property
+    def troubles(self) -> dict[str, str]:
+        """What does not work although the service goes on, by what it concerns; "" for what works."""
+        return {"once-only marks": self.once.trouble, "last use of API keys": self.used.trouble}
 
     def start(self) -> None:
         """Look at the store now, and from now on every second."""
@@ -85,4 +91,4 @@ def open_state(settings: StateSettings, redis: RedisSettings | None, var: Path, 
         return SqliteState(var / FILE, clock)
     if redis is None:
         raise StartError("state.store: redis needs the section `redis`")
-    return RedisState(RedisLink(redis), RedisLink(redis, PATIENT), clock)
+    return RedisState(RedisLink(redis), RedisLink(redis, PATIENT), clock, urgent={REVOCATIONS})

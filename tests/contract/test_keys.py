@@ -350,6 +350,17 @@ def test_a_store_out_of_reach_is_not_taken_for_an_empty_one(key_place, store, ri
             use()
 
 
+def test_a_full_redis_takes_a_ring_and_what_replicas_say(key_place, store, ring, clock):
+    """Without them no key could be revoked, and the JWKS would end."""
+    if key_place.server is None:
+        return  # a full disk takes nothing
+    key_place.client().config_set("maxmemory", 1)
+    store.report(sighting())
+    assert [one.replica for one in store.sightings()] == ["one"]
+    rotation.revoke(store, clock, ring.keys[0].kid)
+    assert store.load().version == 2
+
+
 @pytest.mark.usefixtures("ring")
 def test_a_revoked_key_cannot_be_imported_again(store, clock):
     pair = rotation.generate("ES256")

@@ -311,6 +311,40 @@ def test_a_store_in_trouble_is_told_quickly_and_serves_again_when_it_is_back(sto
         assert state.get("keys", "a").value == b"1"
 
 
+def test_a_full_store_goes_on_reading_and_refuses_only_what_must_be_written(store, state):
+    version = state.put("keys", "a", b"1", expected=0)
+    follower = Follower(state, "keys")
+    store.full()
+    for number in range(3):
+        with pytest.raises(StateUnavailableError, match="full"):
+            state.mark(b"%d" % number + bytes(20_000), soon())
+        with pytest.raises(StateUnavailableError, match="full"):
+            state.put("keys", "b", bytes(20_000), expected=0)
+        follower.refresh()
+        assert (sorted(follower.records), state.get("keys", "a").version) == (["a"], version)
+        assert [record.key for record in state.list("keys")] == ["a"]
+    store.roomy()
+    state.mark(b"0" + bytes(20_000), soon())  # what was refused burnt no mark
+    state.put("keys", "b", bytes(20_000), expected=0)
+
+
+def test_a_full_store_to_which_nothing_was_written_yet_is_read(store):
+    fresh = store.open()
+    store.full()
+    found = fresh.changes("keys", None)
+    assert (found.records, found.reset, found.more) == ((), True, False)
+    assert fresh.changes("keys", found.cursor).records == ()
+
+
+def test_a_full_redis_takes_a_revocation(store, state):
+    """It stops a misuse: it must not wait until an operator has made room."""
+    if store.kind == "sqlite":
+        return  # a full disk takes nothing
+    store.full()
+    version = state.put("revocations", "subject:a", b"1 {}", expected=0)
+    assert state.changes("revocations", None).records[0].version == version
+
+
 def _works(state):
     try:
         state.mark(str(time.time()).encode(), soon())

@@ -70,29 +70,50 @@ def test_the_jwks_ends_when_it_said_so_and_comes_back_with_the_store(keyring, ri
     assert [key["kid"] for key in keyring.jwks(clock())["keys"]] == [key.kid for key in ring.keys]
 
 
-def test_who_cannot_say_what_it_publishes_does_not_begin(store, schedule, clock):
-    class Dumb(type(store)):
-        def report(self, _sighting):
-            raise StoreUnavailable("full")
+@pytest.fixture
+def full(store, monkeypatch):
+    """A store that is read and takes no word, as on a full disk."""
 
-    with pytest.raises(StoreUnavailable):
-        Keyring(Dumb(store.ring), schedule, clock)
-
-
-def test_who_cannot_say_so_any_more_signs_on_and_ends_publishing_as_it_said(keyring, store, clock, monkeypatch):
     def refuse(_sighting):
         raise StoreUnavailable("full")
 
+    def fill():
+        monkeypatch.setattr(store, "report", refuse)
+
+    return fill
+
+
+def test_a_worker_begins_although_the_store_takes_no_word(store, schedule, clock, full):
+    """A full disk must not keep a worker that ended from being replaced."""
+    full()
+    heard = []
+    keyring = Keyring(store, schedule, clock, heard.append)
+    assert [str(fault) for fault in heard] == ["full"]
+    assert keyring.signer("ES256", clock())
+    assert keyring.jwks(clock())["keys"]
+
+
+def test_where_the_store_takes_no_word_the_jwks_goes_on_one_poll_from_each_look(keyring, schedule, clock, full):
     clock.sleep(100)
-    monkeypatch.setattr(store, "report", refuse)
-    for _ in range(40):
-        clock.sleep(100)
+    full()
+    for _ in range(int(2 * KEEP / schedule.poll)):  # longer than it has said before
+        clock.sleep(schedule.poll)
         with pytest.raises(StoreUnavailable):
             keyring.refresh()
+        assert keyring.jwks(clock())["keys"]
     assert keyring.status(clock()).fault == "full"
     assert keyring.signer("ES256", clock())  # the ring was seen
-    with pytest.raises(NoUsableKey):
+    clock.sleep(schedule.poll + 0.1)
+    with pytest.raises(NoUsableKey):  # as every guard allows for, said or not
         keyring.jwks(clock())
+
+
+def test_a_store_that_takes_no_word_is_looked_at_before_the_poll_ends(keyring, schedule, full):
+    assert keyring._poller._poll() == schedule.poll
+    full()
+    with pytest.raises(StoreUnavailable):
+        keyring.refresh()
+    assert keyring._poller._poll() == schedule.poll / 2
 
 
 @pytest.mark.usefixtures("keyring")

@@ -15,4 +15,4 @@ def open_patiently(redis, var, clock, patience=PATIENCE_S):
     if redis is None:
         return SqliteState(var / FILE, clock, patience)
     bounds = Bounds(connect=patience, answer=patience)
-    return RedisState(RedisLink(redis, bounds), RedisLink(redis, bounds), clock)
+    return RedisState(RedisLink(redis, bounds), RedisLink(redis, bounds), clock, urgent={"revocations"})

@@ -1,5 +1,6 @@
 """The stores of the state, each real and in a place of its own, and processes of their own that use them."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from scripts import servers
 from sts.audit.log import LABEL
 from sts.options import Place
 from sts.redis_link import RedisSettings
-from sts.state import StateAtWork, open_state
+from sts.state import StateAtWork, StateUnavailableError, open_state
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -114,6 +115,28 @@ class Store:
             self.holder.wait()
         else:
             (self.var / "moved.db").rename(self.var / "state.db")
+
+    def full(self):
+        """No room is left: what would grow is refused."""
+        if self.server:
+            self.server.client().config_set("maxmemory", 1)
+            return
+        for state in self.opened:
+            state.get("any", "key")  # opens it
+            connection = state._connection
+            (pages,) = connection.execute("PRAGMA page_count").fetchone()
+            connection.execute(f"PRAGMA max_page_count = {pages}")
+            with contextlib.suppress(StateUnavailableError):  # the pages may have room inside
+                for number in range(200):
+                    state.mark(b"filling" * 100 + b"%d" % number, time.time() + 60)
+
+    def roomy(self):
+        """There is room again."""
+        if self.server:
+            self.server.client().config_set("maxmemory", 0)
+            return
+        for state in self.opened:
+            state._connection.execute("PRAGMA max_page_count = 1000000")
 
     def empty(self):
         """All that it held is gone, as after an accident."""

@@ -1,5 +1,6 @@
 """The link to Redis, to real servers: bounded in time, careful whom it talks to, quick to say that it cannot."""
 
+import shutil
 import subprocess
 import time
 from threading import Thread
@@ -364,3 +365,16 @@ def test_a_connection_that_has_been_idle_for_too_long_is_opened_anew(link, redis
     before = balancer.connections
     found.run(lambda client: client.ping())
     assert balancer.connections == before + 1
+
+
+def test_a_server_that_cannot_save_to_its_disk_says_so_and_is_read(link, redis_server):
+    admin = redis_server.client()
+    admin.set("a", "1")
+    admin.config_set("save", "3600 1")
+    shutil.rmtree(redis_server.folder)
+    admin.bgsave()
+    wait_for(lambda: admin.info("persistence")["rdb_last_bgsave_status"] == "err")
+    one = link(redis_server.settings)
+    with pytest.raises(RedisUnavailableError, match="takes no writes"):
+        one.run(lambda client: client.set("a", "2"))
+    assert one.run(lambda client: client.get("a")) == b"1"
