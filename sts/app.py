@@ -23,11 +23,11 @@ from sts.clients.assertion import AssertionClient
 from sts.clients.client import ClientSettings
 from sts.clients.failures import Failures
 from sts.clients.registry import Clients, World
-from sts.credentials.api_key import ApiKeyKind, ApiKeySource, ApiKeySourceAtWork
-from sts.credentials.certificate import CertificateKind, CertificateSource, CertificateSourceAtWork
+from sts.credentials.api_key import ApiKeyKind, ApiKeySource, ApiKeySourceSettings
+from sts.credentials.certificate import CertificateKind, CertificateSource, CertificateSourceSettings
 from sts.credentials.introspected import Known, Stores
 from sts.credentials.introspection import Introspections, tell
-from sts.credentials.jwt import Bearers, JwtKind, JwtSource, JwtSourceAtWork
+from sts.credentials.jwt import Bearers, JwtKind, JwtSource, JwtSourceSettings
 from sts.credentials.kind import Source, Sources, SourceSettings
 from sts.credentials.self_issued import OwnTokens, OwnVerifier
 from sts.edge.certificate_headers import Proxies
@@ -175,7 +175,9 @@ class App:
         """
         entries = [*revision.settings.sources.items(), *revision.settings.clients.items()]
         issuers = [
-            one.trusted(name) for name, one in entries if one.enabled and isinstance(one, JwtSource | AssertionClient)
+            one.trusted(name)
+            for name, one in entries
+            if one.enabled and isinstance(one, JwtSourceSettings | AssertionClient)
         ]
         keys = [self.issuers.keys(one) for one in issuers if one.jwks_file is None]
         warm_up([one for one in (*keys, *revision.recipients.values()) if isinstance(one, RemoteSet)], time.monotonic)
@@ -201,7 +203,7 @@ class App:
             Routes(settings.routes),
             [name for audience in settings.audiences.values() for name in audience.headers],
             {name: audience.max_token_bytes for name, audience in settings.audiences.items()},
-            [source.header for source in settings.sources.values() if isinstance(source, ApiKeySource)],
+            [source.header for source in settings.sources.values() if isinstance(source, ApiKeySourceSettings)],
         )
         token_door = TokenDoor(Proxies(settings.proxies))
         answers = self._introspection(settings, exchange.clients, token_door)
@@ -232,7 +234,7 @@ class App:
     def _world(self, settings: Settings, sources: Sources) -> World:
         """What callers' ways of proving themselves need."""
         issuers = {client.source for client in settings.clients.values() if isinstance(client, AccessTokenClient)}
-        at_work = [one for name, one in sources.by_name.items() if name in issuers and isinstance(one, JwtSourceAtWork)]
+        at_work = [one for name, one in sources.by_name.items() if name in issuers and isinstance(one, JwtSource)]
         return World(
             issuer=settings.issuer,
             keys=self.issuers.keys,
@@ -245,20 +247,20 @@ class App:
         """Put the enabled sources to work, each as its kind wants it."""
         enabled = {name: source for name, source in settings.sources.items() if source.enabled}
         jwt = {
-            name: JwtSourceAtWork(name, source, self.issuers.keys(source.trusted(name)))
+            name: JwtSource(name, source, self.issuers.keys(source.trusted(name)))
             for name, source in enabled.items()
-            if isinstance(source, JwtSource)
+            if isinstance(source, JwtSourceSettings)
         }
         own = OwnTokens(self._own_verifier(settings), self.clock)
         certificates = {
-            name: CertificateSourceAtWork(name, source, self.authorities.authority(source.trusted(name)))
+            name: CertificateSource(name, source, self.authorities.authority(source.trusted(name)))
             for name, source in enabled.items()
-            if isinstance(source, CertificateSource)
+            if isinstance(source, CertificateSourceSettings)
         }
         keys = {
-            name: ApiKeySourceAtWork(name, source, self.state.keys)
+            name: ApiKeySource(name, source, self.state.keys)
             for name, source in enabled.items()
-            if isinstance(source, ApiKeySource)
+            if isinstance(source, ApiKeySourceSettings)
         }
         opaque_kind, opaque = self.introspections.at_work(settings.sources)
         jwt_kind = JwtKind([*jwt.values(), own])

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from sts.cli import common
-from sts.credentials.api_key import ApiKeySource
+from sts.credentials.api_key import ApiKeySourceSettings
 from sts.credentials.certificate import decode_chain, encode_chain
 from sts.edge.certificate_headers import CLIENT_CERT, CLIENT_CERT_CHAIN, NGINX_CERT, NGINX_VERIFY, XFCC, Form
 from sts.errors import Refusal
@@ -47,7 +47,7 @@ def as_sent(token_type: str, text: str) -> str:
 def as_header(settings: Settings, client: str, token_type: str, text: str) -> dict[str, str]:
     """The headers in which the gateway `client` hands a user's credential on at forward-auth, with lower-case names."""
     if token_type == TYPE_API_KEY:
-        sources = [one for one in settings.sources.values() if isinstance(one, ApiKeySource)]
+        sources = [one for one in settings.sources.values() if isinstance(one, ApiKeySourceSettings)]
         fitting = [one for one in sources if text.startswith(one.prefix)] or sources
         return {fitting[0].header.lower() if fitting else "x-api-key": text}
     if token_type != TYPE_CLIENT_CERTIFICATE:

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Final, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from sts.clients.client import ClientSettings
-from sts.clients.dummy import NOBODY
+from sts.clients.dummy import DUMMY_KEYS
 from sts.clients.proof import Once, no_proof, unproven
 from sts.errors import CLIENT_REFUSED, SOURCE_UNREACHABLE, Refusal
 from sts.jose import Algorithm, Compact, VerifyKey, media_type, parse, text_or_texts, verify
@@ -113,7 +113,7 @@ class AssertionProof:
             return self._keys.keys_for(assertion.kid, assertion.algorithm, now)
         except Refusal as refusal:
             with suppress(Refusal):
-                verify(assertion, NOBODY.keys_for(assertion.kid, assertion.algorithm, now))
+                verify(assertion, DUMMY_KEYS.keys_for(assertion.kid, assertion.algorithm, now))
             if refusal.reason is SOURCE_UNREACHABLE:
                 facts = {**refusal.facts, "why": f"the client's keys cannot be had: {refusal.facts.get('why')}"}
                 raise Refusal(CLIENT_REFUSED, **facts, fault=refusal.reason.name) from None

@@ -38,7 +38,7 @@ def _okp() -> dict[str, str]:
     }
 
 
-class NobodyKeys:
+class DummyKeys:
     """A `KeySource` that has one key for every algorithm."""
 
     trouble = ""
@@ -63,4 +63,4 @@ class NobodyKeys:
         return False
 
 
-NOBODY: Final = NobodyKeys()
+DUMMY_KEYS: Final = DummyKeys()

@@ -9,7 +9,7 @@ from typing import Final
 from sts.clients.access_token import AccessTokenClient, AccessTokenProof, Tokens
 from sts.clients.assertion import DEFAULT_ALGORITHMS, AssertionClient, AssertionProof
 from sts.clients.client import ClientSettings, within
-from sts.clients.dummy import NOBODY
+from sts.clients.dummy import DUMMY_KEYS
 from sts.clients.failures import Failures
 from sts.clients.network import NetworkClient, NetworkProof
 from sts.clients.proof import Marks, Once, Proof, is_unproven
@@ -117,7 +117,7 @@ class Clients:
         The time of the answer must not tell which clients there are (RFC 6749 §2.3.1).
         """
         if caller.evidence == "assertion":
-            return AssertionProof(caller.unverified_client_id, self._world.issuer, NOBODY, DEFAULT_ALGORITHMS)
+            return AssertionProof(caller.unverified_client_id, self._world.issuer, DUMMY_KEYS, DEFAULT_ALGORITHMS)
         if caller.evidence == "bearer" and self._world.tokens is not None:
             return AccessTokenProof("", "", self._world.tokens)
         if caller.evidence == "connection" and self._by_certificate is not None:

@@ -17,7 +17,7 @@ from sts.options import SecretText
 
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
-NOBODY: Final = (os.urandom(32), os.urandom(32))
+DUMMY_DIGESTS: Final = (os.urandom(32), os.urandom(32))
 """What an unknown client's secret is compared with; nobody knows a secret that fits."""
 
 
@@ -74,7 +74,7 @@ class SecretProof:
 
     evidence: Evidence = "secret"
 
-    def __init__(self, expected: tuple[bytes, bytes] = NOBODY) -> None:
+    def __init__(self, expected: tuple[bytes, bytes] = DUMMY_DIGESTS) -> None:
         self._expected = expected
 
     def prove(self, caller: Caller, now: float) -> None:  # noqa: ARG002 - Proof

@@ -37,7 +37,7 @@ def _header(value: str) -> str:
     return value
 
 
-class ApiKeySource(SourceSettings):
+class ApiKeySourceSettings(SourceSettings):
     """Keys of our own, for callers that have nothing better."""
 
     variable: ClassVar[str] = "key"
@@ -102,12 +102,12 @@ class KeyTable(Protocol):
         """Whether this state of a key's record is still in force. Never waits."""
 
 
-class ApiKeySourceAtWork:
+class ApiKeySource:
     """A `Source`: proves the keys of one prefix."""
 
     limits = Limits(audiences=frozenset())
 
-    def __init__(self, name: str, settings: ApiKeySource, keys: KeyTable) -> None:
+    def __init__(self, name: str, settings: ApiKeySourceSettings, keys: KeyTable) -> None:
         self.name = name
         self.prefix = settings.prefix
         self._keys = keys
@@ -160,7 +160,7 @@ class ApiKeyKind:
 
     token_types = frozenset({TYPE_API_KEY})
 
-    def __init__(self, sources: Iterable[ApiKeySourceAtWork]) -> None:
+    def __init__(self, sources: Iterable[ApiKeySource]) -> None:
         self._sources = tuple(sources)
 
     def recognise(self, credential: Credential) -> Presented:

@@ -30,7 +30,7 @@ _TEXT: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _MAX_CHARS: Final = MAX_CERTIFICATES * (MAX_CERTIFICATE_BYTES * 4 // 3 + 4)
 
 
-class CertificateSource(SourceSettings):
+class CertificateSourceSettings(SourceSettings):
     """A CA whose certificates are credentials."""
 
     variable: ClassVar[str] = "certificate"
@@ -76,12 +76,12 @@ class CertificateSource(SourceSettings):
             yield "crl_file", f"the CRL file {self.crl_file} cannot be used: {trouble}"
 
 
-class CertificateSourceAtWork:
+class CertificateSource:
     """A `Source`: proves the certificates of one CA."""
 
     limits = Limits(audiences=frozenset())
 
-    def __init__(self, name: str, settings: CertificateSource, authority: Authority) -> None:
+    def __init__(self, name: str, settings: CertificateSourceSettings, authority: Authority) -> None:
         self.name = name
         self.san_prefix = settings.san_prefix
         self.authority = authority
@@ -131,8 +131,8 @@ class CertificateKind:
 
     token_types = frozenset({TYPE_CLIENT_CERTIFICATE})
 
-    def __init__(self, sources: Iterable[CertificateSourceAtWork]) -> None:
-        self._by_anchor: dict[bytes, list[CertificateSourceAtWork]] = {}
+    def __init__(self, sources: Iterable[CertificateSource]) -> None:
+        self._by_anchor: dict[bytes, list[CertificateSource]] = {}
         for source in sources:
             for name in source.authority.names:
                 self._by_anchor.setdefault(name, []).append(source)
@@ -148,7 +148,7 @@ class CertificateKind:
             raise Refusal(BINDING_FAILED, why="not the connection's certificate, nor from one that may hand it on")
         return Presented(KIND, source.name, credential.token_type, chain)
 
-    def _source_of(self, chain: UnverifiedChain) -> CertificateSourceAtWork:
+    def _source_of(self, chain: UnverifiedChain) -> CertificateSource:
         """By the first name on the way up that is an anchor's; among those with one CA, by what each may speak for."""
         for issuer in chain.issuers:
             sources = self._by_anchor.get(issuer)

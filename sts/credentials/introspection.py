@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from sts.credentials.api_key import ApiKeySource
+from sts.credentials.api_key import ApiKeySourceSettings
 from sts.credentials.introspected import Answers, Stores, check_answer, parse
 from sts.credentials.kind import ShortText, SomeNames, SourceSettings
 from sts.errors import MALFORMED, REVOKED, TOO_LARGE, UNKNOWN_ISSUER, Refusal
@@ -39,7 +39,7 @@ class Match(Section):
     """How its tokens begin."""
 
 
-class IntrospectionSource(SourceSettings):
+class IntrospectionSourceSettings(SourceSettings):
     """A server that issues opaque tokens and says what they mean."""
 
     type: Literal["introspection"]
@@ -86,10 +86,12 @@ class IntrospectionSource(SourceSettings):
         )
 
 
-class IntrospectionSourceAtWork:
+class IntrospectionSource:
     """A `Source`: proves opaque tokens by asking the server that issued them."""
 
-    def __init__(self, name: str, settings: IntrospectionSource, server: Introspection, answers: Answers) -> None:
+    def __init__(
+        self, name: str, settings: IntrospectionSourceSettings, server: Introspection, answers: Answers
+    ) -> None:
         self.name = name
         self.prefix = "" if settings.match is None else settings.match.prefix
         self.limits = Limits(audiences=frozenset(settings.audience or ()))
@@ -155,7 +157,7 @@ class IntrospectionKind:
 
     token_types = frozenset({TYPE_ACCESS_TOKEN})
 
-    def __init__(self, sources: Iterable[IntrospectionSourceAtWork], elsewhere: Iterable[str] = ()) -> None:
+    def __init__(self, sources: Iterable[IntrospectionSource], elsewhere: Iterable[str] = ()) -> None:
         by_prefix = {source.prefix: source for source in sources}
         self._rest = by_prefix.pop("", None)
         self._by_prefix = tuple(by_prefix.items())
@@ -214,16 +216,14 @@ class Introspections:
 
     def at_work(
         self, sources: Mapping[str, SourceSettings]
-    ) -> tuple[IntrospectionKind, dict[str, IntrospectionSourceAtWork]]:
+    ) -> tuple[IntrospectionKind, dict[str, IntrospectionSource]]:
         """The kind, and its enabled sources by name, out of all configured `sources`; asks nobody yet."""
-        settings = {name: one for name, one in sources.items() if isinstance(one, IntrospectionSource)}
+        settings = {name: one for name, one in sources.items() if isinstance(one, IntrospectionSourceSettings)}
         wanted = _wanted(settings)
         self._known.update({key: self._make(*key) for key in wanted.values() if key not in self._known})
-        found = {
-            name: IntrospectionSourceAtWork(name, settings[name], *self._known[key]) for name, key in wanted.items()
-        }
+        found = {name: IntrospectionSource(name, settings[name], *self._known[key]) for name, key in wanted.items()}
         know_prefixes(prefixes(sources))
-        keys = [one.prefix for one in sources.values() if isinstance(one, ApiKeySource)]
+        keys = [one.prefix for one in sources.values() if isinstance(one, ApiKeySourceSettings)]
         disabled = [one.match.prefix for one in settings.values() if one.match is not None and not one.enabled]
         return IntrospectionKind(found.values(), (*keys, *disabled)), found
 
@@ -248,9 +248,9 @@ class Introspections:
 def prefixes(sources: Mapping[str, SourceSettings]) -> Iterator[str]:
     """How credentials of these sources begin, where that is written: those of disabled ones are no less secret."""
     for one in sources.values():
-        if isinstance(one, ApiKeySource):
+        if isinstance(one, ApiKeySourceSettings):
             yield one.prefix
-        elif isinstance(one, IntrospectionSource) and one.match is not None:
+        elif isinstance(one, IntrospectionSourceSettings) and one.match is not None:
             yield one.match.prefix
 
 
@@ -259,5 +259,5 @@ def _wanted(sources: Mapping[str, SourceSettings]) -> dict[str, tuple[Server, fl
     return {
         name: (one.server(name), one.cache_ttl)
         for name, one in sources.items()
-        if isinstance(one, IntrospectionSource) and one.enabled
+        if isinstance(one, IntrospectionSourceSettings) and one.enabled
     }

@@ -45,7 +45,7 @@ def _short_leeway(value: float) -> float:
     return value
 
 
-class JwtSource(SourceSettings):
+class JwtSourceSettings(SourceSettings):
     """An issuer of signed JWTs."""
 
     not_yet: ClassVar[frozenset[str]] = SourceSettings.not_yet | {"envelope"}
@@ -118,10 +118,10 @@ class JwtSource(SourceSettings):
         )
 
 
-class JwtSourceAtWork:
+class JwtSource:
     """A `Source`: proves the tokens of one issuer."""
 
-    def __init__(self, name: str, settings: JwtSource, keys: KeySource) -> None:
+    def __init__(self, name: str, settings: JwtSourceSettings, keys: KeySource) -> None:
         self.name = name
         self.issuer = settings.issuer
         self.keys = keys
@@ -273,7 +273,7 @@ class Bearers:
     token that was revoked.
     """
 
-    def __init__(self, sources: Iterable[JwtSourceAtWork], audience: str, admit: Admit, unrevoked: Unrevoked) -> None:
+    def __init__(self, sources: Iterable[JwtSource], audience: str, admit: Admit, unrevoked: Unrevoked) -> None:
         self._sources = {source.name: source for source in sources}
         self._kind = JwtKind(self._sources.values())
         self._audience = frozenset({audience})

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from sts.credentials.certificate import CertificateSource
+from sts.credentials.certificate import CertificateSourceSettings
 from sts.options import Name, Place, Section
 from sts.policy.settings import AudienceSettings
 from sts.settings.document import Document
@@ -19,7 +19,7 @@ _NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
 _LATER: Final[Later] = {
     (AudienceSettings, "format"): frozenset({"txn_token", "passthrough", "unsigned_jwt", "headers"}),
     # Clients may staple an answer to their certificate (RFC 8446 §4.4.2.1), but Python's ssl neither asks nor tells.
-    (CertificateSource, "ocsp"): frozenset({"stapled"}),
+    (CertificateSourceSettings, "ocsp"): frozenset({"stapled"}),
 }
 
 

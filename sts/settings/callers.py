@@ -9,7 +9,7 @@ from sts.clients.access_token import AccessTokenClient
 from sts.clients.client import UNIX
 from sts.clients.network import NetworkClient
 from sts.clients.tls import TlsClient
-from sts.credentials.certificate import CertificateSource
+from sts.credentials.certificate import CertificateSourceSettings
 from sts.errors import StartError
 from sts.expressions import ExpressionError, compile_rule
 from sts.options import file_faults
@@ -187,12 +187,12 @@ def presenters(parts: Parts) -> Iterator[Finding]:
 def bounds(parts: Parts) -> Iterator[Finding]:
     """A CA whose URI names are read says which of them are its own (XC-07)."""
     for name, source in parts.sources.items():
-        if isinstance(source, CertificateSource) and source.san_prefix is None and _reads_names(source):
+        if isinstance(source, CertificateSourceSettings) and source.san_prefix is None and _reads_names(source):
             hint = "such as spiffe://partners.example/; else this CA could speak for anybody's names"
             yield Finding(("sources", name, "san_prefix"), "must be written, since a rule reads URI names", hint)
 
 
-def _reads_names(source: CertificateSource) -> bool:
+def _reads_names(source: CertificateSourceSettings) -> bool:
     rules = [*source.identity.values(), *([source.require] if source.require else [])]
     try:
         read = [path for rule in rules for path in compile_rule(rule, frozenset({source.variable})).reads]
@@ -203,9 +203,9 @@ def _reads_names(source: CertificateSource) -> bool:
 
 def rivals(parts: Parts) -> Iterator[Finding]:
     """Each certificate is one source's: those with one CA divide its names between them."""
-    seen: list[tuple[str, CertificateSource, frozenset[bytes]]] = []
+    seen: list[tuple[str, CertificateSourceSettings, frozenset[bytes]]] = []
     for name, source in parts.sources.items():
-        if not isinstance(source, CertificateSource):
+        if not isinstance(source, CertificateSourceSettings):
             continue
         try:
             names = Roots(source.ca_file).names

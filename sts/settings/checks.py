@@ -13,9 +13,9 @@ from typing import Any, Final
 from sts.cache.tokens import CacheSettings
 from sts.clients.client import ClientSettings
 from sts.clients.secret import SecretClient
-from sts.credentials.api_key import ApiKeySource
-from sts.credentials.introspection import IntrospectionSource
-from sts.credentials.jwt import JwtSource
+from sts.credentials.api_key import ApiKeySourceSettings
+from sts.credentials.introspection import IntrospectionSourceSettings
+from sts.credentials.jwt import JwtSourceSettings
 from sts.credentials.kind import SourceSettings
 from sts.edge.forward_auth import ForwardAuthSettings
 from sts.edge.profiles import PROFILES
@@ -141,7 +141,7 @@ def issuers(parts: Parts) -> Iterator[Finding]:
     """Each `iss` leads to one source, and never back to us."""
     seen: dict[str, str] = {}
     for name, source in parts.sources.items():
-        if not isinstance(source, JwtSource):
+        if not isinstance(source, JwtSourceSettings):
             continue
         path = ("sources", name, "issuer")
         if source.issuer == parts.issuer:
@@ -156,8 +156,8 @@ def issuers(parts: Parts) -> Iterator[Finding]:
 
 def prefixes(parts: Parts) -> Iterator[Finding]:
     """Each opaque token, and each API key, is one source's: nothing is ever tried at several (IN-06)."""
-    opaque = {name: one for name, one in parts.sources.items() if isinstance(one, IntrospectionSource)}
-    keys = {name: one for name, one in parts.sources.items() if isinstance(one, ApiKeySource)}
+    opaque = {name: one for name, one in parts.sources.items() if isinstance(one, IntrospectionSourceSettings)}
+    keys = {name: one for name, one in parts.sources.items() if isinstance(one, ApiKeySourceSettings)}
     known: dict[str, tuple[Trail, str]] = {name: (("prefix",), one.prefix) for name, one in keys.items()}
     known |= {name: (("match", "prefix"), one.match.prefix) for name, one in opaque.items() if one.match}
     yield from _rivals(known)

@@ -29,10 +29,10 @@ from sts.clients.client import UNIX, PeerNetwork
 from sts.clients.network import NetworkClient
 from sts.clients.secret import SecretClient
 from sts.clients.tls import TlsClient
-from sts.credentials.api_key import ApiKeySource
-from sts.credentials.certificate import CertificateSource
-from sts.credentials.introspection import IntrospectionSource
-from sts.credentials.jwt import JwtSource
+from sts.credentials.api_key import ApiKeySourceSettings
+from sts.credentials.certificate import CertificateSourceSettings
+from sts.credentials.introspection import IntrospectionSourceSettings
+from sts.credentials.jwt import JwtSourceSettings
 from sts.edge.certificate_headers import ProxySettings
 from sts.edge.forward_auth import ForwardAuthSettings
 from sts.edge.routes import RouteSettings
@@ -50,7 +50,7 @@ from sts.state import StateSettings
 from sts.trust.fetch import check_url
 
 AnyClient = SecretClient | AssertionClient | TlsClient | NetworkClient | AccessTokenClient
-AnySource = JwtSource | IntrospectionSource | ApiKeySource | CertificateSource
+AnySource = JwtSourceSettings | IntrospectionSourceSettings | ApiKeySourceSettings | CertificateSourceSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +87,10 @@ KINDS: Final[Mapping[str, Kinds]] = {
     "sources": Kinds(
         "source",
         {
-            "jwt": JwtSource,
-            "introspection": IntrospectionSource,
-            "api_key": ApiKeySource,
-            "client_certificate": CertificateSource,
+            "jwt": JwtSourceSettings,
+            "introspection": IntrospectionSourceSettings,
+            "api_key": ApiKeySourceSettings,
+            "client_certificate": CertificateSourceSettings,
         },
         key="type",
         later=frozenset({"signed_request", "self_signed_jwt", "vouched"}),
@@ -271,7 +271,9 @@ class Settings(Section):
         tls = self.listen.tls
         if tls is None:
             return ()
-        sources = [one.ca_file for one in self.sources.values() if isinstance(one, CertificateSource) and one.enabled]
+        sources = [
+            one.ca_file for one in self.sources.values() if isinstance(one, CertificateSourceSettings) and one.enabled
+        ]
         callers = [one.handshake_ca for one in self.clients.values() if one.enabled]
         return tuple(file for file in (tls.ca_file, *sources, *callers) if file is not None)
 

@@ -3,14 +3,14 @@
 import pytest
 from pydantic import ValidationError
 
-from sts.credentials.api_key import ApiKeyKind, ApiKeySource, ApiKeySourceAtWork
+from sts.credentials.api_key import ApiKeyKind, ApiKeySource, ApiKeySourceSettings
 from sts.errors import TOO_LARGE, UNKNOWN_ISSUER
 from sts.model import TYPE_API_KEY, Credential
 from sts.state.key_records import make
 
 
 def settings(**more):
-    return ApiKeySource.model_validate(
+    return ApiKeySourceSettings.model_validate(
         {"type": "api_key", "prefix": "sk_live_", "identity": {"subject": "key.owner"}, **more}
     )
 
@@ -51,7 +51,7 @@ class Table:
 @pytest.fixture
 def kind():
     prefixes = {"first": "sk_live_", "second": "sk_test_"}
-    return ApiKeyKind([ApiKeySourceAtWork(name, settings(prefix=one), Table()) for name, one in prefixes.items()])
+    return ApiKeyKind([ApiKeySource(name, settings(prefix=one), Table()) for name, one in prefixes.items()])
 
 
 def test_the_prefix_alone_says_whose_a_key_is(kind):

@@ -6,7 +6,7 @@ from pki import DAY, URI, Authority
 from sts.credentials.certificate import (
     CertificateKind,
     CertificateSource,
-    CertificateSourceAtWork,
+    CertificateSourceSettings,
     decode_chain,
     encode_chain,
 )
@@ -34,8 +34,8 @@ def source_of(tmp_path, partner_ca):
             "identity": {"subject": "certificate.uri"},
             **changes,
         }
-        settings = CertificateSource.model_validate(written, context=Place(tmp_path, {}))
-        return CertificateSourceAtWork(name, settings, authorities.authority(settings.trusted(name)))
+        settings = CertificateSourceSettings.model_validate(written, context=Place(tmp_path, {}))
+        return CertificateSource(name, settings, authorities.authority(settings.trusted(name)))
 
     return make
 

@@ -9,14 +9,14 @@ from opaque import AS_ISSUER, source
 from pydantic import ValidationError
 
 from sts.cache.memory import Memory
-from sts.credentials.api_key import ApiKeySource
+from sts.credentials.api_key import ApiKeySourceSettings
 from sts.credentials.introspected import NEGATIVE_TTL, Answers, Stores
 from sts.credentials.introspection import (
     MAX_TOKEN,
     IntrospectionKind,
     Introspections,
     IntrospectionSource,
-    IntrospectionSourceAtWork,
+    IntrospectionSourceSettings,
 )
 from sts.errors import BAD_TYPE, MALFORMED, REVOKED, SOURCE_UNREACHABLE, TOO_LARGE, UNKNOWN_ISSUER, Refusal
 from sts.model import NOT_APPLICABLE, TYPE_ACCESS_TOKEN, TYPE_JWT, Credential, Presented
@@ -47,7 +47,7 @@ class Somewhere:
 @pytest.fixture
 def settings(tmp_path):
     def read(**changed):
-        return IntrospectionSource.model_validate(source(Somewhere, **changed), context=Place(tmp_path, {}))
+        return IntrospectionSourceSettings.model_validate(source(Somewhere, **changed), context=Place(tmp_path, {}))
 
     return read
 
@@ -82,7 +82,7 @@ def server():
 def at_work(settings, server, stores):
     def make(name="legacy", **changed):
         written = settings(**changed)
-        return IntrospectionSourceAtWork(name, written, server, Answers(server.ask, written.cache_ttl, stores))
+        return IntrospectionSource(name, written, server, Answers(server.ask, written.cache_ttl, stores))
 
     return make
 
@@ -586,7 +586,7 @@ def test_a_server_that_is_asked_no_more_has_no_connections_left(reload, monkeypa
 
 def test_a_disabled_source_is_not_at_work_and_its_tokens_go_nowhere_else(settings, stores, refused):
     """IN-06."""
-    keys = ApiKeySource(type="api_key", prefix="sk_", identity={"subject": "key.owner"})
+    keys = ApiKeySourceSettings(type="api_key", prefix="sk_", identity={"subject": "key.owner"})
     sources = {"rest": settings(), "old": settings(match={"prefix": "op_"}, enabled=False), "keys": keys}
     kind, found = Introspections(time.monotonic, stores, 2).at_work(sources)
     assert set(found) == {"rest"}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sts.credentials.jwt import JwtKind, JwtSource, JwtSourceAtWork
+from sts.credentials.jwt import JwtKind, JwtSource, JwtSourceSettings
 from sts.errors import (
     AUDIENCE_MISMATCH,
     BAD_ALGORITHM,
@@ -41,7 +41,7 @@ MINIMAL = {
 def settings(tmp_path):
     def read(**changed):
         written = {name: value for name, value in {**MINIMAL, **changed}.items() if value is not ...}
-        return JwtSource.model_validate(written, context=Place(tmp_path, {}))
+        return JwtSourceSettings.model_validate(written, context=Place(tmp_path, {}))
 
     return read
 
@@ -52,7 +52,7 @@ def kind(settings, jwks_file):
 
     def make(**changed):
         source = settings(jwks_uri=..., jwks_file=str(jwks_file), **changed)
-        return JwtKind([JwtSourceAtWork("idp", source, FileJwks(source.jwks_file, source.algorithms))])
+        return JwtKind([JwtSource("idp", source, FileJwks(source.jwks_file, source.algorithms))])
 
     return make
 
@@ -104,7 +104,7 @@ def test_every_key_of_the_contract_is_read(settings, tmp_path):
     assert source.ca_file.path == tmp_path / "corporate-root.pem"
     assert (source.max_lifetime, source.max_age, source.max_auth_age) == (86400, 43200, 28800)
     assert source.trusted("idp").issuer == MINIMAL["issuer"]
-    assert JwtSource.not_yet == {"envelope"}
+    assert JwtSourceSettings.not_yet == {"envelope"}
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def forged(token):
 
 
 def test_an_expired_token_is_refused_before_its_signature_and_its_key_are_looked_at(idp, settings, refused):
-    source = JwtSourceAtWork("idp", settings(), keys=None)  # a look at a key would be an AttributeError
+    source = JwtSource("idp", settings(), keys=None)  # a look at a key would be an AttributeError
     for token in (idp.token(exp=NOW), forged(idp.token(exp=NOW - 60))):
         presented = JwtKind([source]).recognise(Credential(TYPE_JWT, token))
         with refused(EXPIRED) as caught:
@@ -235,7 +235,7 @@ def test_before_its_signature_a_token_is_refused_for_nothing_else_that_it_claims
 
 
 def test_limits_are_those_of_the_settings(settings):
-    source = JwtSourceAtWork("idp", settings(audience=["a", "b"], leeway="20s", max_age="1h"), keys=None)
+    source = JwtSource("idp", settings(audience=["a", "b"], leeway="20s", max_age="1h"), keys=None)
     assert source.limits.audiences == {"a", "b"}
     assert (source.limits.leeway, source.limits.max_age, source.limits.max_auth_age) == (20, 3600, None)
 
@@ -264,7 +264,7 @@ def test_the_issuer_is_looked_up_exactly_and_before_anything_is_fetched(idp, set
         def keys_for(self, *_):
             raise AssertionError
 
-    kind = JwtKind([JwtSourceAtWork("idp", settings(), NeverAsked())])
+    kind = JwtKind([JwtSource("idp", settings(), NeverAsked())])
     for issuer in (
         "https://idp.example.com/",
         "HTTPS://idp.example.com",
@@ -291,7 +291,7 @@ def test_the_key_of_one_issuer_proves_nothing_for_another(idp, settings, jwks_fi
     first = settings(jwks_uri=..., jwks_file=str(jwks_file))
     second = settings(jwks_uri=..., jwks_file=str(path), issuer="https://other.example.com")
     sources = {
-        name: JwtSourceAtWork(name, source, FileJwks(source.jwks_file, source.algorithms))
+        name: JwtSource(name, source, FileJwks(source.jwks_file, source.algorithms))
         for name, source in (("first", first), ("second", second))
     }
     kind = JwtKind(sources.values())

@@ -16,7 +16,7 @@ from rich import box
 from rich.table import Table
 
 from sts.cli import audited, common
-from sts.credentials.api_key import ApiKeySource
+from sts.credentials.api_key import ApiKeySourceSettings
 from sts.errors import StartError
 from sts.mint.keystore import open_secret
 from sts.options import parse_duration
@@ -90,7 +90,9 @@ def unknown_scopes(settings: Settings, scopes: Iterable[str]) -> str:
 
 def prefixes(settings: Settings) -> dict[str, str]:
     """The sources of API keys, disabled ones too, and how their keys begin."""
-    return {name: source.prefix for name, source in settings.sources.items() if isinstance(source, ApiKeySource)}
+    return {
+        name: source.prefix for name, source in settings.sources.items() if isinstance(source, ApiKeySourceSettings)
+    }
 
 
 def source_of(settings: Settings, name: str | None) -> tuple[str, str]:

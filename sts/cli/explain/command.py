@@ -21,12 +21,12 @@ from sts.app import App, Revision
 from sts.audit.log import AuditLog
 from sts.cli import common
 from sts.cli.credential import as_header, as_sent, certificates, urn
-from sts.cli.explain.trace import SHOWN, Story, Told, Unrevoked, Unsigned, show
+from sts.cli.explain.trace import SHOWN, NullRevocations, NullSigner, Trace, TracingProxy, show
 from sts.cli.keys.opening import open_ring
 from sts.clients.client import ClientSettings
 from sts.clients.secret import SecretClient, digest
-from sts.credentials.api_key import ApiKeySource
-from sts.credentials.jwt import JwtSource
+from sts.credentials.api_key import ApiKeySourceSettings
+from sts.credentials.jwt import JwtSourceSettings
 from sts.edge.token import GRANT_TYPE
 from sts.errors import SOURCE_UNREACHABLE, STATE_UNAVAILABLE, UNKNOWN_ISSUER, Refusal, StartError
 from sts.jose import parse
@@ -109,7 +109,7 @@ def explain(  # noqa: PLR0913 - the options of the command line
     else:
         incoming, door = _token(name, secret, audience, scope, token_type, credential), "token"
     incoming = replace(incoming, peer=peer)
-    story = Story()
+    story = Trace()
     status = _walk(_revision(_let_in(settings, name, secret), story), door, incoming)
     if story.refused_for(UNKNOWN_ISSUER):
         story.hints = _unknown(settings, credential)
@@ -177,36 +177,36 @@ def _forward_auth(settings: Settings, name: str, secret: str, line: str, sent: d
     return Incoming("GET", f"/forward-auth/{name}", headers, Peer("127.0.0.1"), "explain")
 
 
-def _revision(settings: Settings, story: Story) -> Revision:
+def _revision(settings: Settings, story: Trace) -> Revision:
     """The revision that would serve, with its steps told."""
     unwritten = AuditLog(bytes(32), lambda _line: None, time.time, time.monotonic)
-    keyring: Any = Unsigned(lambda: open_ring(settings).load())
-    state: Any = Unrevoked(_keys(settings))
+    keyring: Any = NullSigner(lambda: open_ring(settings).load())
+    state: Any = NullRevocations(_keys(settings))
     app = App(settings, DeploymentSecret(bytes(32)), keyring, unwritten, state)
     revision = app.current
     tell = story.tell
 
     def told(part: object, *steps: str) -> Any:  # noqa: ANN401 - it stands for any part
-        return Told(part, {step: SHOWN[step] for step in steps}, tell)
+        return TracingProxy(part, {step: SHOWN[step] for step in steps}, tell)
 
     def told_table(name: str, table: object) -> Any:  # noqa: ANN401 - it stands for the table
         def show(part: Any, arguments: tuple[Any, ...], row: Any) -> dict[str, object]:  # noqa: ANN401 - as Show
             return {"table": name, **SHOWN["row"](part, arguments, row)}
 
-        return Told(table, {"row": show}, tell)
+        return TracingProxy(table, {"row": show}, tell)
 
     def told_door(door: object) -> Any:  # noqa: ANN401 - it stands for the door
         def show(_part: object, arguments: tuple[Any, ...], _reply: object) -> dict[str, object]:
             story.told_refusal(*arguments[1:])
             return {}
 
-        return Told(told(door, "caller", "ask", "allowed"), {"refused": show}, lambda *_: None)
+        return TracingProxy(told(door, "caller", "ask", "allowed"), {"refused": show}, lambda *_: None)
 
-    clients: Any = Told(
+    clients: Any = TracingProxy(
         revision.exchange.clients, {"prove": SHOWN["prove_client"]}, lambda _, what: tell("prove_client", what)
     )
     policy = revision.exchange.policy
-    opa: Any = policy.opa and Told(policy.opa, {"ask": SHOWN["opa"]}, lambda _, what: tell("opa", what))
+    opa: Any = policy.opa and TracingProxy(policy.opa, {"ask": SHOWN["opa"]}, lambda _, what: tell("opa", what))
     exchange = replace(
         revision.exchange,
         clients=clients,
@@ -225,7 +225,7 @@ def _revision(settings: Settings, story: Story) -> Revision:
 
 def _keys(settings: Settings) -> ApiKeys | None:
     """The API keys as they stand in the store now, where the configuration has sources of them. Raises StartError."""
-    if not any(isinstance(source, ApiKeySource) for source in settings.sources.values()):
+    if not any(isinstance(source, ApiKeySourceSettings) for source in settings.sources.values()):
         return None
     secret = open_secret(settings.given_secret(), settings.var)
     store = open_state(settings.state, settings.redis, settings.var, time.time)
@@ -248,7 +248,7 @@ def _unknown(settings: Settings, credential: str) -> dict[str, object]:
     known = [
         source.issuer + ("" if source.enabled else " (disabled)")
         for source in settings.sources.values()
-        if isinstance(source, JwtSource)
+        if isinstance(source, JwtSourceSettings)
     ]
     return {**hints, "configured issuers": ", ".join(known) or "none"}
 
@@ -258,5 +258,5 @@ def _walk(revision: Revision, door: str, incoming: Incoming) -> int:
     try:
         return revision.exchange.answer(at, incoming).status
     finally:
-        if isinstance(revision.exchange.policy.opa, Told):
+        if isinstance(revision.exchange.policy.opa, TracingProxy):
             revision.exchange.policy.opa.close()

@@ -27,7 +27,7 @@ Show = Callable[[Any, tuple[Any, ...], Any], Mapping[str, object]]
 
 
 @dataclass(slots=True)
-class Told:
+class TracingProxy:
     """A part of the pipeline whose steps are told: what each came to, or why it refused."""
 
     part: Any
@@ -53,7 +53,7 @@ class Told:
 
 
 @dataclass(slots=True)
-class Story:
+class Trace:
     """What was told, in order."""
 
     steps: list[tuple[str, Mapping[str, object] | Refusal]] = field(default_factory=list)
@@ -178,7 +178,7 @@ def _time(seconds: Any, endless: str = "without end") -> str:  # noqa: ANN401 - 
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def show(story: Story, *, as_json: bool) -> None:
+def show(story: Trace, *, as_json: bool) -> None:
     """Print the steps for a person, or as JSON."""
     if as_json:
         steps: list[dict[str, object]] = [
@@ -221,7 +221,7 @@ def _plain(value: Any) -> object:  # noqa: ANN401 - whatever a step came to
 
 
 @dataclass(frozen=True, slots=True)
-class Unsigned:
+class NullSigner:
     """Stands where the keyring stands, so that a token can be shown without one being made.
 
     The ring is opened at first need: only to prove one of our own tokens.
@@ -231,7 +231,7 @@ class Unsigned:
     kid: str = "(not signed)"
     algorithm: str = "ES256"
 
-    def signer(self, algorithm: str, _now: float) -> Unsigned:
+    def signer(self, algorithm: str, _now: float) -> NullSigner:
         """As Keyring: one that names the algorithm."""
         return replace(self, algorithm=algorithm)
 
@@ -251,7 +251,7 @@ class Unsigned:
             raise Refusal(NO_KEY, why=str(error)) from None
 
 
-class Unrevoked:
+class NullRevocations:
     """Stands where the state stands: nothing is revoked, nothing was used. Only the API keys are read."""
 
     def __init__(self, keys: object) -> None:
