@@ -112,7 +112,7 @@ def test_an_open_route_needs_no_credential(explain):
         ({}, ["--audience", "orders", "--type", "urn:x:saml"], "credential: which source", "bad_type"),
         ({}, ["--audience", "orders", "--scope", "a b c"], "policy: decision", "insufficient_scope"),
         ({"iss": "https://evil.example"}, ["--audience", "orders"], "credential: which source", "unknown_issuer"),
-        ({"exp": 1}, ["--audience", "orders"], "credential: audience, expiry, age, binding", "expired"),
+        ({"exp": 1}, ["--audience", "orders"], "credential: proven", "expired"),
         ({"aud": "other"}, ["--audience", "orders"], "credential: audience, expiry, age, binding", "audience_mismatch"),
         ({"sub": None}, ["--audience", "orders"], "policy: identity", "no_mapping"),
         ({"sub": "edge-gateway"}, ["--audience", "orders"], "policy: decision", "subject_collision"),
@@ -157,7 +157,7 @@ def test_what_is_no_jwt_is_said_to_be_none(explain, idp, wrong):
 
 
 def test_other_refusals_show_nothing_unverified(explain, idp):
-    assert "unverified" not in explain(idp.token(exp=1), "--audience", "orders", status=1)
+    assert "unverified" not in explain(idp.token(aud="other"), "--audience", "orders", status=1)
 
 
 def test_a_forged_token_is_refused_where_it_is_proven(explain, idp):
