@@ -17,6 +17,8 @@ from flask import Flask
 from keys.keyring import Keyring
 from sts.audit.log import AuditLog
 from sts.cache.memory import Memory
+from sts.cache.refusals import BYTES as REFUSAL_BYTES
+from sts.cache.refusals import Refusals
 from sts.cache.tokens import Entry, TokenCache
 from sts.clients.access_token import AccessTokenClient
 from sts.clients.assertion import AssertionClient
@@ -134,6 +136,7 @@ class App:
             recipient_current=self._recipient_current,
             unrevoked=state.revocations.current,
         )
+        self.refusals = Refusals(Memory(REFUSAL_BYTES), state.revocations.current)
         # Waiting for one slow issuer may hold a quarter of the threads, here and there together, and waiting for
         # many of them a half: the rest go on.
         self.issuers = Issuers(clock, waiters, metrics_of_fetch)
@@ -194,6 +197,7 @@ class App:
             tables=self.tables.put(settings.tables),
             minter=Minter(settings.issuer, self.keyring, recipients),
             tokens=self.tokens,
+            refusals=self.refusals,
             revocations=self.state.revocations,
             audit=self.audit,
             clock=self.clock,

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Protocol
 
 from sts.audit.log import AuditLog, Trail
+from sts.cache.refusals import Grounds, Refusals
 from sts.cache.tokens import Causes, TokenCache, cache_key
 from sts.clients.registry import Clients
 from sts.credentials.kind import Sources
@@ -56,6 +57,7 @@ class Exchange:
     tables: Mapping[str, Table]
     minter: Minter
     tokens: TokenCache
+    refusals: Refusals
     revocations: Revocations
     audit: AuditLog
     clock: Callable[[], float]
@@ -93,18 +95,20 @@ class Exchange:
         key = cache_key(self.tokens.secret, client, ask, credential, self.policy.facts_read(target, ask))
         issued = self.tokens.find(key, parts, self.sources, self.clock())
         if issued is None:  # from here on it may wait
-            with on_behalf_of(client.id, "" if ask.request is None else ask.request.ip):
-                issued = self.tokens.fill(
-                    key, parts, self.sources, self.clock, lambda: self.mint(client, ask, presented, target, trail)
-                )
+            revision = self.revision if self.policy.lasts(presented, target, ask) else None
+            kept = self.refusals.remembered(key, revision, self.sources, self.clock(), trail)
+            with on_behalf_of(client.id, "" if ask.request is None else ask.request.ip), kept as grounds:
+                mint = partial(self.mint, client, ask, presented, target, trail, grounds)
+                issued = self.tokens.fill(key, parts, self.sources, self.clock, mint)
         trail.issued(issued)
         return issued
 
     def mint(
-        self, client: Client, ask: Ask, presented: Sequence[Presented], target: Target, trail: Trail
+        self, client: Client, ask: Ask, presented: Sequence[Presented], target: Target, trail: Trail, grounds: Grounds
     ) -> tuple[Issued, Causes]:
         """Prove what was presented, the subject's credential and an actor's, judge it, decide, and mint."""
         proven = [(one, self.sources.prove(one, self.clock())) for one in presented]
+        grounds.proven((one, found, self.sources.limits(one)) for one, found in proven)
         now = self.clock()  # proving may have waited
         admitted, *actor = [
             self.policy.admit(found, self.sources.limits(one), target, now, ask.certificate) for one, found in proven
@@ -116,6 +120,7 @@ class Exchange:
         if actor:
             admitted = self.policy.delegate(client, admitted, actor[0], identities[1])
         revocable = self.revocations.gather(client, ask, [found for _, found in proven], identities, now)
+        grounds.revocable = revocable
         self.revocations.check(revocable, self.clock())
         grant = rows.given(lambda: self.policy.decide(client, identity, admitted, target, ask, self.clock(), rows))
         grant = self.policy.narrow(grant, client, identity, admitted, target, ask, self.clock())

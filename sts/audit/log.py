@@ -63,12 +63,12 @@ class Trail:
         "_presented",
         "_reason",
         "_stranger",
-        "_subject",
         "correlation_id",
         "door",
         "request_id",
         "revision",
         "started",
+        "subject",
     )
 
     def __init__(
@@ -85,7 +85,7 @@ class Trail:
         self._audiences: tuple[str, ...] | None = None
         self._presented: Presented | None = None
         self._credential: Credential | None = None
-        self._subject: str | None = None
+        self.subject: str | None = None
         self._issued: Issued | None = None
         self._reason: Reason | None = None
         self._facts: Mapping[str, object] = {}
@@ -138,7 +138,7 @@ class Trail:
 
     def identified(self, subject: str) -> None:
         """The proven credential maps to this subject."""
-        self._subject = subject
+        self.subject = subject
 
     def issued(self, issued: Issued) -> None:
         """This token is to be handed out."""
@@ -153,7 +153,7 @@ class Trail:
     def event(self, secret: bytes, time: str, duration_us: int) -> dict[str, Any]:
         """The event's fields; what does not apply is None. Texts that nobody has proven are masked and bounded."""
         ask, presented, credential, issued = self._ask, self._presented, self._credential, self._issued
-        subject = self._subject if issued is None else issued.subject
+        subject = self.subject if issued is None else issued.subject
         event: dict[str, Any] = {
             "time": time,
             "event": "decision",

@@ -38,6 +38,10 @@ class CacheSettings(Section):
     """How much life a token from the cache still has at least; default: a third of its ttl, at most 30s."""
 
 
+Unrevoked = Callable[[Revocable, float], bool]
+"""Whether nothing of this is revoked now; may raise Refusal, and never waits."""
+
+
 class KeysInForce(Protocol):
     """Who knows which issuers' keys are believed now."""
 
@@ -174,7 +178,7 @@ class TokenCache:
         patience: float = PATIENCE_S,
         max_waiters: int = MAX_WAITERS,
         recipient_current: Callable[[str, str], bool] = lambda _audience, _thumbprint: False,
-        unrevoked: Callable[[Revocable, float], bool] = lambda _revocable, _now: False,
+        unrevoked: Unrevoked = lambda _revocable, _now: False,
     ) -> None:
         self.secret = secret
         self._memory = memory

@@ -89,6 +89,12 @@ class Policy:
             names.extend(f"table/{name}" for name in sorted(tables))
         return tuple(self.fingerprints[name] for name in names)
 
+    def lasts(self, presented: Sequence[Presented], target: Target, ask: Ask) -> bool:
+        """Whether the same request meets the same answer again: its rules read no rows and no `now`, and ask no OPA."""
+        route = self._route(ask)
+        free = not (route.tables or route.reads_now or any(self.sources[one.source].tables for one in presented))
+        return free and not any(one.tables or one.reads_now or one.settings.opa for one in target.audiences)
+
     def facts_read(self, target: Target, ask: Ask) -> tuple[tuple[str, str], ...]:
         """The request facts that the rules for this request read, by name: they belong into the cache key."""
         read = self._route(ask).facts.union(*(audience.facts for audience in target.audiences))

@@ -38,7 +38,7 @@ class World:
         secret, store, _, _ = prepare(
             settings.keys, settings.var, settings.given_secret(), self.clock, settings.wanted()
         )
-        self.audit_key = secret.key(LABEL)
+        self.secret, self.audit_key = secret, secret.key(LABEL)
         self.keyring = Keyring(store, settings.keys.schedule(), self.clock, lambda _: None)
         self.keyring.refresh()
         self.events = []
