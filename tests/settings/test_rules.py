@@ -48,6 +48,9 @@ def at(config, path, value):
         ("routes.orders.allow", "ip_in(request.ip, ['10.0.0.0/8', 'home'])", "range of addresses"),
         ("audiences.orders.allow", "identity.subject.matches('(')", "no regular expression of RE2: missing )"),
         ("audiences.orders.allow", "identity.subject.matches(client.id)", "must stand there as a text"),
+        ("audiences.orders.claims.x", "'%s'.format([identity.subject])", "`format` is not supported here"),
+        ("routes.orders.allow", "google.protobuf.BoolValue{value: true} == true", "messages such as"),
+        ("routes.orders.allow", "timestamp(now).getHours('Berlin') > 8", "there is no time zone `Berlin`"),
     ],
 )
 def test_a_rule_that_cannot_work_is_a_fault_at_its_own_path_and_line(base, only_fault, path, rule, problem):
