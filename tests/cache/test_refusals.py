@@ -275,7 +275,7 @@ def test_a_refusal_ends_with_the_issuers_key_that_proved_its_credential(twins, p
     token = twins.token(roles=["clerk"])
     assert [refusal(twins, token) for _ in range(2)] == ["not_allowed"] * 2
     assert len(proofs) == 1
-    monkeypatch.setattr(jwt.JwtSourceAtWork, "key_current", lambda _source, _key: False)
+    monkeypatch.setattr(jwt.JwtSource, "key_current", lambda _source, _key: False)
     assert refusal(twins, token) == "not_allowed"
     assert len(proofs) == 2
 
