@@ -1,5 +1,6 @@
 """The audit: one line for each decision, the fields of the contract, no secret in any of them, and writes that fail."""
 
+import fcntl
 import hashlib
 import hmac
 import io
@@ -7,6 +8,7 @@ import json
 import math
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -562,23 +564,38 @@ def test_a_line_behind_one_that_another_worker_tore_begins_a_new_line(tmp_path, 
     assert (torn, json.loads(whole)["event"], log.failures) == (b'{"time":"2026-', "decision", 0)
 
 
-def test_a_line_that_another_worker_tears_while_this_one_writes_takes_no_event_with_it(tmp_path, steady):
+def test_workers_that_write_at_the_same_time_leave_whole_lines_and_no_empty_one(tmp_path):
+    """Half a line of another worker would look like a torn one, without the lock."""
     path = tmp_path / "audit.jsonl"
-
-    class Raced(AuditFile):
-        def _is_whole_up_to(self, end):
-            whole = super()._is_whole_up_to(end)
-            if not path.read_bytes():
-                path.write_bytes(b'{"time":"2026-')
-            return whole
-
-    file = Raced(path)
-    log = AuditLog(SECRET, file.write, lambda: NOW, steady)
-    whole_way(log)
+    file = AuditFile(path)
+    workers = []
+    for worker in range(4):
+        workers.append(os.fork())
+        if workers[-1] == 0:
+            for number in range(2000):
+                file.write(json.dumps({"worker": worker, "number": number, "text": "x" * 5000}).encode() + b"\n")
+            os._exit(0)
+    assert [os.waitpid(worker, 0)[1] for worker in workers] == [0] * 4
     file.close()
-    torn, whole = path.read_bytes().splitlines()
-    assert torn.startswith(b'{"time":"2026-')
-    assert (json.loads(whole)["event"], log.failures) == ("decision", 0)
+    events = [json.loads(line) for line in path.read_bytes().removesuffix(b"\n").split(b"\n")]
+    for worker in range(4):
+        assert [event["number"] for event in events if event["worker"] == worker] == list(range(2000))
+
+
+def test_a_stopped_worker_that_holds_the_lock_stops_no_other(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    file = AuditFile(path)
+    holds = os.fork()
+    if holds == 0:
+        fcntl.lockf(file._descriptor, fcntl.LOCK_EX)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        os._exit(0)
+    os.waitpid(holds, os.WUNTRACED)
+    file.write(b"{}\n")
+    os.kill(holds, signal.SIGKILL)
+    os.waitpid(holds, 0)
+    file.close()
+    assert path.read_bytes() == b"{}\n"
 
 
 def test_a_deleted_file_is_made_again_and_no_event_is_lost(tmp_path, steady, file_told):

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import pwd
 import stat
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +26,8 @@ from sts.telemetry import Turn, log
 LOOK_EVERY_S: Final = 1.0
 """How often a writer looks whether the file was renamed. A deleted file shows with each line."""
 
-_SETTLE_STEP_S: Final = 0.002
-_SETTLE_STEPS: Final = 25
+_LOCK_PAUSE_S: Final = 0.001
+_LOCK_ATTEMPTS: Final = 50
 _STDOUT: Final = 1
 _MODE: Final = 0o640
 _FLAGS: Final = os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK
@@ -40,7 +42,7 @@ class AuditFile:
         self._descriptor = _open(path)
         self._plain = path is not None and _is_plain(self._descriptor)
         self._torn = False
-        self._whole_to, self._torn_at = 0, -1
+        self._whole_to = 0
         self._lock = threading.Lock()
         self._turn = Turn()
         self._looked_at = time.monotonic()
@@ -71,27 +73,36 @@ class AuditFile:
         os.close(self._descriptor)
 
     def _append(self, line: bytes) -> None:
-        """Append to the file, on a line of its own: a line that was torn, here or by another worker, must not take it.
-
-        What another worker tears between the look and the write shows afterwards: then the line is written again.
-        """
-        end = self._settled_end()
-        self._put(line if self._is_whole_up_to(end) else b"\n" + line)
-        self._whole_to = os.lseek(self._descriptor, 0, os.SEEK_CUR)
-        begun = self._whole_to - len(line)
-        if begun > end and not self._is_whole_up_to(begun):
-            self._put(line)
-
-    def _settled_end(self) -> int:
-        """The file's end. Half a line of a worker that is just writing looks like a torn one, so wait for the rest."""
-        end = os.lseek(self._descriptor, 0, os.SEEK_END)
-        for _ in range(_SETTLE_STEPS):
-            if self._torn_at == end or self._is_whole_up_to(end):
-                return end
-            time.sleep(_SETTLE_STEP_S)
+        """Append to the file on a line of its own: a line that a worker tore must not swallow the next one."""
+        with self._locked():
             end = os.lseek(self._descriptor, 0, os.SEEK_END)
-        self._torn_at = end
-        return end
+            self._put(line if self._is_whole_up_to(end) else b"\n" + line)
+            self._whole_to = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep the workers from writing at the same time: half a line of another worker would look like a torn one.
+
+        The lock is a POSIX record lock, which belongs to the process: workers share the open file. It is advisory, and
+        a worker that the kernel stopped may hold it, so after 50 ms the line is written without it. Then at worst an
+        empty line is between two events.
+        """
+        locked = False
+        for attempt in range(_LOCK_ATTEMPTS):
+            try:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    break  # a file system without locks
+                time.sleep(_LOCK_PAUSE_S if attempt else 0)
+            else:
+                locked = True
+                break
+        try:
+            yield
+        finally:
+            if locked:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
 
     def _put(self, line: bytes) -> None:
         self._torn = True
@@ -137,7 +148,7 @@ class AuditFile:
             os.dup2(descriptor, self._descriptor, inheritable=False)
         finally:
             os.close(descriptor)
-        self._path, self._torn, self._whole_to, self._torn_at = path, False, 0, -1
+        self._path, self._torn, self._whole_to = path, False, 0
         self._plain = path is not None and _is_plain(self._descriptor)
 
 
