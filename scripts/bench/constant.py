@@ -6,30 +6,33 @@ python -m scripts.bench.constant CONFIGURATION
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from sts.model import Incoming, Reply
+from sts.server.connection import Steps
 from sts.server.master import Server
 from sts.settings import Settings, load
 
-if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
-
 BODY: Final = b'{"access_token":"' + b"a" * 605 + b'","token_type":"Bearer","expires_in":300}'
-_HEADERS: Final = [("Content-Type", "application/json"), ("Content-Length", str(len(BODY)))]
+_REPLY: Final = Reply(200, (("Content-Type", "application/json"),), BODY)
 
 
-def constant(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Answer the same bytes to every request; a body is read, since the service has to read it as well."""
-    if environ["REQUEST_METHOD"] == "POST":
-        environ["wsgi.input"].read(65536)
-    start_response("200 OK", _HEADERS)
-    return [BODY]
+class Constant:
+    """Answers the same bytes to every request; a body is read, since the service has to read it as well."""
+
+    def reads_body(self, method: str, target: str) -> bool:  # noqa: ARG002 - as an application
+        """Whether a body is read."""
+        return method == "POST"
+
+    def begin(self, incoming: Incoming) -> Steps:  # noqa: ARG002 - as an application
+        """Answer at once."""
+        return _REPLY
+        yield
 
 
 def _worker(_: Settings) -> tuple[Any, Any]:
-    return constant, lambda _settings: None
+    return Constant(), lambda _settings: None
 
 
 def main(configuration: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import io
@@ -14,9 +15,6 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlencode
 
-from gunicorn import config, http
-from gunicorn.http import errors, wsgi
-
 from keys.keyring import Keyring
 from scripts.demo.service import CLIENT, GRANT_TYPE, JWT_TYPE, SECRET, Service
 from scripts.fuzz.world import AUDIENCES, PREFIX, SUBJECTS, Material, World
@@ -25,8 +23,10 @@ from sts.audit.log import LABEL, LINE_BYTES, AuditLog
 from sts.edge import introspection
 from sts.labels import DeploymentSecret
 from sts.mint.keystore import prepare
-from sts.server.request_buffer import Arrival
-from sts.server.wsgi import application, door_of, path_of
+from sts.model import Incoming, Peer
+from sts.server.connection import Application as Answers
+from sts.server.connection import Connection, Steps, taken
+from sts.server.dispatch import Application, door_of, path_of
 from sts.settings import Environment, load
 from sts.state import StateAtWork, key_records, open_state
 from sts.telemetry import metrics
@@ -44,8 +44,81 @@ Send = Callable[[bytes], "Answer | None"]
 """Sends a request; None where the HTTP parser closes without an answer."""
 
 
+class Wire(asyncio.Transport):
+    """The peer's end of a connection in this process: keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = bytearray()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Keep it."""
+        self.written += data
+
+    def get_write_buffer_size(self) -> int:
+        """As asyncio says: the peer reads everything."""
+        return 0
+
+    def _nothing(self) -> None:
+        """Nothing waits here."""
+
+    write_eof = abort = close = pause_reading = resume_reading = _nothing
+
+
+class Loop:
+    """A worker without a loop: takes every step at once, and of each connection the first request."""
+
+    date = "Thu, 01 Jan 1970 00:00:00 GMT"
+    stopping = False
+
+    def __init__(self, application: Application) -> None:
+        self.application: Answers = self
+        self._application = application
+        self.waiting: dict[Connection, None] = {}
+        self.idle: dict[Connection, None] = {}
+        self._target: str | None = None
+
+    def run(self, peer: Peer, data: bytes) -> tuple[str | None, bytes]:
+        """Which target was answered, None if none was, and what was written."""
+        self._target = None
+        connection, wire = Connection(self, peer, None), Wire()
+        connection.connection_made(wire)
+        connection.data_received(data)
+        connection.connection_lost(None)
+        return self._target, bytes(wire.written)
+
+    def reads_body(self, method: str, target: str) -> bool:
+        """As Application says."""
+        return self._application.reads_body(method, target)
+
+    def begin(self, incoming: Incoming) -> Steps:
+        """As Application says."""
+        self._target = incoming.target
+        return self._application.begin(incoming)
+
+    def now(self) -> float:
+        """As Worker says, and so on."""
+        return 0.0
+
+    def later(self, connection: Connection) -> None:
+        """Leave alone what comes behind the first request."""
+
+    def finish(self, steps: Steps, connection: Connection) -> None:
+        """Take the steps here."""
+        connection.answered(taken(steps))
+
+    def refused(self, peer: Peer, why: str) -> None:
+        """Nothing to tell."""
+
+    def handshake_failed(self, peer: Peer, fault: OSError) -> None:
+        """Nothing to tell."""
+
+    def lost(self, connection: Connection) -> None:
+        """Nothing to tell."""
+
+
 class Here:
-    """gunicorn's parser and the WSGI application, in this process, on the configuration of `world`.
+    """The worker's parser and all that is behind it, in this process, on the configuration of `world`.
 
     Audit events are counted, and neither they nor the log may hold what `who` keeps secret.
     """
@@ -68,10 +141,7 @@ class Here:
         key = self._make_key(secret)
         self.kept.start()
         self.app = App(chosen, secret, keyring, audit, self.kept)
-        self.serve = application(self.app)
-        self.config = config.Config()
-        self.config.set("header_map", "refuse")
-        self.peer = socket.socket()
+        self.loop = Loop(Application(self.app))
         self.sent = 0
         token = world.provider.token(exp=4_000_000_000).encode()
         self.who = Material(token, world, key)
@@ -86,37 +156,28 @@ class Here:
 
     def close(self) -> None:
         """Close what it holds open."""
-        self.peer.close()
         self.kept.close()
 
     def send(self, data: bytes) -> Answer | None:
-        """Answer as the server would; what the parser refuses is the status that gunicorn gives it."""
-        arrival = Arrival()
-        arrival.data += data
-        arrival.whole()  # it must never raise
+        """Answer the first request in `data` as the worker would; None where it is no HTTP, or not whole."""
         self.sent += 1  # now and then from another address, or all would end at the limit of failures
         address = f"127.{self.sent >> 19 & 255}.{self.sent >> 11 & 255}.{self.sent >> 3 & 255}"
-        try:
-            request = next(http.parser.RequestParser(self.config, iter([data]), (address, 1)))
-        except (errors.ParseException, errors.NoMoreData, StopIteration):
-            return None
-        request._expected_100_continue = False  # noqa: SLF001 - nobody is there to read it
-        _, environ = wsgi.create(request, self.peer, (address, 1), ("127.0.0.1", 2), self.config)
-        began: list[tuple[int, dict[str, str]]] = []
-
-        def start_response(status: str, headers: list[tuple[str, str]], *_: object) -> Callable[[bytes], object]:
-            for name, value in headers:
-                assert re.fullmatch(r"[A-Za-z0-9-]+", name), name
-                assert re.fullmatch(r"[\x20-\x7e]*", value), name
-            began.append((int(status[:3]), {name.lower(): value for name, value in headers}))
-            return bytes
-
         self.events.clear()
         with contextlib.redirect_stderr(io.StringIO()) as told:
-            body = b"".join(self.serve(environ, start_response))
-        place = "introspect" if path_of(request.uri) == introspection.PATH else door_of(request.uri)
+            target, written = self.loop.run(Peer(address), data)
+        if target is None:
+            assert not self.events
+            return None
+        place = "introspect" if path_of(target) == introspection.PATH else door_of(target)
         self.judge_told(told.getvalue().encode(), decided=place is not None)
-        ((status, headers),) = began
+        lines, _, body = written.rpartition(b"HTTP/1.")[2].partition(b"\r\n\r\n")
+        first, *fields = lines.decode("ascii").split("\r\n")
+        status, headers = int(first.split(" ")[1]), {}
+        for field in fields:
+            name, _, value = field.partition(": ")
+            assert re.fullmatch(r"[A-Za-z0-9-]+", name), name
+            assert re.fullmatch(r"[\x20-\x7e]*", value), name
+            headers[name.lower()] = value
         assert status in STATUSES[place], (place, status)
         return status, headers, body
 

@@ -105,8 +105,8 @@ class AuditFile:
                 fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
 
     def _put(self, line: bytes) -> None:
-        self._torn = True
         if os.write(self._descriptor, line) < len(line):
+            self._torn = True
             raise OSError(0, "only part of the line was written")
         self._torn = False
 

@@ -29,9 +29,9 @@ from sts.errors import StartError
 from sts.labels import DeploymentSecret
 from sts.mint.keystore import prepare
 from sts.server.address import check_address
+from sts.server.dispatch import Application
 from sts.server.master import Server
 from sts.server.process import SharedFlag
-from sts.server.wsgi import application
 from sts.settings import Environment, OptionError, Settings, SettingsError, load
 from sts.state import StateAtWork, StateUnavailableError, open_state
 from sts.telemetry import log, make_metrics_directory, metrics, prepare_metrics, take_over_logging
@@ -204,4 +204,4 @@ def _worker(
         app.swap(accepted)
         look()  # and tells others by which numbers this worker goes from now on
 
-    return application(app, urlsplit(settings.issuer).path), swap
+    return Application(app, urlsplit(settings.issuer).path), swap

@@ -98,6 +98,9 @@ def _decode(text: str) -> str:
         raise Refusal(MALFORMED, why="the form is not UTF-8") from None
 
 
+PEER: Final = "sts.peer"
+"""Where the server puts the `Peer` into the environment of a page's request."""
+
 _CREDENTIALS: Final = struct.Struct("iII")  # Linux's struct ucred: process, user, group
 _CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # The last ones are those of configured gateways and proxies, which may add none of the others.
@@ -107,25 +110,19 @@ _FORWARDED: Final = (
 _FORWARDED_PREFIXES: Final = ("x-forwarded", "x-original-", "x-envoy-", "cf-")
 
 
-def peer_of(environ: Mapping[str, Any]) -> Peer:
-    """The other end of the socket, by the socket itself.
+def peer_of(connection: socket.socket, address: Any) -> Peer:  # noqa: ANN401 - as the socket's family has it
+    """The other end of a socket that was accepted, by the socket itself.
 
     The family is always asked for: whoever connects to a Unix socket chooses the name of the own end, and one called
-    "10.0.0.1" arrives as `REMOTE_ADDR`.
+    "10.0.0.1" arrives as its address. Raises OSError where the peer has gone.
     """
-    connection = environ.get("gunicorn.socket")
-    if connection is not None and connection.family == socket.AF_UNIX:
-        return Peer("", unix=True, uid=_uid_of(connection))
-    return Peer(environ.get("REMOTE_ADDR", ""), certificates=getattr(connection, "certificates", ()))
-
-
-def _uid_of(connection: Any) -> int | None:  # noqa: ANN401 - a socket, or what a test puts in its place
-    """The user at the other end of a Unix socket, when it was opened; None where the system does not tell."""
-    option = getattr(socket, "SO_PEERCRED", None)
+    if connection.family != socket.AF_UNIX:
+        return Peer(address[0])
+    option = getattr(socket, "SO_PEERCRED", None)  # not every system tells the user at the other end
     if option is None:
-        return None
+        return Peer("", unix=True)
     _, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
-    return int(uid)
+    return Peer("", unix=True, uid=int(uid))
 
 
 def is_operator(environ: Mapping[str, Any], networks: tuple[Network | str, ...]) -> bool:
@@ -135,7 +132,8 @@ def is_operator(environ: Mapping[str, Any], networks: tuple[Network | str, ...])
     enough to refuse. This does not prove that there is no proxy: one that adds none of them looks like its host.
     """
     names = [name[5:].lower().replace("_", "-") for name in environ if name[:5] == "HTTP_"]
-    return not is_forwarded(names) and within(peer_of(environ), networks)
+    peer = environ.get(PEER)
+    return peer is not None and not is_forwarded(names) and within(peer, networks)
 
 
 def is_forwarded(names: Iterable[str]) -> bool:

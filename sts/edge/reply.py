@@ -1,23 +1,19 @@
-"""How answers are written: JSON, problem documents, and the way onto the wire."""
+"""How answers are written: JSON and problem documents."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sts.model import Reply
-
-if TYPE_CHECKING:
-    from wsgiref.types import StartResponse
 
 REALM: Final = "sts"
 NO_STORE: Final = ("Cache-Control", "no-store")
 RETRY_AFTER: Final = ("Retry-After", "5")  # seconds: a source's or a store's short outage, not a maintenance window
 
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
-_STATUS_LINES: Final = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 
 def to_json(document: Mapping[str, object]) -> bytes:
@@ -39,9 +35,3 @@ def problem(
     if request_id:
         document["instance"] = f"urn:sts:request:{request_id}"
     return Reply(status, (("Content-Type", "application/problem+json"), NO_STORE, *headers), to_json(document))
-
-
-def send(reply: Reply, method: str, start_response: StartResponse) -> list[bytes]:
-    """Put a reply on the wire as a WSGI answer. HEAD gets the headers alone (RFC 9110 §9.3.2)."""
-    start_response(_STATUS_LINES[reply.status], [*reply.headers, ("Content-Length", str(len(reply.body)))])
-    return [] if method == "HEAD" else [reply.body]

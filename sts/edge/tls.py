@@ -44,7 +44,7 @@ class TlsSocket(ssl.SSLSocket):
             return selectors.EVENT_READ
         except ssl.SSLWantWriteError:
             return selectors.EVENT_WRITE
-        self.certificates = _chain(self)
+        self.certificates = chain_of(self)
         return None
 
     def setblocking(self, flag: bool) -> None:  # noqa: FBT001 - Python's signature
@@ -137,7 +137,7 @@ def _as_path(content: bytes) -> Iterator[str]:
         os.close(descriptor)
 
 
-def _chain(connection: Any) -> tuple[bytes, ...]:  # noqa: ANN401 - newer Pythons know more methods
+def chain_of(connection: Any) -> tuple[bytes, ...]:  # noqa: ANN401 - newer Pythons know more methods
     """The caller's certificates as it sent them (RFC 8446 §4.4.2), unverified beyond the handshake."""
     if not connection.getpeercert(binary_form=True):
         return ()

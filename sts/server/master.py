@@ -27,7 +27,6 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from keys.errors import KeysError
-from sts.edge.profiles import PROFILES
 from sts.edge.tls import server_context
 from sts.errors import StartError
 from sts.server.address import give_to_group
@@ -49,11 +48,6 @@ _ACCEPTED: Final = b"+"
 _PATIENCE_S: Final = 15.0
 _GRACE_S: Final = 30
 _PAUSE_S: Final = 1.0  # before the next attempt of a worker that cannot start
-_KEEPALIVE_S: Final = (
-    75  # longer than nginx keeps an idle upstream connection (60 s), so that it never meets a closed one
-)
-
-_ONCE: Final = frozenset(name.upper() for profile in PROFILES.values() for name in profile.headers)
 
 Load = Callable[[], Settings]
 Worker = Callable[[Settings], "tuple[Any, Callable[[Settings], None]]"]
@@ -93,17 +87,12 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "bind": [listen.bind],
             "workers": settings.workers,
             "threads": settings.threads,
-            "worker_class": "sts.server.worker.Worker",
+            "worker_class": "sts.server.worker.LoopWorker",
             "worker_connections": connections_within(raise_file_limit(), settings.threads),
-            "keepalive": _KEEPALIVE_S,
             "graceful_timeout": _GRACE_S,
             "control_socket_disable": True,  # it can stop and reshape the service: nothing needs it
-            "header_map": "refuse",  # X_Forwarded_Uri must not arrive as X-Forwarded-Uri
-            "forwarder_headers": "",
-            "forwarded_allow_ips": "",
             "proc_name": "sts",
             "umask": 0o777 & ~listen.socket_mode,  # gunicorn makes a Unix socket with 0777 otherwise
-            "pre_request": _pre_request,
             "pre_fork": _pre_fork,
             "post_fork": _post_fork,
             "child_exit": _child_exit,
@@ -291,20 +280,6 @@ def _ready_to_serve(_worker: object) -> None:
     settle_memory()
     die_with_parent(on=False)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-
-def _pre_request(worker: Any, request: Any) -> None:  # noqa: ANN401 - gunicorn has no types
-    """In the worker: a profile's header that stands there twice counts as none, so that its door refuses.
-
-    What follows joins the two with a comma, and a path may well hold one: a gateway that adds its header to the end
-    user's would let the user write half of the path that is decided about (Istio CVE-2026-26308 and its like).
-    """
-    if worker.app.stopping.is_set():  # the connection ends after this answer
-        request.force_close()
-    names = [name for name, _ in request.headers if name in _ONCE]
-    doubled = {name for name in names if names.count(name) > 1}
-    if doubled:
-        request.headers = [(name, value) for name, value in request.headers if name not in doubled]
 
 
 def _pre_fork(arbiter: Master, _worker: object) -> None:

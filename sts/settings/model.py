@@ -202,7 +202,7 @@ class Settings(Section):
     workers: Annotated[int, Field(ge=1, le=512, strict=True)] = Field(default_factory=available_cpus)
     """Worker processes; default: as many as the CPU quota allows."""
     threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 64
-    """Threads per worker."""
+    """Threads of each worker, for what may wait or computes long; a request from the cache needs none."""
     ops_networks: tuple[PeerNetwork, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"), UNIX)
     """Who may read `/metrics` and the detail of `/readyz`: the socket's peer, `unix` for our own socket."""
     proxies: tuple[ProxySettings, ...] = ()

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from gunicorn.config import LimitRequestFields, LimitRequestFieldSize, LimitRequestLine
-
 from sts.clients import failures
 from sts.credentials import api_key
 from sts.credentials.introspection import MAX_TOKEN as MAX_OPAQUE
@@ -12,7 +10,7 @@ from sts.errors import REASONS, Reason
 from sts.lookups import opa
 from sts.redis_link import PROMPT
 from sts.resilience import breaker
-from sts.server import master, request_buffer, worker
+from sts.server import connection, master, message
 from sts.state import change_feed, sqlite
 from sts.trust import introspection, issuers, remote_jwks, upstream
 from sts.trust.fetch import Bounds
@@ -59,18 +57,18 @@ def test_what_callers_read_stays_within_the_characters_of_an_error_description()
 
 
 FIGURES = {
-    "request line": f"{LimitRequestLine.default} bytes",
-    "one header field": f"{LimitRequestFieldSize.default} bytes",
-    "header fields": f"{LimitRequestFields.default}",
-    "the whole head, while it arrives": f"{request_buffer.MAX_HEAD_BYTES // 1024} KiB",
+    "request line": f"{message.MAX_LINE_BYTES} bytes",
+    "one header field": f"{message.MAX_FIELD_BYTES} bytes",
+    "header fields": f"{message.MAX_FIELDS}",
+    "the whole head, while it arrives": f"{message.MAX_HEAD_BYTES // 1024} KiB",
     "body at `/token`": f"{form.MAX_BODY_BYTES // 1024} KiB",
-    "framing and content of a chunked body": f"{request_buffer.MAX_CHUNKED_BYTES // 1024} KiB",
-    "chunks of a body": str(request_buffer.MAX_CHUNKS),
+    "framing and content of a chunked body": f"{message.MAX_CHUNKED_BYTES // 1024} KiB",
+    "chunks of a body": str(message.MAX_CHUNKS),
     "parameters of a form": f"{form.MAX_PARAMETERS}",
-    "arrival of a request, head and body": f"{worker.ARRIVAL_S:g} s",
-    "TLS handshake": f"{worker.ARRIVAL_S:g} s",
-    "one write of an answer": f"{worker.WRITE_S} s",
-    "idle kept-alive connection": f"{master._KEEPALIVE_S} s",
+    "arrival of a request, head and body": f"{connection.ARRIVAL_S:g} s",
+    "TLS handshake": f"{connection.ARRIVAL_S:g} s",
+    "one write of an answer": f"{connection.WRITE_S:g} s",
+    "idle kept-alive connection": f"{connection.KEEPALIVE_S:g} s",
     "connections of a worker": "1000, or four times `threads` if more",
     "failures of client authentication, per peer and lane of ids": (
         f"{failures.BURST}, then {failures.PER_MINUTE} a minute"

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from sts.edge.form import correlation_id, is_operator, peer_of
+from sts.edge.form import PEER, correlation_id, is_operator, peer_of
 from sts.model import Peer
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"), "unix")
@@ -39,25 +39,24 @@ def connections(tmp_path):
 
 def test_the_peer_is_the_sockets(connections):
     server, (address, _) = connections["tcp"]
-    assert peer_of({"gunicorn.socket": server, "REMOTE_ADDR": address}) == Peer("127.0.0.1")
-    assert peer_of({"REMOTE_ADDR": "192.0.2.7"}) == Peer("192.0.2.7")
+    assert peer_of(server, (address, 1)) == Peer("127.0.0.1")
 
 
 def test_a_unix_peer_cannot_choose_an_address_for_itself(connections):
     server, name = connections["unix"]
     assert name.endswith("10.0.0.1")
-    assert peer_of({"gunicorn.socket": server, "REMOTE_ADDR": "10.0.0.1"}) == Peer("", unix=True, uid=os.getuid())
+    assert peer_of(server, name) == Peer("", unix=True, uid=os.getuid())
 
 
 def test_operators_are_told_by_their_network(connections):
-    assert is_operator({"REMOTE_ADDR": "127.0.0.1"}, LOOPBACK)
-    assert is_operator({"REMOTE_ADDR": "::1"}, LOOPBACK)
-    assert is_operator({"gunicorn.socket": connections["unix"][0], "REMOTE_ADDR": ""}, LOOPBACK)
-    assert not is_operator({"gunicorn.socket": connections["unix"][0], "REMOTE_ADDR": ""}, LOOPBACK[:2])
-    assert not is_operator({"REMOTE_ADDR": "192.0.2.7"}, LOOPBACK)
-    assert not is_operator({"REMOTE_ADDR": ""}, LOOPBACK)
+    assert is_operator({PEER: Peer("127.0.0.1")}, LOOPBACK)
+    assert is_operator({PEER: Peer("::1")}, LOOPBACK)
+    assert is_operator({PEER: peer_of(*connections["unix"])}, LOOPBACK)
+    assert not is_operator({PEER: peer_of(*connections["unix"])}, LOOPBACK[:2])
+    assert not is_operator({PEER: Peer("192.0.2.7")}, LOOPBACK)
+    assert not is_operator({PEER: Peer("")}, LOOPBACK)
     assert not is_operator({}, LOOPBACK)
-    assert not is_operator({"REMOTE_ADDR": "127.0.0.1"}, ())
+    assert not is_operator({PEER: Peer("127.0.0.1")}, ())
 
 
 @pytest.mark.parametrize(
@@ -77,8 +76,8 @@ def test_operators_are_told_by_their_network(connections):
 )
 @pytest.mark.parametrize("value", ["127.0.0.1", ""])
 def test_nobody_is_an_operator_through_a_forwarding_header(header, value):
-    assert not is_operator({"REMOTE_ADDR": "127.0.0.1", f"HTTP_{header}": value}, LOOPBACK)
-    assert not is_operator({"REMOTE_ADDR": "192.0.2.7", f"HTTP_{header}": value}, LOOPBACK)
+    assert not is_operator({PEER: Peer("127.0.0.1"), f"HTTP_{header}": value}, LOOPBACK)
+    assert not is_operator({PEER: Peer("192.0.2.7"), f"HTTP_{header}": value}, LOOPBACK)
 
 
 @pytest.mark.parametrize(

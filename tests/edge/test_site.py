@@ -8,8 +8,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from keys.errors import NoUsableKey
 from sts.edge.discovery import Readiness, discovery, health, metadata, site
+from sts.edge.form import PEER
 from sts.errors import NO_KEY, Refusal
 from sts.jose import SUPPORTED
+from sts.model import Peer
 
 ISSUER = "https://sts.example.internal"
 JWKS = {"keys": [{"kty": "EC", "crv": "P-256", "x": "x", "y": "y", "kid": "kid-1", "use": "sig", "alg": "ES256"}]}
@@ -154,7 +156,7 @@ def test_an_issuer_with_a_path_has_its_documents_under_both_rules(parts, name):
 
 
 def test_healthz_says_that_the_process_answers(http):
-    reply = http.get("/healthz", environ_base={"REMOTE_ADDR": "192.0.2.7"})
+    reply = http.get("/healthz", environ_base={PEER: Peer("192.0.2.7")})
     assert (reply.status_code, reply.json) == (200, {"status": "ok"})
     assert reply.headers["Cache-Control"] == "no-store"
 
@@ -162,22 +164,22 @@ def test_healthz_says_that_the_process_answers(http):
 @pytest.mark.parametrize(("ready", "status", "text"), [(True, 200, "ready"), (False, 503, "not ready")])
 def test_readyz_tells_everybody_whether_and_operators_why(http, parts, ready, status, text):
     parts.readiness = Readiness(ready=ready, detail={"degraded": ["corporate-idp"]})
-    for_all = http.get("/readyz", environ_base={"REMOTE_ADDR": "192.0.2.7"})
+    for_all = http.get("/readyz", environ_base={PEER: Peer("192.0.2.7")})
     assert (for_all.status_code, for_all.json) == (status, {"status": text})
-    for_operators = http.get("/readyz", environ_base={"REMOTE_ADDR": "127.0.0.1"})
+    for_operators = http.get("/readyz", environ_base={PEER: Peer("127.0.0.1")})
     assert (for_operators.status_code, for_operators.json) == (status, {"status": text, "degraded": ["corporate-idp"]})
-    forwarded = http.get("/readyz", environ_base={"REMOTE_ADDR": "127.0.0.1"}, headers={"X-Forwarded-For": "127.0.0.1"})
+    forwarded = http.get("/readyz", environ_base={PEER: Peer("127.0.0.1")}, headers={"X-Forwarded-For": "127.0.0.1"})
     assert forwarded.json == {"status": text}
 
 
 def test_metrics_are_for_operators_and_for_nobody_else_there(http):
-    reply = http.get("/metrics", environ_base={"REMOTE_ADDR": "127.0.0.1"})
+    reply = http.get("/metrics", environ_base={PEER: Peer("127.0.0.1")})
     assert reply.status_code == 200
     assert reply.content_type.startswith("text/plain; version=")
     assert [family.name for family in text_string_to_metric_families(reply.text)] == ["sts_keys"]
     for other in (
-        http.get("/metrics", environ_base={"REMOTE_ADDR": "192.0.2.7"}),
-        http.get("/metrics", environ_base={"REMOTE_ADDR": "127.0.0.1"}, headers={"Forwarded": "for=127.0.0.1"}),
+        http.get("/metrics", environ_base={PEER: Peer("192.0.2.7")}),
+        http.get("/metrics", environ_base={PEER: Peer("127.0.0.1")}, headers={"Forwarded": "for=127.0.0.1"}),
     ):
         assert problem_of(other) == (404, "not_found")
         assert other.data == http.get("/no-such-page").data

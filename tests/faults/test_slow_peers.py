@@ -8,7 +8,7 @@ import time
 import pytest
 from harness import Idp, Service, minimal
 
-from sts.server.worker import ARRIVAL_S, WRITE_S
+from sts.server.connection import ARRIVAL_S, WRITE_S
 
 SLOW = 40
 HEAD = b"POST /token HTTP/1.1\r\nHost: sts\r\nContent-Type: application/x-www-form-urlencoded\r\n"

@@ -13,7 +13,7 @@ from harness import minimal, wait_for
 
 from sts.edge.tls import server_context
 from sts.options import KeptFile
-from sts.server.worker import ARRIVAL_S, WRITE_S
+from sts.server.connection import ARRIVAL_S, WRITE_S
 
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 

@@ -8,7 +8,7 @@ import urllib.parse
 import pytest
 from harness import CLIENT, SECRET, Idp, Service, minimal
 
-from sts.server.worker import ARRIVAL_S
+from sts.server.connection import ARRIVAL_S
 
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: sts\r\nConnection: close\r\n\r\n"
 

@@ -116,9 +116,7 @@ CASES = {
         *body_of(b"Transfer-Encoding: chunked, identity"),
         b"POST /token HTTP/1.0\r\n" + CHUNKED + END + CHUNKS,
     ],
-    "a body comes in more than 2048 chunks": [
-        start + HOST + GATEWAY + CHUNKED + END + b"1\r\na\r\n" * 2_100 + MARK for start in (ASK, POST)
-    ],
+    "a body comes in more than 2048 chunks": [POST + HOST + CHUNKED + END + b"1\r\na\r\n" * 2_100 + MARK],
     "the request line is longer than 4094 bytes": [
         with_line(b"GET /%s HTTP/1.1" % (b"a" * (4095 - 14))),
         with_line(b"GET /token?%s HTTP/1.1" % (b"a" * 60_000)),
