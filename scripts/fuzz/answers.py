@@ -9,7 +9,6 @@ import contextlib
 import datetime as dt
 import itertools
 import json
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from sts.errors import Refusal
 from sts.jose import SUPPORTED, KeyManagement, UnfitError, encrypt, import_encryption_jwks, import_jwks
 from sts.model import TYPE_ACCESS_TOKEN
 from sts.options import KeptFile
-from sts.trust import upstream
+from sts.resilience.breaker import Breaker
 from sts.trust.remote_jwks import LookUp
 from sts.x509.chain import read_chain
 from sts.x509.crl import UnfitCrlError, read_crls
@@ -88,7 +87,7 @@ def said(here: Here, path: str) -> Iterator[Try]:
         finally:
             outside.says[path] = answer(json.dumps(GOOD[path]).encode())
 
-    with mock.patch.object(upstream, "FAILURES", sys.maxsize):  # else nobody is asked after three bad answers
+    with mock.patch.object(Breaker, "admit"):  # else nothing is asked after three bad answers
         yield attempt
 
 
