@@ -330,7 +330,7 @@ class App:
         told = keys_told.readings(self.keyring.status(self.clock()))
         tls = self.current.settings.listen.tls
         ours = [] if tls is None else [own_certificate(tls.cert_file, self.clock())]
-        return [*told, *ours, *self.state.revocations.readings(), *self.authorities.readings(self.clock())]
+        return [*told, *ours, *self.state.readings(), *self.authorities.readings(self.clock())]
 
     def _flask(self) -> Flask:
         issuer = self.current.settings.issuer

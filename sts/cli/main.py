@@ -25,6 +25,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "revoke": ("sts.cli.revoke:revoke", "Refuse at once what was proven or minted up to now."),
     "revocations": ("sts.cli.revoke:revocations", "List what is revoked."),
     "api-keys": ("sts.cli.api_keys.commands:api_keys", "Make, list, revoke, rotate and import API keys."),
+    "state": ("sts.cli.state:state", "Accept a state store that was emptied or put back on purpose."),
     "clients": ("sts.cli.clients:clients", "Make the secrets that gateways call with."),
     "shadow": ("sts.cli.shadow:shadow", "Sum up what rules on trial would have done."),
     "backends": ("sts.cli.backends:backends", "Make the key pairs that tokens are encrypted to."),

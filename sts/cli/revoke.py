@@ -15,6 +15,7 @@ from rich.table import Table
 from sts.audit.log import LABEL
 from sts.cli import common
 from sts.cli.audited import audit
+from sts.cli.state import warn_of_loss
 from sts.credentials.api_key import ApiKeySourceSettings
 from sts.errors import StartError
 from sts.mint.keystore import open_secret
@@ -154,6 +155,7 @@ def _open(settings: Settings) -> State:
     state = open_state(settings.state, settings.redis, settings.var, time.time)
     try:
         state.check()
+        warn_of_loss(settings, state)
     except (StateUnavailableError, StartError) as error:  # one that may evict, or that others can read, too
         common.fail(str(error), common.EXIT_UNREACHABLE)
     return state

@@ -142,6 +142,7 @@ def _state(settings: Settings, secret: DeploymentSecret) -> StateAtWork:
         clock=time.time,
         on_fault=lambda fault: log.error("state", fault=fault),
         unmarked=_waved_through,
+        var=settings.var,
     )
     state.start()
     return state

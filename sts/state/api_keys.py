@@ -9,6 +9,7 @@ from typing import Final
 
 from sts.errors import MALFORMED, REVOKED, STATE_UNAVAILABLE, UNKNOWN_KEY, Refusal
 from sts.state.change_feed import Follower
+from sts.state.continuity import Continuity
 from sts.state.key_records import NAMESPACE, ApiKey, KeyRecords, digest, id_of
 from sts.state.settings import StateSettings
 from sts.state.state import FOREVER, Record
@@ -31,6 +32,7 @@ class ApiKeys:
         settings: StateSettings,
         on_fault: Callable[[str], None] = lambda _: None,
         monotonic: Callable[[], float] = time.monotonic,
+        continuity: Continuity | None = None,
     ) -> None:
         self.settings = settings
         self.used: dict[str, float] = {}
@@ -41,7 +43,9 @@ class ApiKeys:
         self._parsed: Mapping[str, ApiKey | None] = {}
         self._newest: dict[str, ApiKey] = {}
         self._faults: Mapping[str, str] = {}
-        self.follower = Follower(records.state, NAMESPACE, self._changed, on_fault, monotonic=monotonic)
+        self.follower = Follower(
+            records.state, NAMESPACE, self._changed, on_fault, monotonic=monotonic, continuity=continuity
+        )
 
     @property
     def trouble(self) -> str:
@@ -60,13 +64,16 @@ class ApiKeys:
         """The key whose whole text this is.
 
         Raises Refusal: MALFORMED for what cannot be a key or has a wrong checksum, UNKNOWN_KEY, REVOKED, and
-        STATE_UNAVAILABLE where the copy is too old to say. Its expiry is for the pipeline to judge.
+        STATE_UNAVAILABLE where the copy is too old to say, or the store has lost what it held. Its expiry is for the
+        pipeline to judge.
         """
         key_id = id_of(prefix, text)
         if not key_id:
             raise Refusal(MALFORMED, why="not an API key, or its checksum is wrong")
         self._check_fresh()
         key = self._keys.get(key_id)
+        if key is None and self.follower.lost:  # it may have been lost with the store
+            raise Refusal(STATE_UNAVAILABLE, why=self.follower.lost)
         same = hmac.compare_digest(digest(text), _NOBODY if key is None else key.digest)
         if key is None or not same or key.source != source:
             raise Refusal(UNKNOWN_KEY, why="no such API key at this source", key=key_id if key else None)

@@ -80,6 +80,9 @@ local values = {}
 if #keys > 0 then values = redis.call('HMGET', KEYS[2], unpack(keys)) end
 return {epoch, last, reset, keys, values}
 """
+_BEGIN: Final = """#!lua flags=allow-oom
+return redis.call('HSETNX', KEYS[1], 'epoch', ARGV[1])
+"""
 _NOWHERE: Final = "-"
 """No epoch: asks from the beginning."""
 
@@ -152,6 +155,11 @@ class RedisState:
         more = len(keys) == PAGE
         cursor = Cursor(epoch.decode(), records[-1].version if more and records else int(last))
         return Changes(cursor, records, bool(reset), more)
+
+    def begin(self, namespace: str) -> None:
+        """See State."""
+        about, epoch = _keys(namespace)[0], secrets.token_hex(16)
+        _run(self._patient, lambda client: client.eval(_BEGIN, 1, about, epoch), again=True)
 
     def close(self) -> None:
         """See State."""

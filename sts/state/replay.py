@@ -19,7 +19,8 @@ class OnceOnly:
 
     `secrets` are the deployment's keys for `LABEL`: as long as there is a previous secret each proof is marked under
     both, so that replacing it lets nothing pass a second time. `waved_through` hears why, each time that a proof
-    passes unmarked; `on_fault` hears when marking begins to fail.
+    passes unmarked; `on_fault` hears when marking begins to fail. `lost` says why the store may have lost its marks,
+    "" if it has not: then a proof may have been used before, as on an outage.
     """
 
     def __init__(
@@ -29,12 +30,14 @@ class OnceOnly:
         on_outage: Outage,
         waved_through: Callable[[str], None] = lambda _: None,
         on_fault: Callable[[str], None] = lambda _: None,
+        lost: Callable[[], str] = lambda: "",
     ) -> None:
         self._state = state
         self._secrets = tuple(secrets)
         self.on_outage = on_outage
         self._waved_through = waved_through
         self._on_fault = on_fault
+        self._lost = lost
         self.trouble = ""
 
     def mark(self, kind: str, *parts: str, until: float) -> None:
@@ -43,6 +46,11 @@ class OnceOnly:
         `until` (Unix seconds) is when nobody takes it any more, leeway included. What stands in the store is a hash.
         Raises Refusal: REPLAYED, or STATE_UNAVAILABLE where it cannot be told and `on_outage` says deny.
         """
+        lost = self._lost()
+        if lost and self.on_outage == "deny":
+            raise Refusal(STATE_UNAVAILABLE, why=lost, what=kind)
+        if lost:
+            self._waved_through(lost)
         text = "".join(f"{len(part)}:{part}" for part in (kind, *parts))
         try:
             for secret in self._secrets:

@@ -21,6 +21,7 @@ from sts.errors import REVOKED, STATE_UNAVAILABLE, Refusal
 from sts.labels import hashed
 from sts.model import Ask, Client, Identity, Issued, Principal, Revocable
 from sts.state.change_feed import Follower
+from sts.state.continuity import Continuity
 from sts.state.settings import StateSettings
 from sts.state.state import ABSENT, ConflictError, Record, State, StateUnavailableError, decode, encode
 from sts.telemetry import Reading
@@ -148,11 +149,12 @@ class Revocations:
         settings: StateSettings,
         on_fault: Callable[[str], None] = lambda _: None,
         monotonic: Callable[[], float] = time.monotonic,
+        continuity: Continuity | None = None,
     ) -> None:
         self.settings = settings
         self._secrets = tuple(secrets)
         self._ends: Mapping[str, tuple[float, float]] = {}
-        self._follower = Follower(state, NAMESPACE, self._take, on_fault, monotonic=monotonic)
+        self._follower = Follower(state, NAMESPACE, self._take, on_fault, monotonic=monotonic, continuity=continuity)
         self.start, self.stop, self.refresh = self._follower.start, self._follower.stop, self._follower.refresh
 
     def __len__(self) -> int:
@@ -168,6 +170,11 @@ class Revocations:
     def trouble(self) -> str:
         """Why the last look at the store failed, "" if it did not."""
         return self._follower.fault
+
+    @property
+    def lost(self) -> str:
+        """Why the store is not the one that was seen before, "" if it is."""
+        return self._follower.lost
 
     @property
     def fresh(self) -> bool:

@@ -142,6 +142,9 @@ class SqliteState:
         more = len(rows) == PAGE
         return Changes(Cursor(epoch, rows[-1][2] if more else last), tuple(Record(*row) for row in rows), reset, more)
 
+    def begin(self, namespace: str) -> None:
+        """See State: the file got its epoch when it was made."""
+
     def close(self) -> None:
         """See State."""
         with self._turn:

@@ -54,7 +54,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How far one has read: the store's own random name (another one: another store), and the last change's number."""
+    """How far one has read: the store's own random name (another one: another store), and the last change's number.
+
+    A namespace to which nothing was ever written may have no name yet: "".
+    """
 
     epoch: str
     sequence: int
@@ -103,6 +106,9 @@ class State(Protocol):
 
     def changes(self, namespace: str, since: Cursor | None) -> Changes:
         """What is new in a namespace since `since`; None begins at the beginning."""
+
+    def begin(self, namespace: str) -> None:
+        """Give a namespace its epoch, if it has none yet: by that it is seen if all that it holds is gone one day."""
 
     def close(self) -> None:
         """Let go of the store; the next use opens it again."""

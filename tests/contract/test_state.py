@@ -7,7 +7,7 @@ import pytest
 from harness import in_time, wait_for
 from patient_stores import QUICK_S
 
-from sts.errors import REPLAYED, STATE_UNAVAILABLE
+from sts.errors import REPLAYED, STATE_UNAVAILABLE, UNKNOWN_KEY
 from sts.state import (
     AlreadyMarkedError,
     ConflictError,
@@ -17,6 +17,10 @@ from sts.state import (
     decode,
     encode,
 )
+from sts.state.api_keys import ApiKeys
+from sts.state.continuity import Continuity, accept
+from sts.state.key_records import NAMESPACE, ApiKey, KeyRecords, digest, make
+from sts.state.settings import StateSettings
 from sts.state.state import PAGE, Cursor
 
 NOW = 1_800_000_000.0
@@ -267,17 +271,120 @@ def test_a_follower_sees_changes_and_what_is_gone(store, state):
     assert follower.age < 60
 
 
-def test_a_follower_sees_that_its_store_was_emptied(store, state):
-    told = []
+@pytest.fixture
+def follow(store, tmp_path):
+    """Followers of one machine; each is one more worker, or the next start."""
+
+    def follow(**more):
+        handle = store.open()
+        continuity = Continuity(handle, "keys", tmp_path / "seen", time.time)
+        return Follower(handle, "keys", continuity=continuity, **more)
+
+    return follow
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_emptied_store_is_an_outage_that_keeps_what_was_known_until_it_is_accepted(store, state, follow, again):
     state.put("keys", "a", b"1", expected=0)
-    follower = Follower(store.open(), "keys", on_fault=told.append)
+    follower = follow()
     follower.refresh()
     store.empty()
+    with pytest.raises(StateUnavailableError, match=r"emptied.*sts state accept"):
+        follower.refresh()
     fresh = store.open()
     fresh.put("keys", "b", b"1", expected=0)
+    with pytest.raises(StateUnavailableError, match="emptied or replaced"):
+        follower.refresh()
+    assert sorted(follower.records) == ["a", "b"]  # neither what was there nor what came since is lost
+    other = follow()
+    if again:
+        follower = other  # a worker that starts meanwhile
+        with pytest.raises(StateUnavailableError, match="emptied or replaced"):
+            follower.refresh()
+        assert (follower.age, sorted(follower.records)) == (float("inf"), ["b"])
+    accept(fresh, ["keys"], time.time())
+    for one in (follower, other, follow()):
+        one.refresh()
+        assert (sorted(one.records), one.lost) == (["b"], "")
+    store.empty()  # what was accepted was that store and no other
+    with pytest.raises(StateUnavailableError, match="emptied"):
+        follower.refresh()
+
+
+def test_a_store_that_is_put_back_to_an_older_copy_is_an_outage_until_it_is_accepted(store, state, follow):
+    state.put("keys", "a", b"1", expected=0)
+    accept(state, ["keys"], time.time())
+    copy = store.copy()
+    state.put("keys", "b", b"1", expected=0)
+    follow().refresh()
+    store.put_back(copy)
+    follower = follow()
+    with pytest.raises(StateUnavailableError, match="older than it was"):
+        follower.refresh()  # an acceptance in the copy is older, too
+    accept(store.open(), ["keys"], time.time())
     follower.refresh()
-    assert sorted(follower.records) == ["b"]
-    assert "emptied or replaced" in told[0]
+    assert sorted(follower.records) == ["a"]
+
+
+def test_a_namespace_without_any_record_is_missed_as_well(store, follow):
+    follower = follow()
+    follower.refresh()
+    store.empty()
+    with pytest.raises(StateUnavailableError, match="emptied"):
+        follower.refresh()
+
+
+def test_a_full_store_that_nobody_has_seen_before_is_taken_as_it_is(store, follow):
+    follower = follow()
+    store.full()
+    follower.refresh()
+    follower.refresh()
+    assert (follower.records, follower.lost) == ({}, "")
+
+
+def test_a_damaged_file_of_what_was_seen_is_no_reason_to_believe_the_store(state, follow, tmp_path):
+    state.put("keys", "a", b"1", expected=0)
+    follow().refresh()
+    (tmp_path / "seen").write_text("{")
+    follower = follow()
+    with pytest.raises(StateUnavailableError, match="sts state accept"):
+        follower.refresh()
+    accept(state, ["keys"], time.time())
+    follower.refresh()
+    follow().refresh()
+
+
+def test_when_marks_may_be_lost_a_proof_is_refused_or_counted_as_configured(state, refused):
+    told = []
+    with refused(STATE_UNAVAILABLE):
+        OnceOnly(state, [b"k" * 32], "deny", lost=lambda: "emptied").mark("dpop", "a-jti", until=soon())
+    allowing = OnceOnly(state, [b"k" * 32], "allow", told.append, lost=lambda: "emptied")
+    allowing.mark("dpop", "a-jti", until=soon())
+    assert told == ["emptied"]
+    with refused(REPLAYED):  # what is marked from now on counts
+        allowing.mark("dpop", "a-jti", until=soon())
+
+
+def test_an_api_key_that_an_emptied_store_lacks_is_no_unknown_key(store, state, refused, tmp_path):
+    records = KeyRecords(state, [b"k" * 32])
+    (known_id, known), (_, lost) = make("sk_"), make("sk_")
+    now = int(time.time())
+    records.put(ApiKey(id=known_id, source="s", owner="o", digest=digest(known), created_at=now))
+    seen = Continuity(state, NAMESPACE, tmp_path / "seen", time.time)
+    keys = ApiKeys(records, time.time, StateSettings(), continuity=seen)
+    keys.follower.look()
+    with refused(UNKNOWN_KEY):
+        keys.prove("s", "sk_", lost)
+    store.empty()
+    keys.follower.look()
+    assert keys.prove("s", "sk_", known).id == known_id  # as it was last seen, until `max_stale`
+    with refused(STATE_UNAVAILABLE):
+        keys.prove("s", "sk_", lost)
+    seen = Continuity(state, NAMESPACE, tmp_path / "seen", time.time)
+    started = ApiKeys(KeyRecords(store.open(), [b"k" * 32]), time.time, StateSettings(), continuity=seen)
+    started.follower.look()
+    with refused(STATE_UNAVAILABLE):
+        started.prove("s", "sk_", known)
 
 
 def test_a_follower_looks_by_itself(store, state):

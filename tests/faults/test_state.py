@@ -11,7 +11,7 @@ import time
 
 import pytest
 import yaml
-from harness import GRANT, ISSUER, JWT, Key, minimal, wait_for
+from harness import GRANT, ISSUER, JWT, Key, Service, minimal, wait_for
 from redis_servers import RedisServer
 
 from scripts import servers
@@ -41,14 +41,18 @@ def configured(idp):
 
 
 @pytest.fixture
-def start(make_service, tmp_path, key):
+def start(tmp_path, key):
     def start(configuration, **more):
-        folder = tmp_path / "service-0"
+        folder = tmp_path / "service"
         folder.mkdir(exist_ok=True)
         (folder / "caller.jwks.json").write_text(json.dumps({"keys": [key.jwk]}))
-        return make_service(configuration, **more)
+        made.append(Service(folder, configuration, **more))
+        return made[-1]
 
-    return start
+    made = []
+    yield start
+    for running in made:
+        running.stop()
 
 
 @pytest.fixture
@@ -161,3 +165,46 @@ def test_on_a_full_redis_everything_that_only_reads_goes_on(configured, start, i
         wait_for(lambda: signed(service, sign(idp.token(sub="bob"))).status == 200)
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("accident", ["emptied", "restarted without persistence"])
+def test_an_emptied_redis_is_an_outage_until_an_operator_accepts_it(configured, start, idp, sign, tmp_path, accident):
+    if servers.find(servers.REDIS) is None:
+        pytest.skip("there is no redis-server on this machine")
+    server = RedisServer("redis", tmp_path / "redis").start()
+    try:
+        redis = {**server.settings, "password": {"env": "REDIS_PASSWORD"}}
+        environment = {"REDIS_PASSWORD": server.password, "SECRET": DEPLOYMENT_SECRET}
+        written = configured(redis=redis, state={"store": "redis"}, secret={"env": "SECRET"})
+        service = start(written, environment=environment)
+        token = idp.token()
+        assert signed(service, sign(token)).status == 200
+        if accident == "emptied":
+            server.client().flushall()
+        else:
+            server.stop()
+            server.start()
+        wait_for(lambda: "emptied" in told(service)["degraded"].get("state", ""))
+        assert b"sts_state_lost 1.0" in service.get("/metrics").body
+        assert "sts state accept" in service.log()
+        refused = wait_for(lambda: _refused(service, sign, token))
+        assert (refused.status, refused.reason) == (503, "state_unavailable")
+        assert service.exchange(token).status == 200  # by the list as it was last seen, until `max_stale`
+        service.stop()
+        service = start(written, environment=environment, ready=False)  # nothing was seen since the start
+        wait_for(lambda: service.process.poll() is None and _asked(service))
+        assert service.get("/readyz").status == 503
+        assert service.exchange(token).reason == "state_unavailable"
+        command = [sys.executable, "-m", "sts", "state", "accept", "--yes", "-c", str(service.file)]
+        done = subprocess.run(command, env={**os.environ, **environment}, check=False, capture_output=True, text=True)
+        assert (done.returncode, "emptied" in done.stdout) == (0, True), done.stderr
+        wait_for(lambda: service.get("/readyz").status == 200)
+        assert signed(service, sign(token)).status == 200
+        assert "state" not in told(service)["degraded"]
+    finally:
+        server.stop()
+
+
+def _asked(service):
+    with contextlib.suppress(OSError):
+        return service.get("/healthz").status == 200

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from patient_stores import PATIENCE_S, open_patiently
+from redis import Redis
 from redis_servers import KINDS, Proxy, RedisServer
 
 from scripts import servers
@@ -148,6 +149,31 @@ class Store:
             for path in self.var.glob("state.db*"):
                 path.unlink()
             self.open()
+
+    def copy(self):
+        """All that it holds, to be given to `put_back`."""
+        if self.server:
+            client = self.raw()
+            return {key: client.dump(key) for key in client.scan_iter("*")}
+        for state in self.opened:
+            state.close()
+        return (self.var / "state.db").read_bytes()
+
+    def put_back(self, copy):
+        """It holds what it held when it was copied, and nothing else."""
+        self.empty()
+        if self.server:
+            client = self.raw()
+            for key, value in copy.items():
+                client.restore(key, 0, value, replace=True)
+            return
+        for state in self.opened:
+            state.close()
+        (self.var / "state.db").write_bytes(copy)
+
+    def raw(self):
+        """A client that decodes nothing."""
+        return Redis(port=self.server.port, password=self.server.password)
 
     def close(self):
         for process in self.processes:

@@ -16,6 +16,7 @@ from rich import box
 from rich.table import Table
 
 from sts.cli import audited, common
+from sts.cli.state import warn_of_loss
 from sts.credentials.api_key import ApiKeySourceSettings
 from sts.errors import StartError
 from sts.mint.keystore import open_secret
@@ -126,6 +127,7 @@ def opened(settings: Settings) -> Iterator[KeyRecords]:
             state.check()
         except StartError as error:
             common.fail(str(error), common.EXIT_UNREACHABLE)
+        warn_of_loss(settings, state)
         yield KeyRecords(state, secret.keys(LABEL))
     except StateUnavailableError as error:
         common.fail(f"the state store cannot be used: {error}", common.EXIT_UNREACHABLE)
