@@ -66,6 +66,7 @@ STARTS_A_SERVER = {
     "service",
     "make_service",
     "make_opa",
+    "nginx_program",
     "redis_kind",
     "redis_server",
     "run_redis",
