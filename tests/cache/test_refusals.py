@@ -236,7 +236,7 @@ def test_a_refused_request_is_refused_again_without_a_proof_for_five_seconds(twi
         ({"exp": START - 1}, "orders", "expired"),
         ({}, "timed", "not_allowed"),
     ],
-    ids=str,
+    ids=["not yet valid", "bound to a key", "expired", "a rule that reads the time"],
 )
 def test_what_may_pass_a_moment_later_is_not_remembered(twins, changes, audience, reason):
     twins.at = START + (START - 0.5 + 1) % 2  # an odd second
@@ -281,7 +281,9 @@ def test_a_refusal_ends_with_the_issuers_key_that_proved_its_credential(twins, p
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"), [({"exp": START + 4}, "expired"), ({"iat": START - 597}, "too_old")], ids=str
+    ("changes", "reason"),
+    [({"exp": START + 4}, "expired"), ({"iat": START - 597}, "too_old")],
+    ids=["expired", "too old"],
 )
 def test_a_refusal_ends_where_the_age_of_its_credential_gives_another_reason(twins, changes, reason):
     token = twins.token(roles=["clerk"], **changes)
