@@ -21,7 +21,7 @@ CASES = [(name, what, case) for name, shapes in SHAPES.items() for what, case in
 VARIANTS = [(name, what, case) for name, shapes in SHAPES.items() for what, case in shapes.get("also", {}).items()]
 
 # What each internal token holds beside the mapped claims.
-ALWAYS = {"iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope", "act"}
+ALWAYS = {"iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope", "act", "src_iat"}
 
 
 def ids(value):
