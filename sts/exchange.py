@@ -1,8 +1,11 @@
 """The way of a request, the same for both doors and for every kind of credential.
 
 A door parses what came in and shapes what goes out; a kind of credential extracts and proves. Every check that all of
-them need stands here, once, so that no new door or kind can forget it. The first half of `exchange` never waits; the
-second may, for a source's keys or a table's rows. Before it, only a caller that proves itself by a signed token may.
+them need stands here, once, so that no new door or kind can forget it.
+
+The way is walked in steps. It stops (`yield`) before what may wait for somebody else, or computes long: a source's
+keys, a table's rows, OPA, encryption, a caller that proves itself by a signed token. The event loop takes the steps up
+to there, and a thread takes the rest. Where all of that is at hand, the way does not stop at all.
 """
 
 from __future__ import annotations
@@ -10,40 +13,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from sts.audit.log import AuditLog, Trail
 from sts.cache.refusals import Grounds, Refusals
 from sts.cache.tokens import Causes, TokenCache, cache_key
 from sts.clients.registry import Clients
 from sts.credentials.kind import Sources
-from sts.errors import INTERNAL_ERROR, Reason, Refusal
+from sts.errors import INTERNAL_ERROR, Refusal
 from sts.lookups.rows import Rows, Table
 from sts.mint.minter import Minter
-from sts.model import Ask, Caller, Client, Credential, DoorName, Incoming, Issued, Presented, Reply
+from sts.model import Ask, Client, Credential, Door, Incoming, Issued, Presented, Reply, Steps, taken
 from sts.policy.consent import Target
 from sts.policy.decide import Policy
 from sts.resilience.bulkhead import on_behalf_of
 from sts.state.revocations import Revocations
 from sts.telemetry import log
-
-
-class Door(Protocol):
-    """What a door adds to the way: how a request is read there, and how an answer is written."""
-
-    name: DoorName
-
-    def caller(self, incoming: Incoming) -> Caller:
-        """Who the caller says it is, unproven."""
-
-    def ask(self, incoming: Incoming, caller: Caller, client: Client) -> Ask:
-        """What the proven client asks for."""
-
-    def allowed(self, incoming: Incoming, ask: Ask, issued: Issued | None, now: float) -> Reply:
-        """The answer to a request that may pass; `issued` is None on a public route."""
-
-    def refused(self, incoming: Incoming, reason: Reason, facts: dict[str, object]) -> Reply:
-        """The answer to a request that is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +47,21 @@ class Exchange:
     clock: Callable[[], float]
 
     def answer(self, door: Door, incoming: Incoming) -> Reply:
-        """Answer one request at `door`. Never raises; every answer leaves exactly one audit event."""
+        """Answer one request at `door`, and wait where that takes waiting. Never raises."""
+        return taken(self.steps(door, incoming))
+
+    def steps(self, door: Door, incoming: Incoming) -> Steps[Reply]:
+        """The steps to the answer at `door`. None of them raises; every answer leaves exactly one audit event."""
         trail = self.audit.begin(door.name, incoming.request_id, self.revision, incoming.correlation_id)
         try:
             caller = door.caller(incoming)
             trail.called(caller, known=self.clients.knows(caller))
+            if self.clients.may_wait(caller):
+                yield
             client = self.clients.prove(caller)
             ask = door.ask(incoming, caller, client)
             trail.asked(ask)
-            issued = self.exchange(client, ask, ask.credential, trail) if ask.credential is not None else None
+            issued = None if ask.credential is None else (yield from self.exchange(client, ask, ask.credential, trail))
             reply = door.allowed(incoming, ask, issued, self.clock())
         except Refusal as refusal:
             trail.refused(refusal.reason, refusal.facts)
@@ -83,7 +73,7 @@ class Exchange:
         self.audit.record(trail)
         return reply
 
-    def exchange(self, client: Client, ask: Ask, credential: Credential, trail: Trail) -> Issued:
+    def exchange(self, client: Client, ask: Ask, credential: Credential, trail: Trail) -> Steps[Issued]:
         """Turn `credential` into a token for what `client` asks, or raise the Refusal that says why not."""
         target = self.policy.target(client, ask)
         trail.aimed([audience.name for audience in target.audiences])
@@ -94,14 +84,23 @@ class Exchange:
         parts = self.policy.parts(client, presented, target, ask)
         key = cache_key(self.tokens.secret, client, ask, credential, self.policy.facts_read(target, ask))
         issued = self.tokens.find(key, parts, self.sources, self.clock())
-        if issued is None:  # from here on it may wait
+        if issued is None:
             revision = self.revision if self.policy.lasts(presented, target, ask) else None
-            kept = self.refusals.remembered(key, revision, self.sources, self.clock(), trail)
-            with on_behalf_of(client.id, "" if ask.request is None else ask.request.ip), kept as grounds:
-                mint = partial(self.mint, client, ask, presented, target, trail, grounds)
-                issued = self.tokens.fill(key, parts, self.sources, self.clock, mint)
+            with self.refusals.remembered(key, revision, self.sources, self.clock(), trail) as grounds:
+                waits = self.tokens.under_way(key, parts) or not self.at_hand(presented, target, ask)
+                if waits:
+                    yield
+                with on_behalf_of(client.id, "" if ask.request is None else ask.request.ip):
+                    mint = partial(self.mint, client, ask, presented, target, trail, grounds)
+                    issued = self.tokens.fill(key, parts, self.sources, self.clock, mint, waits=waits)
         trail.issued(issued)
         return issued
+
+    def at_hand(self, presented: Sequence[Presented], target: Target, ask: Ask) -> bool:
+        """Whether `mint` would wait for nothing and compute nothing that takes long."""
+        now = self.clock()
+        proves = all(self.sources.at_hand(one, now) for one in presented)
+        return proves and self.policy.at_hand(presented, target, ask, self.tables)
 
     def mint(
         self, client: Client, ask: Ask, presented: Sequence[Presented], target: Target, trail: Trail, grounds: Grounds

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import enum
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol, TypeVar
+
+from sts.errors import Reason
 
 Evidence = Literal["secret", "assertion", "bearer", "connection"]
 
@@ -389,3 +391,37 @@ class Revocable:
     """
 
     groups: tuple[tuple[float, tuple[str, ...]], ...]
+
+
+class Door(Protocol):
+    """What a door adds to the way: how a request is read there, and how an answer is written."""
+
+    name: DoorName
+
+    def caller(self, incoming: Incoming) -> Caller:
+        """Who the caller says it is, unproven."""
+
+    def ask(self, incoming: Incoming, caller: Caller, client: Client) -> Ask:
+        """What the proven client asks for."""
+
+    def allowed(self, incoming: Incoming, ask: Ask, issued: Issued | None, now: float) -> Reply:
+        """The answer to a request that may pass; `issued` is None on a public route."""
+
+    def refused(self, incoming: Incoming, reason: Reason, facts: dict[str, object]) -> Reply:
+        """The answer to a request that is refused."""
+
+
+Result = TypeVar("Result")
+
+Steps = Generator[None, None, Result]
+"""Work that stops before each step which may wait, or computes long; at the end it has its result."""
+
+
+def taken(steps: Steps[Result]) -> Result:
+    """Take all remaining steps, and wait where they do. Raises what they raise."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            result: Result = done.value
+            return result

@@ -27,7 +27,8 @@ SERVICE = textwrap.dedent(
     from sts.server.dispatch import Application
     from sts.server.process import SharedFlag
 
-    def answer(door, incoming):
+    def steps(door, incoming):
+        yield
         document = {
             "door": door, "method": incoming.method, "target": incoming.target, "headers": dict(incoming.headers),
             "address": incoming.peer.address, "unix": incoming.peer.unix, "request_id": incoming.request_id,
@@ -36,7 +37,7 @@ SERVICE = textwrap.dedent(
         return Reply(200, (("Content-Type", "application/json"),), json.dumps(document).encode())
 
     revision = SimpleNamespace(
-        exchange=SimpleNamespace(answer=answer), token_door="token", forward_auth_door="forward_auth"
+        exchange=SimpleNamespace(steps=steps), token_door="token", forward_auth_door="forward_auth"
     )
     pages = Blueprint("pages", __name__)
     pages.get("/healthz")(lambda: "flask")

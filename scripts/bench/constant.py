@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from sts.model import Incoming, Reply
-from sts.server.connection import Steps
+from sts.model import Incoming, Reply, Steps
 from sts.server.master import Server
 from sts.settings import Settings, load
 
@@ -25,7 +24,7 @@ class Constant:
         """Whether a body is read."""
         return method == "POST"
 
-    def begin(self, incoming: Incoming) -> Steps:  # noqa: ARG002 - as an application
+    def begin(self, incoming: Incoming) -> Steps[Reply]:  # noqa: ARG002 - as an application
         """Answer at once."""
         return _REPLY
         yield

@@ -23,9 +23,9 @@ from sts.audit.log import LABEL, LINE_BYTES, AuditLog
 from sts.edge import introspection
 from sts.labels import DeploymentSecret
 from sts.mint.keystore import prepare
-from sts.model import Incoming, Peer
+from sts.model import Incoming, Peer, Reply, Steps, taken
 from sts.server.connection import Application as Answers
-from sts.server.connection import Connection, Steps, taken
+from sts.server.connection import Connection
 from sts.server.dispatch import Application, door_of, path_of
 from sts.settings import Environment, load
 from sts.state import StateAtWork, key_records, open_state
@@ -91,7 +91,7 @@ class Loop:
         """As Application says."""
         return self._application.reads_body(method, target)
 
-    def begin(self, incoming: Incoming) -> Steps:
+    def begin(self, incoming: Incoming) -> Steps[Reply]:
         """As Application says."""
         self._target = incoming.target
         return self._application.begin(incoming)
@@ -103,7 +103,7 @@ class Loop:
     def later(self, connection: Connection) -> None:
         """Leave alone what comes behind the first request."""
 
-    def finish(self, steps: Steps, connection: Connection) -> None:
+    def finish(self, steps: Steps[Reply], connection: Connection) -> None:
         """Take the steps here."""
         connection.answered(taken(steps))
 

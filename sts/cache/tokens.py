@@ -210,6 +210,10 @@ class TokenCache:
             return None
         return entry.issued if self._published(causes.kid, now) else None
 
+    def under_way(self, key: bytes, parts: tuple[str, ...]) -> bool:
+        """Whether `fill` would wait, because another request is making the same token."""
+        return (key, parts) in self._flights
+
     def fill(
         self,
         key: bytes,
@@ -217,13 +221,15 @@ class TokenCache:
         sources: KeysInForce,
         clock: Callable[[], float],
         make: Callable[[], tuple[Issued, Causes]],
+        *,
+        waits: bool = True,
     ) -> Issued:
         """Make the token for `key` and keep it where it may be kept. May wait, for `make` or for somebody else's.
 
-        The same request at the same time is made once: up to `max_waiters` wait for it, `patience` at most; who may
-        not wait, or has waited long enough, makes its own. A refusal is theirs too: key and parts hold all that it
-        can depend on, and many who wait must not try a dead source one after the other. Whatever may not be kept is
-        not shared with those who wait either.
+        `waits` says whether for the latter: the event loop must not. The same request at the same time is made once:
+        up to `max_waiters` wait for it, `patience` at most; who may not wait, or has waited long enough, makes its own.
+        A refusal is theirs too: key and parts hold all that it can depend on, and many who wait must not try a dead
+        source one after the other. Whatever may not be kept is not shared with those who wait either.
         """
         own = _Flight()
         flight = self._flights.setdefault((key, parts), own)
@@ -237,7 +243,7 @@ class TokenCache:
             finally:
                 del self._flights[key, parts]
                 own.landed.set()
-        if self._wait(flight):
+        if waits and self._wait(flight):
             if flight.refused is not None:
                 reason, facts = flight.refused
                 raise Refusal(reason, **facts)

@@ -58,6 +58,10 @@ class DummyKeys:
         """As KeySource says."""
         return (self._by_algorithm[algorithm],)
 
+    def at_hand(self, kid: str | None, algorithm: str, now: float) -> bool:  # noqa: ARG002 - KeySource
+        """As KeySource says: what is proven by these keys takes as long as by any."""
+        return False
+
     def current(self, thumbprint: str) -> bool:  # noqa: ARG002 - KeySource
         """As KeySource says: nothing is proven by these keys."""
         return False

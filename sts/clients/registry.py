@@ -75,6 +75,12 @@ class Clients:
             if self._settings[client_id].enabled and isinstance(proof, AssertionProof) and proof.trouble:
                 yield client_id, proof.trouble
 
+    def may_wait(self, caller: Caller) -> bool:
+        """Whether `prove` may wait, or compute long: for a caller with a signed token, or with a certificate."""
+        if caller.evidence == "connection":
+            return self._by_certificate is not None
+        return caller.evidence != "secret"
+
     def prove(self, caller: Caller) -> Client:
         """Identify the caller, prove it and admit it. May wait, for keys or for the state.
 

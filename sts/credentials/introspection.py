@@ -143,6 +143,10 @@ class IntrospectionSource:
             attributes=claims,
         )
 
+    def at_hand(self, presented: Presented, now: float) -> bool:  # noqa: ARG002 - as Source says
+        """As Source says: its server is asked."""
+        return False
+
     def key_current(self, proof_key: str) -> bool:  # noqa: ARG002 - there are no keys
         """As Source says: no key ever proved a token here."""
         return False

@@ -212,6 +212,11 @@ class JwtSource:
             raise Refusal(AUDIENCE_MISMATCH, why="a claim is missing", claim=name)
         return text_or_texts(claims[name], name)
 
+    def at_hand(self, presented: Presented, now: float) -> bool:
+        """As Source says: a token that has expired is refused without any key."""
+        token: Compact = presented.unverified
+        return token.claims["exp"] <= now or self.keys.at_hand(token.kid, token.algorithm, now)
+
     def key_current(self, proof_key: str) -> bool:
         """As Source says."""
         return self.keys.current(proof_key)

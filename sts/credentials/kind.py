@@ -67,6 +67,9 @@ class Source(Protocol):
     def prove(self, presented: Presented, now: float) -> Principal:
         """Prove what was presented and report its facts. May wait; raises Refusal."""
 
+    def at_hand(self, presented: Presented, now: float) -> bool:
+        """Whether `prove` would wait for nothing and compute nothing that takes long. Never waits, never raises."""
+
     def key_current(self, proof_key: str) -> bool:
         """Whether the key that proved a credential is still in the source's set in force. Never waits."""
 
@@ -107,6 +110,10 @@ class Sources:
     def prove(self, presented: Presented, now: float) -> Principal:
         """Prove a presented credential at its source."""
         return self.by_name[presented.prover].prove(presented, now)
+
+    def at_hand(self, presented: Presented, now: float) -> bool:
+        """Whether `prove` would wait for nothing and compute nothing that takes long."""
+        return self.by_name[presented.prover].at_hand(presented, now)
 
     def limits(self, presented: Presented) -> Limits:
         """What the source's configuration allows its principals."""

@@ -54,6 +54,8 @@ class Endpoint:
 class HttpTable:
     """A `Table` at an endpoint. Several requests for one row ask once; `upstream` bounds who waits there."""
 
+    in_memory = False
+
     def __init__(
         self,
         endpoint: Endpoint,

@@ -10,6 +10,8 @@ from sts.redis_link import RedisLink, RedisUnavailableError
 class RedisTable:
     """A `Table` of the hashes whose names are `prefix` and the key; a row is believed for `ttl` seconds."""
 
+    in_memory = False
+
     def __init__(self, link: RedisLink, prefix: str, ttl: float) -> None:
         self._link, self._prefix, self._ttl = link, prefix, ttl
 

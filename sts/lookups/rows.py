@@ -20,7 +20,9 @@ Result = TypeVar("Result")
 
 
 class Table(Protocol):
-    """A table at work."""
+    """A table at work. `in_memory` says that its rows are never waited for."""
+
+    in_memory: bool
 
     def row(self, key: str, now: float) -> Row | None:
         """The row with this key, None if there is none. May wait. Raises SOURCE_UNREACHABLE if it cannot be known."""

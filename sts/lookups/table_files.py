@@ -39,6 +39,7 @@ class FileTable:
     """
 
     trouble: str = ""
+    in_memory = True
 
     def __init__(self, file: KeptFile, key: str) -> None:
         try:

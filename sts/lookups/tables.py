@@ -25,6 +25,7 @@ class Counted:
 
     def __init__(self, name: str, table: AnyTable) -> None:
         self._name, self.table = name, table
+        self.in_memory = table.in_memory
 
     @property
     def trouble(self) -> str:

@@ -16,7 +16,7 @@ from sts.errors import (
     Refusal,
 )
 from sts.expressions import ABSENT, EvaluationError, Expression, Scope, as_attribute, bind
-from sts.lookups.rows import Rows
+from sts.lookups.rows import Rows, Table
 from sts.model import Actor, Admitted, Ask, Client, Grant, Identity, Limits, Presented, Principal, Trial
 from sts.policy.act import actor_chain, delegate
 from sts.policy.admit import admit
@@ -82,12 +82,25 @@ class Policy:
         names += [f"audience/{one.name}" for one in (*target.audiences, *self.consents.minted_for(presented))]
         if ask.route is not None:
             names.append(f"route/{ask.route}")
-        tables = self._route(ask).tables.union(
-            *(self.sources[one.source].tables for one in presented), *(one.tables for one in target.audiences)
-        )
+        tables = self._tables(presented, target, ask)
         if tables:
             names.extend(f"table/{name}" for name in sorted(tables))
         return tuple(self.fingerprints[name] for name in names)
+
+    def at_hand(self, presented: Sequence[Presented], target: Target, ask: Ask, tables: Mapping[str, Table]) -> bool:
+        """Whether deciding waits for nothing and minting is quick: no OPA, no encryption, no RSA, rows in memory."""
+        if any(
+            one.settings.opa or one.settings.encryption is not None or one.algorithm[:2] in _SLOW
+            for one in target.audiences
+        ):
+            return False
+        return all(tables[name].in_memory for name in self._tables(presented, target, ask))
+
+    def _tables(self, presented: Sequence[Presented], target: Target, ask: Ask) -> frozenset[str]:
+        """What the rules for this request look rows up in."""
+        return self._route(ask).tables.union(
+            *(self.sources[one.source].tables for one in presented), *(one.tables for one in target.audiences)
+        )
 
     def lasts(self, presented: Sequence[Presented], target: Target, ask: Ask) -> bool:
         """Whether the same request meets the same answer again: its rules read no rows and no `now`, and ask no OPA."""
@@ -190,6 +203,7 @@ class Policy:
         return _NO_ROUTE if ask.route is None else self.routes[ask.route]
 
 
+_SLOW = frozenset({"RS", "PS"})  # a signature by RSA takes a millisecond
 _NO_ROUTE = RouteRules(allow=None, facts=frozenset(), reads_now=False)
 
 

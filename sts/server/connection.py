@@ -11,14 +11,13 @@ import contextlib
 import re
 import secrets
 import ssl
-from collections.abc import Generator
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Final, Protocol
 
 from sts.edge.form import MAX_BODY_BYTES, correlation_id
 from sts.edge.tls import chain_of
-from sts.model import Incoming, Peer, Reply
+from sts.model import Incoming, Peer, Reply, Steps
 from sts.server.message import MAX_CHUNKED_BYTES, MAX_HEAD_BYTES, BadBody, BadRequest, Chunks, Head, head_end, read_head
 from sts.telemetry import log
 
@@ -33,9 +32,6 @@ LINGER_S: Final = 2.0
 MAX_BEHIND_BYTES: Final = MAX_HEAD_BYTES + MAX_CHUNKED_BYTES
 """How much may pile up behind a request that is being answered; then the connection is read no further."""
 
-Steps = Generator[None, None, Reply]
-"""How a request is answered: it stops before each step that may wait, and ends with the answer."""
-
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STATUS: Final = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _NO_BODY: Final = frozenset({204, 304})
@@ -48,7 +44,7 @@ class Application(Protocol):
     def reads_body(self, method: str, target: str) -> bool:
         """Whether the answer hangs on the body."""
 
-    def begin(self, incoming: Incoming) -> Steps:
+    def begin(self, incoming: Incoming) -> Steps[Reply]:
         """The steps to the answer. None of them raises."""
 
 
@@ -70,7 +66,7 @@ class Worker(Protocol):
     def later(self, connection: Connection) -> None:
         """Let a connection go on with what it holds, after the others."""
 
-    def finish(self, steps: Steps, connection: Connection) -> None:
+    def finish(self, steps: Steps[Reply], connection: Connection) -> None:
         """Take the remaining steps in a thread, then tell the connection."""
 
     def refused(self, peer: Peer, why: str) -> None:
@@ -429,16 +425,6 @@ class Connection(asyncio.Protocol):
         self._worker.waiting.pop(self, None)
         self._worker.idle.pop(self, None)
         self._worker.finish(steps, self)
-
-
-def taken(steps: Steps) -> Reply:
-    """Take all remaining steps, each of which may wait."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            reply: Reply = done.value
-            return reply
 
 
 def _written(reply: Reply, head: Head, date: str, *, keep: bool) -> bytes:

@@ -17,8 +17,7 @@ from sts.edge import forward_auth, introspection, token
 from sts.edge.form import PEER
 from sts.edge.reply import problem
 from sts.errors import INTERNAL_ERROR
-from sts.model import DoorName, Incoming, Reply
-from sts.server.connection import Steps
+from sts.model import DoorName, Incoming, Reply, Steps
 from sts.telemetry import log
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ class Application:
         """Whether the answer hangs on the body: a POST to one of the endpoints that take a form."""
         return method == "POST" and path_of(self._own(target)) in (token.PATH, introspection.PATH)
 
-    def begin(self, incoming: Incoming) -> Steps:
+    def begin(self, incoming: Incoming) -> Steps[Reply]:
         """The steps to the answer: they stop before each that may wait. None of them raises."""
         try:
             target = self._own(incoming.target)
@@ -88,8 +87,7 @@ class Application:
             if door is not None:
                 revision = self._service.current  # once: a request finishes on the revision it began with
                 chosen = revision.token_door if door == "token" else revision.forward_auth_door
-                yield
-                return revision.exchange.answer(chosen, incoming)
+                return (yield from revision.exchange.steps(chosen, incoming))
             path = path_of(target)
             if path == introspection.PATH:
                 yield

@@ -20,8 +20,8 @@ from typing import Any, Final
 from gunicorn.workers.base import Worker as GunicornWorker
 
 from sts.edge.form import peer_of
-from sts.model import Peer, Reply
-from sts.server.connection import Application, Connection, Steps, taken
+from sts.model import Peer, Reply, Steps, taken
+from sts.server.connection import Application, Connection
 from sts.server.threads import Threads
 from sts.telemetry import log, metrics
 
@@ -97,12 +97,12 @@ class LoopWorker(GunicornWorker):  # type: ignore[misc]  # gunicorn has no types
         """Let a connection go on with what it holds, after the others."""
         self.loop.call_soon(connection.go_on)
 
-    def finish(self, steps: Steps, connection: Connection) -> None:
+    def finish(self, steps: Steps[Reply], connection: Connection) -> None:
         """Take the remaining steps in a thread, then tell the connection."""
         if not self.threads.run(partial(self._finish, steps, connection)):
             connection.answered(_thrown(steps))
 
-    def _finish(self, steps: Steps, connection: Connection) -> None:
+    def _finish(self, steps: Steps[Reply], connection: Connection) -> None:
         """In a thread."""
         reply = taken(steps)
         with contextlib.suppress(RuntimeError):  # the loop has ended
@@ -231,7 +231,7 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def _thrown(steps: Steps) -> Reply:
+def _thrown(steps: Steps[Reply]) -> Reply:
     """End the steps where they are, because nothing can take them."""
     try:
         steps.throw(RuntimeError("there is no thread to be had"))

@@ -148,6 +148,10 @@ class OwnKeys:
             raise keys.unknown(kid, algorithm)
         return found
 
+    def at_hand(self, kid: str | None, algorithm: str, now: float) -> bool:
+        """As KeySource says."""
+        return self._keys(now).settles(kid, algorithm)
+
     def current(self, thumbprint: str) -> bool:
         """As KeySource says."""
         return thumbprint in self._keys(self._clock()).thumbprints

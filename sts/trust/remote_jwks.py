@@ -35,6 +35,9 @@ class KeySource(Protocol):
         Raises UNKNOWN_KEY, BAD_ALGORITHM if the key with this `kid` may not verify `algorithm`, or SOURCE_UNREACHABLE.
         """
 
+    def at_hand(self, kid: str | None, algorithm: str, now: float) -> bool:
+        """Whether `keys_for` would answer without waiting, and with keys that verify quickly."""
+
     def current(self, thumbprint: str) -> bool:
         """Whether the key with this RFC 7638 thumbprint is in the set in force. Never waits."""
 
@@ -72,6 +75,14 @@ class LookUp:
             raise Refusal(UNKNOWN_KEY, why="too many keys would fit", alg=algorithm, kid=kid)
         return fitting
 
+    def settles(self, kid: str | None, algorithm: str) -> bool:
+        """Whether this set alone decides, and quickly: it has keys that verify quickly, or it refuses."""
+        try:
+            found = self.find(kid, algorithm)
+        except Refusal:
+            return True
+        return bool(found) and all(key.is_quick for key in found)
+
     def unknown(self, kid: str | None, algorithm: str) -> Refusal:
         """The refusal of a token whose key is not there; it says which keys of the set could not be used and why."""
         why = "the issuer publishes no such key"
@@ -98,6 +109,10 @@ class FileJwks:
         if not found:
             raise self._keys.unknown(kid, algorithm)
         return found
+
+    def at_hand(self, kid: str | None, algorithm: str, now: float) -> bool:  # noqa: ARG002 - as KeySource says
+        """As KeySource says."""
+        return self._keys.settles(kid, algorithm)
 
     def current(self, thumbprint: str) -> bool:
         """As KeySource says."""
@@ -389,6 +404,10 @@ class RemoteJwks(RemoteSet[LookUp]):
             hash((kid, algorithm)),  # which is short, however long a made-up kid is
             kid=kid,
         )
+
+    def at_hand(self, kid: str | None, algorithm: str, now: float) -> bool:  # noqa: ARG002 - as KeySource says
+        """As KeySource says."""
+        return self.holds(lambda keys: keys.settles(kid, algorithm))
 
     def current(self, thumbprint: str) -> bool:
         """As KeySource says."""

@@ -40,9 +40,9 @@ class TracingProxy:
         if show is None:
             return found
 
-        def told(*arguments: Any) -> Any:  # noqa: ANN401
+        def told(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
             try:
-                result = found(*arguments)
+                result = found(*arguments, **options)
             except Refusal as refusal:
                 self.tell(name, refusal)
                 raise
