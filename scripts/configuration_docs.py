@@ -25,6 +25,7 @@ from sts.options import Section
 from sts.redis_link import RedisSettings
 from sts.settings import Settings, schema
 from sts.settings.listen import Listen, ListenTls, ShutdownSettings
+from sts.settings.loading import NEEDS_RESTART
 from sts.settings.model import KINDS, Defaults
 from sts.state import OnOutage, StateSettings
 from sts.trust.recipients import EncryptionSettings
@@ -58,8 +59,8 @@ One YAML file, `sts.yaml` unless `$STS_CONFIG` or `--config` says otherwise. `st
 - **Consent** has three parts: the client lists the audience, the source lists the audience, the client lists the
   source. From two sources on (disabled and included ones count) all of them must be written, and each source's
   `namespace`.
-- **A reload** (SIGHUP) is refused as a whole if there is any fault, or if it changes `issuer`, `listen`, `workers`,
-  `threads`, `var`, `secret`, `redis`, `keys.store` or `state.store`, which need a restart.
+- **A reload** (SIGHUP) is refused as a whole if there is any fault, or if it changes a setting that needs a restart:
+  {restart}.
 """
 
 SECTIONS: Final[tuple[tuple[str, type[Section], str], ...]] = (
@@ -96,7 +97,9 @@ NESTED: Final[tuple[tuple[str, type[Section], str], ...]] = (
 def render() -> str:
     """The whole page."""
     definitions = schema()["$defs"]
-    return "\n".join([INTRODUCTION, *(line for section in sections() for line in _section(*section, definitions))])
+    restart = ", ".join(f"`{name}`" for name in NEEDS_RESTART)
+    introduction = INTRODUCTION.replace("{restart}", restart)
+    return "\n".join([introduction, *(line for section in sections() for line in _section(*section, definitions))])
 
 
 def sections() -> list[tuple[str, type[Section], str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
@@ -15,11 +16,15 @@ from sts.settings.checks import Parts
 from sts.settings.document import Document, read
 from sts.settings.environment import Environment
 from sts.settings.faults import Fault, SettingsError
+from sts.settings.listen import Listen
 from sts.settings.model import KINDS, Settings
 
 _PARTS: Final = ("issuer", "listen", "redis", "keys", "cache", "forward_auth", "opa", *KINDS)
-_FIXED: Final = ("issuer", "workers", "threads", "var", "secret", "redis")
-_FIXED_KEYS: Final = ("store", "seal_keys")
+NEEDS_RESTART: Final = (
+    *("issuer", "workers", "threads", "var", "secret", "redis"),
+    *("listen", "keys.store", "keys.seal_keys", "state.store"),
+)
+"""The settings, as dotted names, that a running service cannot change: a reload that changes one is refused."""
 
 
 def load(path: Path, environment: Mapping[str, str] | None = None) -> Settings:
@@ -76,16 +81,18 @@ def _is_ours(secret: object, directory: Path, var: Path) -> bool:
 
 
 def changes_needing_restart(old: Settings, new: Settings) -> tuple[str, ...]:
-    """Which settings differ that a running service cannot change (design §5.6), as dotted names.
+    """Return the names of `NEEDS_RESTART` whose settings differ.
 
     `workers` counts only where it is written: the default follows the machine, whose quota may change by itself.
     """
-    changed = [name for name in _FIXED if getattr(old, name) != getattr(new, name)]
+    changed = [name for name in NEEDS_RESTART if _differs(attrgetter(name)(old), attrgetter(name)(new))]
     if "workers" in changed and "workers" not in old.model_fields_set | new.model_fields_set:
         changed.remove("workers")
-    if old.listen.differs_for_good(new.listen):
-        changed.append("listen")
-    changed.extend(f"keys.{name}" for name in _FIXED_KEYS if getattr(old.keys, name) != getattr(new.keys, name))
-    if old.state.store != new.state.store:
-        changed.append("state.store")
     return tuple(changed)
+
+
+def _differs(old: object, new: object) -> bool:
+    """Whether two values of one setting differ; of `listen.tls` the content of the files may change."""
+    if isinstance(old, Listen) and isinstance(new, Listen):
+        return old.differs_for_good(new)
+    return old != new

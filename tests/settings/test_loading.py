@@ -15,6 +15,7 @@ from recipient import Pair, jwks
 
 from sts.labels import DeploymentSecret
 from sts.settings import SettingsError, changes_needing_restart, effective, load
+from sts.settings.loading import NEEDS_RESTART
 
 SECRET = "A" * 43
 
@@ -405,6 +406,13 @@ def test_what_a_reload_cannot_change_is_named(base, loaded, named, key, value):
     old = loaded(copy.deepcopy(base), {"STS_SECRET": SECRET})
     base[key] = value
     assert changes_needing_restart(old, loaded(base, {"STS_SECRET": SECRET})) == (named,)
+
+
+def test_the_page_of_operations_lists_the_settings_that_need_a_restart():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    section = page.split("\n### Settings that need a restart\n")[1].split("\n#")[0]
+    listed = [name for line in section.splitlines() if line.startswith("| `") for name in line.split("`")[1:2]]
+    assert sorted(listed) == sorted(NEEDS_RESTART)
 
 
 def test_a_changed_secret_needs_a_restart(base, loaded):
