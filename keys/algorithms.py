@@ -1,6 +1,6 @@
 """What each JWS algorithm needs of a key: how one is made, signs, verifies, and shows its public half.
 
-Everything stands straight over `cryptography`; joserfc is not on the way of a token (design §8).
+Everything stands straight over `cryptography`; joserfc is not on the way of a token.
 """
 
 from __future__ import annotations

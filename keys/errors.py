@@ -12,7 +12,7 @@ class NoUsableKey(KeysError):  # noqa: N818 - says what is the matter
 
 
 class SelfTestFailed(KeysError):  # noqa: N818 - says what is the matter
-    """A private key does not sign what its published half verifies; it must never become active (design §7)."""
+    """A private key does not sign what its published half verifies; it must never become active."""
 
 
 class StoreUnavailable(KeysError):  # noqa: N818 - says what is the matter

@@ -1,7 +1,7 @@
 """Why a request is refused: one table of reasons, one exception that carries a reason and private facts.
 
 A `Reason` is public and constant: its name (`error_reason`), the OAuth error code, the status at each door and one
-sentence for the caller (design: "Fail closed, and say why to the operator, not to the attacker"). What led to it, the
+sentence for the caller. What led to it, the
 facts, goes to the audit event alone and never into an answer.
 """
 

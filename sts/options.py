@@ -250,7 +250,7 @@ KeptConfigFile = Annotated[
 """A file whose content is part of the configuration: read with it, and changed only by a reload."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~-]{1,128}$")]
-"""The name of a client, source, audience or route. For clients it is the OAuth client id (design §5.2)."""
+"""The name of a client, source, audience or route. For clients it is the OAuth client id."""
 
 Namespace = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~-]{0,64}$")]
 """The prefix of a minted `sub`; "" for none."""

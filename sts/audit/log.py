@@ -1,6 +1,6 @@
 """The audit: exactly one event for each decision, allowed or refused, as one line of JSON.
 
-The fields are an allow-list (design: "Audit event"). No token, no claim's value and no key is among them: subject and
+The fields are an allow-list. No token, no claim's value and no key is among them: subject and
 credential stand as hashes under the deployment's own key, so that only who has that key can look for a known one.
 
 A line is written with one call (see `audit_file`) and never longer than `LINE_BYTES`, so that the lines of several

@@ -88,7 +88,7 @@ def cache_key(
 ) -> bytes:
     """The key of a request: HMAC-SHA256 over every input of the decision, 32 bytes.
 
-    `secret` is the cache's own label key (design: one label per use); `facts` are the request's facts that rules
+    `secret` is the cache's own label key (each use has its own label); `facts` are the request's facts that rules
     read, by name. Each part is preceded by its length and each list by its count, so that no two requests make one
     text (`a,b` and `c` against `a` and `b,c`); the order in which audiences, resources or scopes were named does not
     count. Scopes that were not asked for (None) are not an empty list.

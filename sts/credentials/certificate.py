@@ -165,7 +165,7 @@ class CertificateKind:
 
 
 def encode_chain(ders: Iterable[bytes]) -> str:
-    """Certificates as the text of a credential: base64url DER, leaf first, separated by dots (design §5.2)."""
+    """Certificates as the text of a credential: base64url DER, leaf first, separated by dots."""
     return ".".join(base64.urlsafe_b64encode(der).rstrip(b"=").decode() for der in ders)
 
 

@@ -25,7 +25,7 @@ def header_value(value: object) -> str:
 
     A text stands for itself, an integer in decimal, a boolean as `true` or `false`, a list joined with `,`. Raises
     ValueError, whose text never holds the value, for a value that equals `ABSENT`, an empty element or one with a
-    comma, any control or non-ASCII character, a space at an end, and any other type (design §5.3).
+    comma, any control or non-ASCII character, a space at an end, and any other type.
     """
     if value is None or value in ("", [], ()):
         return ABSENT
@@ -47,7 +47,7 @@ def header_value(value: object) -> str:
 def header_name(name: str) -> str:
     """Check the name of an identity header as the configuration writes it. Raises ValueError with what is wrong.
 
-    The names that gateways and this service give a meaning of their own are not to be had (design §5.3). The token
+    The names that gateways and this service give a meaning of their own are not to be had. The token
     header is one of them too, but it is configured: whoever assembles the configuration compares with that one.
     """
     if not _NAME.fullmatch(name):

@@ -117,7 +117,7 @@ def _variables(parts: Parts | Settings, client: str, subject: str, scopes: tuple
 BUFFER: Final = 4096
 """Bytes of one header buffer, as gateways have them by default (nginx: one memory page)."""
 BESIDE: Final = 1024
-"""Bytes of an answer's head beside the token (design §5.3)."""
+"""Bytes of an answer's head beside the token."""
 _SHOWN: Final = 3
 
 
@@ -140,7 +140,7 @@ def token_sizes(parts: Parts) -> Iterator[Finding]:
 
 
 def shared_subjects(parts: Parts) -> Iterator[Finding]:
-    """Two sources without a namespace that reach one audience speak for the same subjects there (design §5.5)."""
+    """Two sources without a namespace that reach one audience speak for the same subjects there."""
     bare = {name: source for name, source in parts.sources.items() if source.enabled and source.namespace == ""}
     for name, source in bare.items():
         for other in [other for other in bare if other > name]:
@@ -153,7 +153,7 @@ def shared_subjects(parts: Parts) -> Iterator[Finding]:
 
 
 def unused_sources(parts: Parts) -> Iterator[Finding]:
-    """From every source some client may hand credentials in, else all of them are refused (design §3)."""
+    """From every source some client may hand credentials in, else all of them are refused."""
     clients = [client for client in parts.clients.values() if client.enabled]
     listed = {name for client in clients for name in client.sources or (ALL,)}
     proofs = {client.source for client in clients if isinstance(client, AccessTokenClient)}
@@ -164,7 +164,7 @@ def unused_sources(parts: Parts) -> Iterator[Finding]:
 
 
 def scopeless_sources(parts: Parts) -> Iterator[Finding]:
-    """A source that maps no scopes leads to a backend that has none, since scopes unknown are none (design §5.2)."""
+    """A source that maps no scopes leads to a backend that has none, since scopes unknown are none."""
     listed = {name for client in parts.clients.values() if client.enabled for name in client.sources or (ALL,)}
     for name, source in parts.sources.items():
         if not source.enabled or "scopes" in source.identity or listed.isdisjoint({ALL, name}):

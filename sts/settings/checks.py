@@ -101,7 +101,7 @@ def _backends(client: str, backend_of: tuple[str, ...], audiences: Mapping[str, 
 
 
 def consent(parts: Parts) -> Iterator[Finding]:
-    """From two sources on, all three parts of the consent are written (design §3), and each source's namespace."""
+    """From two sources on, all three parts of the consent are written, and each source's namespace."""
     sources = parts.entries("sources")
     if len(sources) < 2:
         return
@@ -120,7 +120,7 @@ def consent(parts: Parts) -> Iterator[Finding]:
 
 
 def namespaces(parts: Parts) -> Iterator[Finding]:
-    """Two sources share a namespace only where both say that their subjects are the same people (design §5.5)."""
+    """Two sources share a namespace only where both say that their subjects are the same people."""
     sources = parts.entries("sources")
     sharing: dict[str, list[str]] = {}
     for name, entry in sources.items():
@@ -194,7 +194,7 @@ def auds(parts: Parts) -> Iterator[Finding]:
 
 
 def scopes(parts: Parts) -> Iterator[Finding]:
-    """A route to an audience with `scopes` demands some of them; to one without, none (design §5.2, §5.3)."""
+    """A route to an audience with `scopes` demands some of them; to one without, none."""
     for name, route in parts.routes.items():
         audience = parts.audiences.get(route.audience or "")
         if audience is None:
@@ -253,7 +253,7 @@ def secrets(parts: Parts) -> Iterator[Finding]:
 
 
 def headers(parts: Parts) -> Iterator[Finding]:
-    """An identity header has no other meaning to us or to a gateway (design §5.3), and one spelling."""
+    """An identity header has no other meaning to us or to a gateway, and one spelling."""
     token_header = (parts.forward_auth or ForwardAuthSettings()).token_header
     spelled: dict[str, str] = {}
     for name, audience in parts.audiences.items():

@@ -1,4 +1,4 @@
-"""Who may not have something cannot find out whether it is there (design §5.3, §5.4)."""
+"""Who may not have something cannot find out whether it is there."""
 
 import pytest
 from harness import ACCESS_TOKEN, JWT

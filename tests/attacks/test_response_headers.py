@@ -1,4 +1,4 @@
-"""Nothing that came in can break out of an answer's headers, challenge or body (lesson 3.9, TE-35, design §5.3)."""
+"""Nothing that came in can break out of an answer's headers, challenge or body (lesson 3.9, TE-35)."""
 
 import re
 

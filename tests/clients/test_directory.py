@@ -62,7 +62,7 @@ def test_two_secrets_are_live_at_once(secret):
     ],
 )
 def test_every_refusal_of_a_client_is_the_same_to_the_caller(settings, call):
-    """EP-07, design §5.3: which check failed stands in the audit alone."""
+    """EP-07: which check failed stands in the audit alone."""
     refusal = refused(client(**settings), **call)
     assert refusal.reason.name == "client_refused"
     assert "first" not in str(refusal.facts)

@@ -411,7 +411,7 @@ def test_an_expression_is_frozen():
 
 
 def test_a_text_with_nul_that_base64_held_is_no_value():
-    """LIB-E05: others cut a text at NUL, and "admin\\0x" would become "admin"."""
+    """A reader that cuts a text at NUL would take "admin\\0x" for "admin"."""
     data = {"claims": {"b": "YWRtaW4AeA==", "s": "YWJj"}}
     assert value("string(base64.decode(claims.s))", data) == "abc"
     assert why("string(base64.decode(claims.b))", data) == "unsafe text"

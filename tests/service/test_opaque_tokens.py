@@ -180,7 +180,7 @@ def test_a_kind_whose_credential_has_no_scopes_takes_them_from_the_mapping(make_
     assert service.forward(unmapped).headers["x-auth-reason"] == "insufficient_scope"
 
 
-# Consent (design: three written parts, in both directions)
+# Consent (three written parts, in both directions)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What only the whole configuration can be judged by (design §3, §5.5, §5.6)."""
+"""What only the whole configuration can be judged by."""
 
 import copy
 

@@ -198,7 +198,7 @@ def test_a_revoked_record_that_is_deleted_and_made_anew_stays_revoked(state, wor
 
 
 def test_keys_go_on_working_through_a_short_outage_and_not_through_a_long_one(state, worker, added, steady, refused):
-    """design §6: an older list than `max_stale` counts as an outage."""
+    """An older list than `max_stale` counts as an outage."""
     key, text = added()
     keys = worker()
     state.away = True
@@ -263,7 +263,7 @@ def test_a_store_that_is_away_loses_no_last_use(state, worker, added):
 
 
 def test_keys_of_the_previous_secret_count_until_it_is_gone_and_resealed_ones_for_good(state, added):
-    """design §6: a previous secret is accepted while it is replaced."""
+    """A previous secret is accepted while it is replaced."""
     key, _ = added(scopes=("a",))
     fresh = b"f" * 32
     assert KeyRecords(state, [fresh]).all() == []
@@ -276,7 +276,7 @@ def test_keys_of_the_previous_secret_count_until_it_is_gone_and_resealed_ones_fo
 
 
 def test_what_the_previous_secret_signed_counts_until_it_is_taken_out(state, added, refused):
-    """design §6: the secret is replaced while keys exist; none of them may die of it."""
+    """The secret is replaced while keys exist; none of them may die of it."""
     key, text = added()
     settings = StateSettings()
 

@@ -248,7 +248,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
 def test_a_failed_refresh_never_replaces_good_keys(fault, issuer, jwks, ask, clock, landed):
-    """JK-07, JK-09. PyJWT #1162; lessons part 2, no. 10. Lesson 2.10 (CVE-2026-48524 PyJWKClient)."""
+    """JK-07, JK-09. PyJWT #1162; Lesson 2.10 (CVE-2026-48524 PyJWKClient)."""
     (key,) = jwks.keys_for("one", "ES256", clock.now)
     issuer.fault = fault
     for _ in range(20):

@@ -114,7 +114,7 @@ def test_a_doubled_header_is_none(asked, description, name, value, status, reaso
 
 @pytest.mark.parametrize("first", ["/orders/7", "/orders/7?x="])
 def test_a_doubled_target_is_none(refused, first):
-    """FA-04, design §5.3: the header must stand there once, else a gateway that adds it lets the user choose."""
+    """FA-04: the header must stand there once, else a gateway that adds it lets the user choose."""
     refused(503, "profile_header_missing", [("X-Original-URI", "/billing/7")], X_Original_URI=first)
 
 
