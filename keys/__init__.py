@@ -1,6 +1,6 @@
-"""The life of signing keys: made, published, signing, retired, gone.
+"""The lifecycle of signing keys: published, active, retired, removed, revoked.
 
-A key's state is a function of the clock over the times in its record, so that every replica that reads the same ring
-agrees without a word. `record` has the values, `lifecycle` reads them, `rotation` changes them, a `store` keeps them
-sealed and authentic, `keyring` is what a worker signs and publishes with.
+The state of a key follows from the times in its record and the clock. Replicas that read the same ring therefore agree
+without coordination. `record` defines the values, `lifecycle` computes states, `rotation` changes the ring, a `store`
+keeps it sealed and authentic, and a worker signs and publishes with `keyring`.
 """

@@ -1,6 +1,6 @@
-"""What each JWS algorithm needs of a key: how one is made, signs, verifies, and shows its public half.
+"""The JWS algorithms: how to generate a key, sign, verify, and write the public half.
 
-Everything stands straight over `cryptography`; joserfc is not on the way of a token.
+This module calls `cryptography` directly; joserfc does not take part in signing a token.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from keys.jwks import base64url, from_base64url
 
 RSA_BITS: Final = 2048
-"""The size of an RSA key that is made here, and the least that is taken from elsewhere (RFC 7518 §3.3)."""
+"""The size of a generated RSA key, and the minimum size of an imported one (RFC 7518 §3.3)."""
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
@@ -27,9 +27,11 @@ _PKCS1: Final = padding.PKCS1v15()
 class Algorithm:
     """One algorithm.
 
-    `unfit` says why a private key cannot serve it, "" if it can; `public` writes a fitting key's public JWK members;
-    `sign` makes the raw JWS signature; `verify` takes the public members, raises InvalidSignature, KeyError or
-    ValueError.
+    - `generate` makes a private key.
+    - `unfit` returns why a private key does not fit the algorithm, "" if it fits.
+    - `public` returns the public JWK members of a key that fits.
+    - `sign` returns the raw JWS signature.
+    - `verify` takes the public JWK members, data and signature. Raises InvalidSignature, KeyError or ValueError.
     """
 
     name: str
@@ -41,7 +43,7 @@ class Algorithm:
 
 
 def _ecdsa(name: str, curve: ec.EllipticCurve, crv: str, digest: hashes.HashAlgorithm) -> Algorithm:
-    """ECDSA with R and S joined, each as long as a coordinate of the curve (RFC 7518 §3.4, §6.2.1)."""
+    """ECDSA. The signature is R and S, each as long as a coordinate of the curve (RFC 7518 §3.4, §6.2.1)."""
     size, ecdsa = (curve.key_size + 7) // 8, ec.ECDSA(digest)
 
     def unfit(key: object) -> str:
@@ -112,7 +114,7 @@ def _number(text: str) -> int:
 
 
 def _integer(number: int) -> str:
-    """Base64urlUInt: as few bytes as it needs (RFC 7518 §2)."""
+    """Encode as Base64urlUInt: the minimum number of bytes (RFC 7518 §2)."""
     return base64url(number.to_bytes((number.bit_length() + 7) // 8, "big"))
 
 
@@ -126,4 +128,4 @@ ALGORITHMS: Final[Mapping[str, Algorithm]] = {
         _ed25519(),
     )
 }
-"""Every algorithm that keys can be made for."""
+"""Every supported algorithm, by name."""

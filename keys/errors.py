@@ -1,48 +1,52 @@
-"""One tree of errors for all that can go wrong with keys. No text here ever holds key material."""
+"""The errors of `keys`. No message contains key material."""
 
 from __future__ import annotations
 
 
 class KeysError(Exception):
-    """The root of every error that `keys` raises on purpose; its text is a sentence for the operator."""
+    """The base class of the errors that `keys` raises; the message is a sentence for the operator."""
 
 
 class NoUsableKey(KeysError):  # noqa: N818 - says what is the matter
-    """There is nothing to sign with: no such algorithm, or the store has been out of sight for too long."""
+    """No key can sign: the ring has none for the algorithm, or the store has been unreachable for too long."""
 
 
 class SelfTestFailed(KeysError):  # noqa: N818 - says what is the matter
-    """A private key does not sign what its published half verifies; it must never become active."""
+    """The published half of a key does not verify what its private half signs; such a key must never become active."""
 
 
 class StoreUnavailable(KeysError):  # noqa: N818 - says what is the matter
-    """The store cannot be read or written at the moment."""
+    """The store cannot be read or written now."""
 
 
 class RingMissing(KeysError):  # noqa: N818 - says what is the matter
-    """The store can be read and holds no ring."""
+    """The store is readable and contains no ring."""
 
 
 class StoreUnauthentic(KeysError):  # noqa: N818 - says what is the matter
-    """The store holds something that was not written with our seal keys, or is not a ring at all."""
+    """The content of the store was not written with our seal keys, or is not a ring."""
 
 
 class RolledBack(StoreUnauthentic):
-    """The store holds an authentic ring that is older than one this replica has already seen, or differs from it."""
+    """The store contains an authentic ring that is older than the one this replica has seen.
+
+    Also raised for a different ring of the same version.
+    """
 
 
 class Conflict(KeysError):  # noqa: N818 - says what is the matter
-    """Somebody else changed the ring first: nothing was written."""
+    """Another writer changed the ring first; this write did not happen."""
 
 
 class KeyUnfit(KeysError):  # noqa: N818 - says what is the matter
-    """A key from elsewhere cannot be taken: of another kind, too short, unreadable, or in the ring already."""
+    """A key cannot be imported: another type, too short, unreadable, or already in the ring."""
 
 
 class GuardRefused(KeysError):  # noqa: N818 - says what is the matter
-    """The standby has not been published for long enough; `seconds` are missing until every verifier has it.
+    """The standby key has not been published for long enough.
 
-    `replica` is the one that may have shown verifiers a JWKS without it, "" where the standby itself is too young.
+    `seconds` is the time until every verifier has the key. `replica` is the name of the replica that may have published
+    a JWKS without the key, "" if the key itself is too new.
     """
 
     def __init__(self, seconds: float, replica: str = "") -> None:

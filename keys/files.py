@@ -1,6 +1,7 @@
-"""Files and folders that root makes in place of the service, for instance by a command, belong to its user.
+"""Write files and folders: ownership when root writes them, and atomic replacement.
 
-Small files are replaced as a whole: a reader sees the former content or the new one, on a full disk too.
+A file that root creates for the service, for instance with a command, must belong to the user of the service. Small
+files are replaced as a whole: a reader sees the old content or the new content, also when the disk is full.
 """
 
 from __future__ import annotations
@@ -11,9 +12,14 @@ from pathlib import Path
 
 
 def hand_over(descriptor: int, folder: Path) -> None:
-    """Give what is open at `descriptor`, and was made in `folder`, to the owner of the folder; only root can, and must.
+    """Give a new file or folder in `folder` to the owner of `folder`, if this process is root.
 
-    A file with a second name is left alone: the folder's owner may have linked a file of another user to this name.
+    A file with a second hard link stays unchanged: the owner of the folder may have linked a file of another user to
+    this name, and would become its owner.
+
+    Args:
+        descriptor: The open file or folder.
+        folder: The folder in which it was created.
     """
     if os.geteuid() != 0:
         return
@@ -24,10 +30,16 @@ def hand_over(descriptor: int, folder: Path) -> None:
 
 
 def replace_file(path: Path, new: Path, data: bytes, *, durable: bool = False) -> None:
-    """Write `data` to the new file `new` (mode 0600) and rename it to `path`, whose folder is there already.
+    """Write `data` to the new file `new` (mode 0600) and rename it to `path`.
 
-    `new` is a name that no other process writes at the same time: a file of that name is left over from one that was
-    killed. `durable`: the content is on the disk before the rename. Raises OSError, and leaves nothing behind then.
+    Args:
+        path: The file to replace; its folder exists.
+        new: A name that no other process writes at the same time. A file of that name is left from a killed process.
+        data: The content.
+        durable: Write the content to the disk (fsync) before the rename.
+
+    Raises:
+        OSError: Writing failed; the file `new` was removed.
     """
     new.unlink(missing_ok=True)
     try:
@@ -45,9 +57,9 @@ def replace_file(path: Path, new: Path, data: bytes, *, durable: bool = False) -
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those above it that are missing, mode 0700; each for the owner of the folder that it is in.
+    """Create a folder and its missing parents with mode 0700; each belongs to the owner of its parent folder.
 
-    One that is there already stays as it is. Raises OSError.
+    An existing folder stays unchanged. Raises OSError.
     """
     if path.is_dir():
         return
@@ -55,7 +67,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(mode=0o700)
     except FileExistsError:
-        if path.is_dir():  # another process made it meanwhile
+        if path.is_dir():  # another process created it in the meantime
             return
         raise
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

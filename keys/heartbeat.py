@@ -1,4 +1,4 @@
-"""How a replica keeps its word to the store: what it publishes, and until when at most (see `sighting`)."""
+"""Report to the store which keys this replica publishes, and until when (see `replica_report`)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _KEPT_S: Final = 3600.0
 
 
 class Presence:
-    """One replica, by a name that no other ever has; `until` is when it must stop publishing.
+    """Sends the reports of one replica, under a unique name. The replica must stop publishing at `until`.
 
-    It is to be made in the process that publishes, after the fork.
+    Create the object after the fork, in the process that publishes: the report contains the process id.
     """
 
     def __init__(self, store: Store, clock: Callable[[], float], ring: Ring) -> None:
@@ -27,28 +27,34 @@ class Presence:
         self._clock = clock
         self._host, self._pid = here(), getpid()
         self._name = f"{self._host}-{self._pid}-{secrets.token_hex(4)}"
-        self._since = {key.kid: 0.0 for key in ring.keys}  # what it publishes first it never published without
+        self._since = {key.kid: 0.0 for key in ring.keys}  # the initial keys count as always published
         self._told: Sighting | None = None
         self._unsaid_until = 0.0
         self._guard = 0.0
-        self._held: dict[float, float] = {}  # each guard that was in force: until when its verifiers hold what they got
+        self._held: dict[float, float] = {}  # guard -> until when verifiers may use a JWKS fetched under it
 
     @property
     def until(self) -> float:
-        """Until when this replica publishes; Unix seconds."""
+        """The time until which this replica publishes, in Unix seconds."""
         return max(self._unsaid_until, 0.0 if self._told is None else self._told.until)
 
     def took(self, ring: Ring) -> None:
-        """The replica publishes `ring` from now on."""
+        """Record that the replica publishes `ring` from now on."""
         now = self._clock()
         self._since = {key.kid: self._since.get(key.kid, now) for key in ring.keys}
 
     def tell(self, ring: Ring, seen_at: float, schedule: Schedule) -> None:
-        """Say what is published, and that it ends unless the store is seen again. Raises StoreUnavailable.
+        """Report what the replica publishes, and until when unless it reads the store again. Raises StoreUnavailable.
 
-        It ends with the last token that the replica may sign meanwhile: what is kept for a retired key is kept for the
-        whole JWKS. Where the store shows its ring but takes no word (its disk is full), the replica publishes for one
-        `poll` from each look: every guard allows for a replica that is one poll late, said or not.
+        The report expires with the last token that the replica may sign until then: the time for which a retired key
+        stays published applies to the whole JWKS. If the store can be read but not written (its disk is full), the
+        replica publishes for one `poll` after each read: every guard allows for a replica that is one poll late, also
+        without a report.
+
+        Args:
+            ring: The ring that the replica publishes.
+            seen_at: When the store was read, in Unix seconds.
+            schedule: The schedule in force.
         """
         self._unsaid_until = seen_at + schedule.poll
         since = {key.kid: self._since[key.kid] for key in ring.keys if is_published(key, seen_at)}
@@ -59,9 +65,9 @@ class Presence:
         self._told = told
 
     def _longest(self, guard: float) -> float:
-        """The longest guard under which a verifier may still hold a JWKS from here; `guard` is in force from now on.
+        """Return the longest guard under which a verifier may still use a JWKS from here; `guard` applies from now on.
 
-        A shorter `jwks_max_age` does not shorten what was fetched before it.
+        A shorter `jwks_max_age` does not shorten the life of a JWKS that was fetched before the change.
         """
         now = self._clock()
         self._held[self._guard] = now + self._guard
@@ -70,13 +76,13 @@ class Presence:
         return max(guard, *self._held, 0.0)
 
     def leave(self) -> None:
-        """Say that nothing is published any more. Raises StoreUnavailable."""
+        """Report that this replica has stopped publishing. Raises StoreUnavailable."""
         if self._told is not None:
             self._told = replace(self._told, until=min(self._told.until, self._clock()))
             self._store.report(self._told)
 
     def tidy(self, schedule: Schedule) -> None:
-        """Speak for those of this host that were killed, and drop those whose word counts no more.
+        """Expire the reports of dead processes on this host, and delete obsolete reports.
 
         Raises StoreUnavailable.
         """

@@ -1,4 +1,4 @@
-"""Keys from elsewhere: a private key as PEM or JWK, looked at closely before it may come into a ring."""
+"""Read a private key to import, PEM or JWK, and verify that it may enter the ring."""
 
 from __future__ import annotations
 
@@ -20,15 +20,24 @@ from keys.signer import Pair, pair_of
 MAX_BYTES: Final = 65536
 
 _OLD_NAME: Final = "EdDSA"
-"""What most libraries still call Ed25519's signatures (RFC 9864 §2.2)."""
+"""The `alg` that most libraries still write for Ed25519 (RFC 9864 §2.2)."""
 
 
 def read_private_key(text: bytes, algorithm: str | None, preferred: str) -> Pair:
-    """Read one unencrypted private key, PEM (PKCS #8, PKCS #1, SEC 1) or JWK, for `algorithm`.
+    """Read one unencrypted private key: PEM (PKCS #8, PKCS #1, SEC 1) or JWK.
 
-    None takes the JWK's own `alg`, else `preferred` where the key fits it, else the only algorithm that it fits. The
-    key's name is its RFC 7638 thumbprint, whatever a JWK says. RSA's numbers are proven to belong together. Raises
-    KeyUnfit and SelfTestFailed; no text ever shows the key.
+    The `kid` is always the RFC 7638 thumbprint; the `kid` of a JWK is ignored. The numbers of an RSA key are verified
+    to belong together. No message shows the key.
+
+    Args:
+        text: The content of the file.
+        algorithm: The JWS algorithm. None: the `alg` of the JWK, else `preferred` if the key fits it, else the only
+            algorithm that the key fits.
+        preferred: The algorithm to prefer if the key fits several.
+
+    Raises:
+        KeyUnfit: The key cannot be read, or does not fit.
+        SelfTestFailed: The key does not sign correctly.
     """
     if len(text) > MAX_BYTES:
         raise KeyUnfit(f"a private key has fewer than {MAX_BYTES} bytes")
@@ -46,7 +55,7 @@ def _from_pem(text: bytes) -> object:
         return load_pem_private_key(text, password=None)
     except TypeError:
         raise KeyUnfit("the private key is encrypted: decrypt it first, such as with `openssl pkey`") from None
-    except Exception:  # noqa: BLE001 - whatever is wrong in it, its words may show the key
+    except Exception:  # noqa: BLE001 - the library's message may show the key
         raise KeyUnfit("this is neither a PEM private key nor a JWK that can be read") from None
 
 
@@ -54,9 +63,9 @@ def _from_jwk(text: bytes) -> tuple[object, str | None]:
     try:
         written: Mapping[str, Any] = json.loads(text)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SecurityWarning)  # a short RSA key is refused later, by name
+            warnings.simplefilter("ignore", SecurityWarning)  # a short RSA key is refused later, with a clear message
             key = jwk.import_key(dict(written)).private_key
-    except Exception:  # noqa: BLE001 - whatever is wrong in it (LIB-J08), its words may show the key
+    except Exception:  # noqa: BLE001 - joserfc raises many types here, and its message may show the key
         raise KeyUnfit("this is no JWK of a private key that can be read") from None
     if key is None:
         raise KeyUnfit("the JWK has no private half")

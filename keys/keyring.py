@@ -1,6 +1,6 @@
-"""What a worker signs and publishes with: one immutable snapshot of the ring, swapped whole.
+"""The keys that a worker signs and publishes with: one immutable snapshot of the ring, replaced as a whole.
 
-A request takes no lock here, reads no file and parses no key: it reads one attribute and looks up.
+A request takes no lock here, reads no file and parses no key: it reads one attribute and looks up the signer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ _FOREVER: Final = float("inf")
 
 @dataclass(frozen=True, slots=True)
 class KeyStatus:
-    """One algorithm: the kid that signs, how long it has signed, until rotation is due, until the standby may sign."""
+    """The keys of one algorithm; times in seconds.
+
+    - `kid`, `age`: the signing key, and how long it has signed.
+    - `due_in`: the time until the rotation is due; negative if it is overdue.
+    - `standby`, `standby_ready_in`: the standby key, and the time until it may sign.
+    """
 
     kid: str
     age: float
@@ -37,11 +42,12 @@ class KeyStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What readiness and metrics report; lengths in seconds.
+    """What readiness and metrics report; durations in seconds.
 
-    `unseen` is how long ago the store was last seen with a good ring, `publishes_for` how long the JWKS stays up if it
-    is not seen again; `fault` says why the last look at it failed, "" if it did not; `usable` whether there is
-    something to sign with for every algorithm of the ring.
+    - `unseen`: the time since the store was last read successfully.
+    - `publishes_for`: how long the JWKS stays available if the store is not read again.
+    - `usable`: whether a key can sign for every algorithm of the ring.
+    - `fault`: why the last read of the store failed, "" if it succeeded.
     """
 
     version: int
@@ -56,24 +62,34 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
-    """A ring made ready: per algorithm its signers, latest first, each with the times between which it signs."""
+    """A ring with its signers: per algorithm, latest first, each with the start and the end of its signing period."""
 
     ring: Ring
     signers: Mapping[str, tuple[tuple[float, float, Signer], ...]] = field(repr=False)
     leaves: Mapping[str, float]
 
     def signer(self, algorithm: str, now: float) -> Signer | None:
-        """The key that signs at `now`, if there is one."""
+        """Return the key that signs at `now`, None if there is none."""
         return next((one for since, end, one in self.signers.get(algorithm, ()) if since <= now < end), None)
 
 
 class Keyring:
-    """The ring of one worker, kept fresh by `refresh`.
+    """The ring of one worker; `refresh` updates it.
 
-    `on_fault` hears when looking at the store begins to fail, or fails for another reason, `on_deaf` why nothing is
-    heard of changes before the next poll; `clock` gives Unix seconds; `floor` is what all workers of a replica share,
-    and without it this keyring knows only what it has seen itself. The construction loads and raises KeysError; from
-    then on the last good ring is kept, for signing until `store_grace` has passed.
+    The constructor loads the ring. Afterwards the keyring keeps the last good ring, and signs with it until
+    `store_grace` has passed without a successful read.
+
+    Args:
+        store: Where the ring is stored.
+        schedule: The times of the `keys` section.
+        clock: Returns Unix seconds.
+        on_fault: Called when reading the store begins to fail, or fails for another reason.
+        floor: The newest ring version that any worker of this replica has seen. Without it, the keyring detects only
+            a rollback behind a version that it has seen itself.
+        on_deaf: Called with the reason when the store sends no change notices, so that changes wait for the next poll.
+
+    Raises:
+        KeysError: The ring cannot be loaded.
     """
 
     def __init__(
@@ -99,23 +115,23 @@ class Keyring:
         self._seen_at = seen_at
         self._signs_until = seen_at + schedule.store_grace
         self._presence = Presence(store, clock, self._snapshot.ring)
-        with contextlib.suppress(KeysError):  # others' words, not ours: a rotation waits for them, no service does
+        with contextlib.suppress(KeysError):  # a failure to clean up reports of other replicas must not stop this one
             self._presence.tidy(schedule)
         self._told = True
         try:
             self._tell(self._snapshot.ring, seen_at)
-        except StoreUnavailable as error:  # on a full disk a worker that ended is replaced all the same
+        except StoreUnavailable as error:  # a full disk must not prevent the start of a replacement worker
             self._report(error)
         if clock() - seen_at > schedule.poll:
-            # Rotations that we knew nothing of were not held back before we spoke; from now on they are. In less than
-            # a poll none can have let a key sign that was not published before we looked.
+            # A rotation may have happened between the load and our report, because it did not wait for this replica.
+            # In less than one poll it cannot promote a key that was published after the load. Later it can: read again.
             self._refresh()
 
     def signer(self, algorithm: str, now: float) -> Signer:
-        """The key that signs for `algorithm` at `now`. Raises NoUsableKey.
+        """Return the key that signs for `algorithm` at `now` (Unix seconds). Raises NoUsableKey.
 
-        Where the ring has none for it (the first key of an algorithm that was added waits for a rotation, the last one
-        of a former algorithm has retired) it is the default algorithm's.
+        If the ring has no such key, the signer of the default algorithm is returned. This happens when the first key of
+        a new algorithm waits for a rotation, or the last key of a former algorithm has retired.
         """
         if now > self._signs_until:
             raise NoUsableKey(f"the key store has not been seen for {now - self._seen_at:.0f} s")
@@ -128,23 +144,23 @@ class Keyring:
         return signer
 
     def published(self, kid: str, now: float) -> bool:
-        """Whether the JWKS shows `kid` at `now`, so that a token it signed still verifies."""
+        """Return whether the JWKS shows `kid` at `now`, so that a token signed with it still verifies."""
         leaves = self._snapshot.leaves.get(kid)
         return leaves is not None and now < leaves
 
     def jwks(self, now: float) -> dict[str, Any]:
-        """The JWK Set at `now` (RFC 7517 §5): public members by allow-list, in the order of publication.
+        """Return the JWK Set at `now` (RFC 7517 §5): public members by allow-list, in the order of publication.
 
-        Raises NoUsableKey once the store has been out of sight for so long that the set may lack a key which others
-        sign with: no token that was signed here is good any more by then, and a stale set would make verifiers refuse
-        those of others.
+        Raises NoUsableKey if the store has been unreachable for so long that the set may lack a key with which other
+        replicas sign. By then all tokens that were signed here have expired, and a stale set would make verifiers
+        refuse the tokens of other replicas.
         """
         if now > self._presence.until:
             raise NoUsableKey(f"the key store has not been seen for {now - self._seen_at:.0f} s")
         return jwks(self._snapshot.ring, now)
 
     def status(self, now: float) -> Status:
-        """What there is to report at `now`."""
+        """Return the status at `now` (Unix seconds) for readiness and metrics."""
         ring = self._snapshot.ring
         keys = {name: _key_status(ring, name, now, self._schedule) for name in ring.algorithms if ring.signing(name)}
         return Status(
@@ -159,10 +175,11 @@ class Keyring:
         )
 
     def refresh(self) -> bool:
-        """Look at the store; returns whether a new ring was swapped in. Cheap if it is unchanged.
+        """Read the store; returns whether the ring changed. Cheap if the ring is unchanged.
 
-        Raises KeysError and keeps the ring it has: where the store cannot be read, is not authentic, is empty or older
-        than what was seen (RolledBack), or a key of the new ring fails its self-test.
+        Raises:
+            KeysError: The store cannot be read, is not authentic, is empty or older than a ring that was seen
+                (RolledBack), or a key of the new ring fails its self-test. The keyring keeps its present ring.
         """
         with self._refreshing:
             try:
@@ -172,27 +189,27 @@ class Keyring:
                 raise
 
     def reschedule(self, schedule: Schedule) -> None:
-        """Take a new schedule, after a reload of the configuration.
+        """Apply a new schedule, after a reload of the configuration.
 
-        A longer grace counts from the next sight of the store on: a ring that is out of sight may hold a key that has
-        been retired under the shorter one.
+        A longer `store_grace` applies from the next successful read: while the store is unreachable, a key of this ring
+        may have been retired under the shorter grace.
         """
         self._schedule = schedule
         self._signs_until = min(self._signs_until, self._seen_at + schedule.store_grace)
 
     def start(self) -> None:
-        """Look at the store every `poll` seconds, and when it tells of a change, in this process (see `Poller`)."""
+        """Read the store every `poll` seconds and after each change notice, in threads of this process (`Poller`)."""
         self._poller.start()
 
     def stop(self) -> None:
-        """Stop looking, and tell the store that nothing is published any more."""
+        """Stop the threads, and report to the store that this replica has stopped publishing."""
         self._poller.stop()
-        with contextlib.suppress(KeysError):  # it said until when at most
+        with contextlib.suppress(KeysError):  # the report expires by itself
             self._presence.leave()
 
     def _load(self) -> Ring:
-        """Read the ring. Raises RolledBack where any process of this replica has seen a newer one."""
-        seen = self._floor.version  # before the look: what others see meanwhile may well be newer
+        """Read the ring. Raises RolledBack if any process of this replica has seen a newer one."""
+        seen = self._floor.version  # before the read: other processes may see a newer ring during it
         try:
             ring = self._store.load()
         except RingMissing as error:
@@ -207,7 +224,7 @@ class Keyring:
         return ring
 
     def _refresh(self) -> bool:
-        seen_at = self._clock()  # before the look: what is read may be this old
+        seen_at = self._clock()  # before the read: the ring may be this old
         known = self._snapshot.ring
         ring = self._load()
         changed = ring != known
@@ -229,19 +246,19 @@ class Keyring:
         self._told = True
 
     def _pause(self) -> float:
-        """Seconds until the next look: earlier where the store takes no word, since each look counts for one poll."""
+        """Return the seconds until the next read; half a poll if reports fail: then each read covers only one poll."""
         return self._schedule.poll / (1 if self._told else 2)
 
     def _look(self) -> None:
         try:
             self.refresh()
         except KeysError:
-            pass  # told to on_fault, shown in status; signing ends by itself after store_grace
-        except Exception as error:  # noqa: BLE001 - a fault of ours: the thread lives on, the store counts as unseen
+            pass  # on_fault and the status report it; signing stops by itself after store_grace
+        except Exception as error:  # noqa: BLE001 - a bug of ours: the thread continues, the read counts as failed
             self._report(KeysError(f"the look at the key store failed: {type(error).__name__}"))
 
     def _report(self, error: KeysError) -> None:
-        """Tell of a fault once, not at every poll."""
+        """Report a fault once, not at every poll."""
         known, self._fault = self._fault, str(error)
         if self._on_fault is not None and self._fault != known:
             self._on_fault(error)
@@ -255,7 +272,7 @@ class Keyring:
 
 
 def _snapshot(ring: Ring) -> _Snapshot:
-    """Parse and test every private half once. Raises SelfTestFailed."""
+    """Parse and test every private key once. Raises SelfTestFailed."""
     living = [key for key in ring.keys if key.revoked_at is None]
     return _Snapshot(
         ring=ring,
@@ -269,10 +286,11 @@ def _default(ring: Ring) -> str:
 
 
 def _signers(living: list[KeyRecord], algorithm: str) -> tuple[tuple[float, float, Signer], ...]:
-    """The keys that were ever promoted, latest first, each with its beginning and its end.
+    """Return the keys that were promoted, latest first, each with the start and the end of its signing period.
 
-    Each signs from the end of its predecessor, the first since ever: so a clock that is stepped back after the ring
-    was made (a machine that boots before NTP) is no outage, and the successor of a revoked key signs at once.
+    Each key signs from the end of its predecessor; the first key has no start. Therefore a clock that is stepped back
+    after the ring was created (a machine that boots before NTP) causes no outage, and the successor of a revoked key
+    signs at once.
     """
     begun = [key for key in living if key.algorithm == algorithm and key.active_at is not None]
     begun.sort(key=lambda key: key.active_at or 0.0)

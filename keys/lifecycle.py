@@ -1,4 +1,4 @@
-"""What state a key is in, and how long things take. Pure: the clock is an argument, nothing here reads or writes."""
+"""The state of a key, and the times of a rotation. Pure functions without I/O: the clock is an argument."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keys.replica_report import Sighting, lacking
 
 
 class State(enum.StrEnum):
-    """The stations of a key's life in their order; a key never moves back."""
+    """The states of a key, in their order. A key never moves back."""
 
     PUBLISHED = "published"
     ACTIVE = "active"
@@ -22,12 +22,14 @@ class State(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """The numbers of the `keys` section, all in seconds.
+    """The durations of the `keys` section, all in seconds.
 
-    `rotate_every` is an alarm, never an end: a key signs on until it is rotated. `jwks_max_age` is the `max-age` we
-    answer the JWKS with; `verifier_refresh` how long the slowest verifier keeps it beyond that; `clock_skew` how far
-    two clocks differ at most; `poll` how often a replica looks at the store; `store_grace` how long it signs without
-    having seen it.
+    - `rotate_every`: when a rotation is due. It triggers an alarm only: a key continues to sign until it is rotated.
+    - `jwks_max_age`: the `max-age` of the JWKS response.
+    - `verifier_refresh`: how long the slowest verifier keeps the JWKS beyond that.
+    - `clock_skew`: the maximum difference of two clocks.
+    - `poll`: how often a replica reads the store.
+    - `store_grace`: how long a replica signs without having read the store.
     """
 
     rotate_every: float
@@ -39,26 +41,29 @@ class Schedule:
 
     @property
     def guard(self) -> float:
-        """How long a key is published before every verifier has it: it must not sign earlier (RO-02).
+        """How long a key must be published until every verifier has it; it must not sign earlier (RO-02).
 
-        A replica publishes it one `poll` late; a cache on the way and a verifier may have fetched just before that.
+        A replica may publish the key one `poll` late. A cache and a verifier may have fetched the JWKS just before.
         """
         return self.jwks_max_age + self.verifier_refresh + self.clock_skew + self.poll
 
     @property
     def signs_on(self) -> float:
-        """How long a replica may still sign with a key that was retired without its knowing."""
+        """How long a replica that has not read the store may still sign with a key that another replica retired."""
         return max(self.poll, self.store_grace)
 
     def keep(self, longest_ttl: float) -> float:
-        """How long a retired key stays published: until the last token it may have signed is over (RO-03)."""
+        """Return how long a retired key stays published: until the last token that it may have signed expires (RO-03).
+
+        `longest_ttl` is the longest lifetime of a token in seconds.
+        """
         return self.signs_on + longest_ttl + self.clock_skew
 
 
 def state(record: KeyRecord, now: float) -> State:
-    """The state of a key at `now`. It never moves back while the clock goes on.
+    """Return the state of a key at `now` (Unix seconds). It never moves back while the clock advances.
 
-    A revocation holds at once, even on a replica whose clock is behind the one that wrote it.
+    A revocation applies at once, also on a replica whose clock is behind the clock of the writer.
     """
     if record.revoked_at is not None:
         return State.REVOKED
@@ -72,16 +77,17 @@ def state(record: KeyRecord, now: float) -> State:
 
 
 def is_published(record: KeyRecord, now: float) -> bool:
-    """Whether the JWKS shows the key at `now`."""
+    """Return whether the JWKS shows the key at `now`."""
     return state(record, now) not in (State.REMOVED, State.REVOKED)
 
 
 def guard_missing(
     standby: KeyRecord, now: float, schedule: Schedule, sightings: Iterable[Sighting] = ()
 ) -> tuple[float, str]:
-    """How many seconds are missing until `standby` may sign, 0 if it may; and which replica is the reason, if one is.
+    """Return the seconds until `standby` may sign (0 if it may), and the replica that causes the delay, else "".
 
-    As `lacked_for` says; but what replicas say of a standby is not asked before each had the time to look at the ring.
+    The result is that of `lacked_for`, but the reports of replicas count only after each replica had the time to read
+    the ring.
     """
     looking = standby.published_at + schedule.poll + schedule.clock_skew
     early = lacked_for(standby, now, schedule)
@@ -89,11 +95,11 @@ def guard_missing(
 
 
 def lacked_for(key: KeyRecord, now: float, schedule: Schedule, sightings: Iterable[Sighting] = ()) -> tuple[float, str]:
-    """How many seconds a verifier may still lack `key`, 0 if none does; and which replica is the reason, if one is.
+    """Return for how many seconds a verifier may still lack `key` (0 if none does), and the replica that causes it.
 
-    The longest of all guards counts: the one in force when it was published (verifiers fetched under that one), the
-    one in force now, and those of replicas that work by another configuration. It counts anew from when the last
-    replica began to publish the key: verifiers may have fetched there until then.
+    The longest guard counts: the guard when the key was published (verifiers fetched under that one), the present
+    guard, and the guards of replicas with another configuration. The guard starts again when the last replica begins
+    to publish the key: verifiers may have fetched a JWKS without the key there until then.
     """
     sightings = tuple(sightings)
     guard = max(key.ready_at - key.published_at, schedule.guard, *(one.guard for one in sightings))
@@ -105,7 +111,10 @@ def lacked_for(key: KeyRecord, now: float, schedule: Schedule, sightings: Iterab
 
 
 def due_in(signing: KeyRecord, now: float, schedule: Schedule) -> float:
-    """How many seconds are left until the signing key should be rotated; negative once that is overdue."""
+    """Return the seconds until the signing key should be rotated; negative if the rotation is overdue.
+
+    Raises ValueError for a key that has never signed.
+    """
     if signing.active_at is None:
         raise ValueError("the key never began to sign")
     return signing.active_at + schedule.rotate_every - now

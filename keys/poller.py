@@ -1,8 +1,8 @@
-"""When a worker looks at the store: every `poll` seconds, and at once where the store tells of a change.
+"""When a worker reads the store: every `poll` seconds, and at once after a change notice.
 
-The polls are the guarantee. A notice only wakes the poller, whoever sent it; one that was lost, or a store that tells
-of nothing, costs the time until the next poll. So the listener is a thread of its own: whatever holds it up holds up no
-poll.
+The polls are the guarantee. A notice only wakes the poller, so a forged notice is harmless. A lost notice, or a store
+that sends none, delays a change until the next poll. The listener has its own thread: a blocked listener must not
+delay a poll.
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ from keys.errors import KeysError
 from keys.store import Store
 
 _CALM_S: Final = 1.0
-"""After a notice nothing is heard for so long: a burst of writes, or a flood from a stranger, is one look a second."""
+"""The pause of the listener after a notice: a burst of writes, or an attacker's flood, causes one read a second."""
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
 _LAST_WORD_S: Final = 5.0
 
 
 class Poller:
-    """Two threads of the process that calls `start`: one calls `look`, the other listens to the store.
+    """Two threads of the process that calls `start`: one calls `look`, the other waits for notices of the store.
 
-    `poll` gives the seconds between two looks; `look` raises nothing. `on_deaf` hears why the store cannot be listened
-    to, once until it can.
+    Args:
+        store: The store to listen to.
+        look: Reads the store; raises no exception.
+        poll: Returns the seconds until the next read.
+        on_deaf: Called with the reason when the store cannot be listened to, once until listening succeeds again.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class Poller:
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Begin; to be called after the fork. Twice is once."""
+        """Start the threads; call it after the fork. A second call has no effect."""
         if not self._threads:
             self._stopping.clear()
             self._woken.clear()
@@ -56,13 +59,13 @@ class Poller:
                 self._threads[-1].start()
 
     def stop(self) -> None:
-        """End, and wait for the look that is under way."""
+        """Stop the threads, and wait for a read in progress."""
         self._stopping.set()
         self._woken.set()
         if self._threads:
             poller, listener = self._threads
             poller.join()
-            listener.join(_LAST_WORD_S)  # it may be held up by a resolver, and has nothing to say any more
+            listener.join(_LAST_WORD_S)  # a DNS lookup may block it; its notices are no longer needed
             self._threads = []
 
     def _keep_looking(self) -> None:
@@ -70,7 +73,7 @@ class Poller:
             self._woken.wait(self._poll())
             if self._stopping.is_set():
                 return
-            self._woken.clear()  # before the look: what is told during it is looked at once more
+            self._woken.clear()  # before the read: a notice during the read causes another read
             self._look()
 
     def _keep_listening(self) -> None:
@@ -81,23 +84,23 @@ class Poller:
                 self._store.listen(self._heard, self._stopping)
             except KeysError as error:
                 self._cannot_hear(str(error))
-            except Exception as error:  # noqa: BLE001 - a fault of ours: the thread lives on, the polls never needed it
+            except Exception as error:  # noqa: BLE001 - a bug of ours: the thread continues; the polls do not need it
                 self._cannot_hear(f"listening to the key store failed: {type(error).__name__}")
             else:
-                return  # this store tells of nothing, or we are told to stop
+                return  # this store sends no notices, or `stop` was called
             if time.monotonic() - began > _LONGEST_PAUSE_S:
                 pause = _FIRST_PAUSE_S
             self._stopping.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     def _heard(self) -> None:
-        """Wake the poller. The listener stands still for a moment, so that it hears what comes meanwhile as one."""
+        """Wake the poller, then pause, so that the notices of that moment count as one."""
         self._hears, self._deaf = True, ""
         self._woken.set()
         self._stopping.wait(_CALM_S)
 
     def _cannot_hear(self, why: str) -> None:
-        """Tell of it once. A subscription that was lost and comes back at the first try is not worth a word."""
+        """Report the failure once. A lost subscription that the first retry restores is not reported."""
         if not self._hears and not self._deaf and self._on_deaf is not None:
             self._on_deaf(why)
         if not self._hears:

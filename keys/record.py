@@ -1,4 +1,4 @@
-"""The frozen values: a key and the ring of all keys. All times are Unix seconds, all lengths seconds."""
+"""The immutable values: a key, and the ring of all keys. Times are Unix seconds, durations are seconds."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRecord:
-    """One key: its halves, and the times that its state follows from.
+    """One key: its public and private half, and the times from which its state follows.
 
-    `kid` is the RFC 7638 thumbprint of `public` (the required JWK members). `private` is PKCS #8 DER, None once a
-    revocation has left a mere tombstone. `ready_at` is when every verifier knows a key published at `published_at`.
-    `active_at` is when it began to sign. `leaves_at`, written with `retired_at`, is when the last token it may have
-    signed is over. `revoked_at` ends it from any state.
+    - `kid`: the RFC 7638 thumbprint of `public` (the required JWK members).
+    - `private`: PKCS #8 DER; None for a revoked key, of which only a tombstone remains.
+    - `ready_at`: when every verifier has the key, which was published at `published_at`.
+    - `active_at`: when the key began to sign.
+    - `leaves_at`: when the last token that the key may have signed expires; set together with `retired_at`.
+    - `revoked_at`: when the key was revoked, from any state.
     """
 
     kid: str
@@ -28,7 +30,7 @@ class KeyRecord:
     revoked_at: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse times that tell no story; the text names the key only."""
+        """Reject contradictory times with ValueError; the message contains only the `kid`."""
         if (self.retired_at is None) != (self.leaves_at is None) or (
             self.retired_at is not None and self.active_at is None
         ):
@@ -38,24 +40,25 @@ class KeyRecord:
 
     @property
     def signs(self) -> bool:
-        """Whether it was promoted and neither retired nor revoked since, whatever the clock says."""
+        """Whether the key was promoted and is neither retired nor revoked; independent of the clock."""
         return self.active_at is not None and self.retired_at is None and self.revoked_at is None
 
     @property
     def waits(self) -> bool:
-        """Whether it is a standby: published, never promoted, not revoked."""
+        """Whether the key is a standby: published, never promoted, not revoked."""
         return self.active_at is None and self.revoked_at is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ring:
-    """All keys in the order of their publication, and what the ring remembers of former configurations.
+    """All keys in the order of their publication, and the limits from present and former configurations.
 
-    `version` grows by one with every write. `longest_ttl` is the longest life of a token that any of these keys may
-    sign, `keep` how long a retired key must therefore stay published: both only ever grow, because a smaller number in
-    a configuration does not shorten the tokens that are out. `guard` is how long a key had to be published before it
-    signs, as of the last publication. `default` is the algorithm that signs where the wanted one cannot yet, "" for the
-    first that can.
+    - `version`: increases by one with every write.
+    - `longest_ttl`: the longest lifetime of a token that any of these keys may sign.
+    - `keep`: how long a retired key must stay published because of that. Both values only increase: a smaller value in
+      the configuration does not shorten tokens that were issued before.
+    - `guard`: how long a key must be published before it signs, as of the last publication.
+    - `default`: the algorithm that signs when the requested one has no signing key yet, "" for the first that has one.
     """
 
     version: int
@@ -66,7 +69,7 @@ class Ring:
     default: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a ring in which two keys have one name, or in which two keys sign or wait for one algorithm."""
+        """Reject a duplicate `kid`, and two signing or two standby keys of one algorithm, with ValueError."""
         if len({key.kid for key in self.keys}) != len(self.keys):
             raise ValueError("the ring holds a key twice")
         for algorithm in {key.algorithm for key in self.keys}:
@@ -76,17 +79,17 @@ class Ring:
 
     @property
     def algorithms(self) -> tuple[str, ...]:
-        """The algorithms that the ring has keys for that sign or wait, in the order of their first such key."""
+        """The algorithms that have a signing or standby key, in the order of their first such key."""
         return tuple(dict.fromkeys(key.algorithm for key in self.keys if key.signs or key.waits))
 
     def find(self, kid: str) -> KeyRecord | None:
-        """The key of this name, if it is in the ring."""
+        """Return the key with this `kid`, None if the ring has none."""
         return next((key for key in self.keys if key.kid == kid), None)
 
     def signing(self, algorithm: str) -> KeyRecord | None:
-        """The key that signs for `algorithm`, if there is one."""
+        """Return the key that signs for `algorithm`, None if there is none."""
         return next((key for key in self.keys if key.algorithm == algorithm and key.signs), None)
 
     def standby(self, algorithm: str) -> KeyRecord | None:
-        """The key that waits to sign for `algorithm`, if there is one."""
+        """Return the standby key of `algorithm`, None if there is none."""
         return next((key for key in self.keys if key.algorithm == algorithm and key.waits), None)

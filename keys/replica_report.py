@@ -1,8 +1,9 @@
-"""What a replica says of itself beside the ring: which keys it publishes, since when, and until when at most.
+"""The report of a replica, stored beside the ring: which keys it publishes, since when, and until when at most.
 
-The guard of a rotation counts on every replica publishing the standby within one `poll`. A replica that cannot see the
-store does not, and goes on showing verifiers a JWKS without it. So each tells the store what it publishes, and promises
-to stop at `until` unless it has told again by then: a writer knows from that whether anybody may lack the standby.
+The guard of a rotation assumes that every replica publishes the standby within one `poll`. A replica that cannot read
+the store does not: it continues to show verifiers a JWKS without the standby. Therefore each replica reports what it
+publishes, and stops at `until` unless it has reported again. From the reports a writer computes whether a verifier may
+still lack the standby.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ _ASCII: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """One replica's word; times in Unix seconds.
+    """The report of one replica; times in Unix seconds.
 
-    `host` and `pid` say where it runs, `since` from when on it publishes each key (0 for one that it never published
-    without), `until` when it stops publishing unless it says more. `guard` is how long a key must have been published
-    for every verifier to have it, by the configuration that this replica works by, or worked by when a verifier fetched
-    what it may still hold: it may be another than a writer's.
+    - `host`, `pid`: the process.
+    - `version`, `seen_at`: the version of the ring that it read, and when.
+    - `until`: when it stops publishing unless it reports again.
+    - `guard`: how many seconds a key must be published until every verifier has it. The value follows from the
+      configuration of this replica, or from an earlier one under which a verifier may have fetched a JWKS that it still
+      uses. It may differ from the writer's.
+    - `since`: per `kid`, since when it publishes the key; 0 for the keys that it published from its start.
     """
 
     replica: str
@@ -37,26 +41,26 @@ class Sighting:
     since: Mapping[str, float]
 
     def facts(self) -> dict[str, Any]:
-        """Write it as JSON takes it."""
+        """Return the report as JSON values."""
         return {name: getattr(self, name) for name in self.__slots__} | {"since": dict(self.since)}
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Self:
-        """Read what `facts` wrote. Raises KeyError."""
+        """Read the output of `facts`. Raises KeyError."""
         return cls(**{name: facts[name] for name in cls.__slots__})
 
     def lacked(self, kid: str) -> float:
-        """Until when verifiers may have got a JWKS without `kid` here."""
+        """Return until when verifiers may have fetched a JWKS without `kid` from this replica."""
         return self.since.get(kid, self.until)
 
 
 def lacking(sightings: Iterable[Sighting], kid: str) -> tuple[float, str]:
-    """Until when a replica may have shown verifiers a JWKS without `kid`, and which; (0, "") if none did."""
+    """Return until when a replica may have published a JWKS without `kid`, and its name; (0, "") if none did."""
     return max(((one.lacked(kid), one.replica) for one in sightings), default=(0.0, ""))
 
 
 def here() -> str:
-    """Where this process runs: the host and its own table of processes, so that a pid means one process."""
+    """Return the host and the PID namespace of this process, so that a pid identifies one process."""
     host = "".join(letter if letter in _ASCII else "-" for letter in socket.gethostname())[:64]
     try:
         return f"{host}-{Path('/proc/self/ns/pid').stat().st_ino}"
@@ -65,7 +69,7 @@ def here() -> str:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process with this id runs here."""
+    """Return whether a process with this id runs in this PID namespace."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -76,5 +80,5 @@ def is_alive(pid: int) -> bool:
 
 
 def ended(sightings: Iterable[Sighting], host: str, alive: Callable[[int], bool], now: float) -> Iterator[Sighting]:
-    """Those of `host` whose process is gone without a word though they said that they go on after `now`."""
+    """Yield the reports of `host` that have not expired at `now` although their process has died."""
     return (one for one in sightings if one.host == host and one.until > now and not alive(one.pid))

@@ -1,4 +1,4 @@
-"""What a revocation means for those outside: how long who may still believe the key, or not know its successor."""
+"""How long verifiers may still trust a revoked key, or lack its successor."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from keys.replica_report import Sighting
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Seconds from now on.
+    """The impact of a revocation, in seconds from now.
 
-    `believed` is how long a verifier may keep a JWKS that has the revoked key; `unknown` how long a slow one may lack
-    a key that signs now, 0 if none does. `out_of_sight` are the replicas that do not know of the revocation, each with
-    the seconds for which it, and verifiers that ask it, may go on with the revoked key unless it is stopped.
+    - `believed`: how long a verifier may keep a JWKS with the revoked key.
+    - `unknown`: how long a slow verifier may lack a key that signs now, 0 if none does.
+    - `out_of_sight`: the replicas that have not read the revocation. Each has the seconds for which the replica, and
+      the verifiers that fetch its JWKS, may continue to use the revoked key unless the replica is stopped.
     """
 
     believed: float
@@ -25,9 +26,9 @@ class Bounds:
 
 
 def bounds(before: Ring, ring: Ring, now: float, schedule: Schedule, sightings: Iterable[Sighting]) -> Bounds:
-    """Say what the step from `before` to `ring`, a revocation, means outside.
+    """Return the impact of the revocation that changed `before` to `ring`.
 
-    `sightings` are to be read at `now`, once each replica has had the time of a `poll` to look at the store.
+    Read `sightings` at `now`, after each replica had the time of one `poll` to read the store.
     """
     sightings = tuple(sightings)
     guard = max(before.guard, schedule.guard, *(one.guard for one in sightings))
@@ -41,7 +42,7 @@ def bounds(before: Ring, ring: Ring, now: float, schedule: Schedule, sightings: 
 
 
 def foreseen(ring: Ring, now: float, schedule: Schedule, sightings: Iterable[Sighting]) -> list[Sighting]:
-    """The sightings as they will be once each replica that looks at the store has taken `ring`."""
+    """Return the reports as they will be when each replica that reads the store has loaded `ring`."""
     late = now - 3 * schedule.poll - schedule.clock_skew
     return [
         one

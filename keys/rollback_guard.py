@@ -1,8 +1,8 @@
-"""What this machine has seen of the ring, on its disk: an older or another ring is refused, whoever looks at the store.
+"""Rollback protection: record on this machine's disk which ring it has seen, and refuse an older or different one.
 
-A replica remembers the newest version while it runs (`floor`); this outlives it, and commands share it. It stands apart
-from the store, so that whoever writes to the store alone can roll nothing back. Who can write here too can: what keeps
-that out is the mode of the folder.
+A replica keeps the newest version in memory while it runs (`Floor`). The file (`Witness`) survives the replica, and the
+commands share it. The file is separate from the store, so that an attacker who can write only to the store cannot roll
+the ring back. An attacker who can also write this file can; the mode of its folder prevents that.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MAX_BYTES: Final = 4096
 
 
 class Witness:
-    """A store whose newest ring, as seen from here, is written down in the file `path`."""
+    """A store that records the newest ring seen on this machine in the file `path`."""
 
     def __init__(self, store: Store, path: Path, sealer: Sealer) -> None:
         self._store = store
@@ -42,12 +42,15 @@ class Witness:
 
     @property
     def place(self) -> str:
-        """Where the store is."""
+        """The place of the store (see `Store`)."""
         return self._store.place
 
     def load(self) -> Ring:
-        """Read the ring (see `Store`). Raises RolledBack as well: for an older one, another of its version, or none."""
-        found = self._seen()  # before the look: what others see meanwhile may well be newer
+        """Read the ring (see `Store`).
+
+        Also raises RolledBack if the ring is older than the recorded one, differs from it, or is missing.
+        """
+        found = self._seen()  # before the read: other processes may see a newer ring during it
         try:
             ring = self._store.load()
         except RingMissing as error:
@@ -55,7 +58,9 @@ class Witness:
                 raise RolledBack(f"{error}, though this machine has seen one ({self._path})") from None
             raise
         if found is None:
-            raise StoreUnauthentic(f"{self._path}, which says what ring was seen here, was not written by us")
+            raise StoreUnauthentic(
+                f"{self._path}, which records the ring seen on this machine, was not written with our seal keys"
+            )
         seen, digest = found
         if ring is self._known and ring.version == seen:
             return ring
@@ -75,27 +80,30 @@ class Witness:
         self._remember(ring)
 
     def report(self, sighting: Sighting) -> None:
-        """Keep what a replica says (see `Store`)."""
+        """Store the report of a replica (see `Store`)."""
         self._store.report(sighting)
 
     def forget(self, replica: str) -> None:
-        """Drop what a replica said (see `Store`)."""
+        """Delete the report of a replica (see `Store`)."""
         self._store.forget(replica)
 
     def sightings(self) -> Iterable[Sighting]:
-        """What all replicas said last (see `Store`)."""
+        """Return the last report of each replica (see `Store`)."""
         return self._store.sightings()
 
     def listen(self, heard: Callable[[], None], stopping: Event) -> None:
-        """Hear of changes (see `Store`)."""
+        """Listen to the store (see `Store`)."""
         self._store.listen(heard, stopping)
 
     def close(self) -> None:
-        """Let go of connections (see `Store`)."""
+        """Close the connections (see `Store`)."""
         self._store.close()
 
     def _seen(self) -> tuple[int, str] | None:
-        """The newest version that was seen from here, and what it was; (0, "") if none was, None if who knows."""
+        """Return the version and digest of the newest ring seen; (0, "") if there is no note.
+
+        Returns None if the note cannot be authenticated. Raises StoreUnavailable if the file cannot be read.
+        """
         try:
             with self._path.open("rb") as file:
                 data = file.read(_MAX_BYTES)
@@ -110,20 +118,20 @@ class Witness:
         return facts["version"], facts["digest"]
 
     def _remember(self, ring: Ring) -> None:
-        """Write down what was seen. Where that cannot be, nothing but the memory beyond this process is lost."""
+        """Record the ring on disk. If that fails, only the protection across restarts is lost."""
         self._known = ring
         new = self._path.with_name(f"{self._path.name}.{os.getpid()}.new")
         with contextlib.suppress(OSError, KeysError):
             found = self._seen()
             if found is None or found[0] >= ring.version:
-                return  # somebody beside us was faster
+                return  # another process already recorded this version, or the note is not ours
             make_folder(self._path.parent)
             note = self._sealer.write_note(_KIND, {"version": ring.version, "digest": _digest(ring)})
             replace_file(self._path, new, note)
 
 
 def _digest(ring: Ring) -> str:
-    """A short name of all that is in a ring but its private halves."""
+    """Return a digest of a ring without its private keys."""
     keys = [[key.kid, key.algorithm, key.published_at, key.ready_at, key.active_at] for key in ring.keys]
     ends = [[key.retired_at, key.leaves_at, key.revoked_at] for key in ring.keys]
     facts = [ring.version, ring.longest_ttl, ring.keep, ring.guard, ring.default, keys, ends]
@@ -131,12 +139,12 @@ def _digest(ring: Ring) -> str:
 
 
 class Floor:
-    """A version that only grows, shared with every process that is forked from the one that made it; 0 at first."""
+    """A version that only increases, shared with all processes forked from its creator; 0 at first."""
 
     def __init__(self) -> None:
         self._cell = memoryview(mmap.mmap(-1, 8)).cast("Q")
         self._between_threads = threading.Lock()
-        # Between processes a lock that the kernel lets go of when its holder is killed, unlike one in shared memory.
+        # The kernel releases this lock when its holder is killed; a lock in shared memory would stay locked.
         self._between_processes = os.memfd_create("sts-key-floor")
         weakref.finalize(self, os.close, self._between_processes)
 
@@ -146,10 +154,10 @@ class Floor:
         return self._cell[0]
 
     def raise_to(self, version: int) -> None:
-        """Let nothing below `version` be taken from now on; a lower one than before changes nothing."""
+        """Refuse versions below `version` from now on; a lower value than before has no effect."""
         if version <= self.version:
             return
-        with self._between_threads:  # the other lock belongs to the process as a whole
+        with self._between_threads:  # the file lock below does not exclude threads of one process
             fcntl.lockf(self._between_processes, fcntl.LOCK_EX)
             try:
                 self._cell[0] = max(version, self._cell[0])

@@ -1,7 +1,7 @@
-"""The changes of a ring over a store, by compare-and-swap.
+"""Change the ring in a store, by compare-and-swap.
 
-Every writer decides anew on the ring that it really replaces: of two operators at once one wins, and the other meets a
-ring in which the rotation has happened.
+Every writer decides again on the ring that it really replaces. If two operators rotate at the same time, one succeeds
+and the other finds a ring in which the rotation has happened.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a rotation of one algorithm would do, and when: seconds from now.
+    """What a rotation of one algorithm would do; durations in seconds from now.
 
-    `signing` is "" for an algorithm that was added and whose first key waits. `due_in` is negative once the rotation
-    is overdue; `guard_missing` is 0 once the standby may sign, and `late` names the replica that it waits for.
+    - `signing`, `standby`: the `kid` of each; `signing` is "" for a new algorithm whose first key is a standby.
+    - `due_in`: the time until the rotation is due; negative if it is overdue.
+    - `guard_missing`: the time until the standby may sign; 0 if it may.
+    - `late`: the replica for which the standby waits, "" if none.
     """
 
     algorithm: str
@@ -41,12 +43,12 @@ class Plan:
 
     @property
     def due(self) -> bool:
-        """Whether `rotate_every` has passed since the signing key began."""
+        """Whether `rotate_every` has passed since the signing key became active."""
         return self.due_in <= 0
 
 
 def plan(ring: Ring, algorithm: str, now: float, schedule: Schedule, sightings: Iterable[Sighting] = ()) -> Plan:
-    """Say what `rotate` would do with `ring` at `now`. Raises KeysError if the algorithm has no standby."""
+    """Return what `rotate` would do with `ring` at `now`. Raises KeysError if the algorithm has no standby."""
     signing, standby = ring.signing(algorithm), ring.standby(algorithm)
     if standby is None:
         raise KeysError(f"the ring has no {algorithm} key to rotate, or no standby for it")
@@ -62,9 +64,9 @@ def plan(ring: Ring, algorithm: str, now: float, schedule: Schedule, sightings: 
 
 
 def create(store: Store, clock: Clock, wanted: Wanted) -> tuple[Ring, bool]:
-    """Make the first ring unless there is one; returns the ring in the store and whether it was made here.
+    """Create the first ring if the store has none; returns the ring in the store and whether this call created it.
 
-    Processes that start at once on an empty store end with one and the same ring.
+    Processes that start at the same time on an empty store all end with the same ring.
     """
     try:
         return store.load(), False
@@ -78,10 +80,10 @@ def create(store: Store, clock: Clock, wanted: Wanted) -> tuple[Ring, bool]:
 
 
 def prepare(store: Store, clock: Clock, wanted: Wanted) -> tuple[Ring, bool]:
-    """Write into the store what a configuration wants; to be done *before* a service works by it.
+    """Write the requirements of a configuration into the ring; call it *before* the service uses that configuration.
 
-    The ring learns how long tokens may live before the first of them is minted, and publishes a standby for each
-    algorithm that it has no key of. Returns the ring in the store and whether it was changed here.
+    The ring records the token lifetime before the first such token is minted, and publishes a standby for each
+    algorithm that has none. Returns the ring in the store and whether this call changed it.
     """
     fresh = _Fresh()
 
@@ -102,11 +104,19 @@ def rotate(
     only_if_due: bool = False,
     force: bool = False,
 ) -> tuple[Ring, tuple[str, ...]]:
-    """Rotate in the store; returns the ring in the store and the algorithms that were rotated here.
+    """Rotate the ring in the store; returns the ring in the store and the algorithms that this call rotated.
 
-    `algorithms` is None for all that are wanted; those that nobody wants any more retire then. With `only_if_due`
-    nothing is done before `rotate_every` has passed. Raises GuardRefused, with the seconds missing, also for the loser
-    of two operators at once; `force` skips that guard.
+    Args:
+        store: The store of the ring.
+        clock: Returns Unix seconds.
+        wanted: The requirements of the configuration.
+        algorithms: The algorithms to rotate. None: all that the configuration uses; the others are retired.
+        only_if_due: Rotate an algorithm only if `rotate_every` has passed.
+        force: Skip the guard.
+
+    Raises:
+        GuardRefused: A standby may not sign yet, with the missing seconds. If two operators rotate at the same time,
+            the second one gets this error.
     """
     fresh, done = _Fresh(), list[str]()
 
@@ -126,7 +136,7 @@ def rotate(
 
 
 def revoke(store: Store, clock: Clock, kid: str) -> Ring:
-    """Revoke one key in the store. Raises KeysError if it is not there or revoked already."""
+    """Revoke one key in the store. Raises KeysError if the key is missing or already revoked."""
     fresh = _Fresh()
 
     def change(ring: Ring) -> Ring:
@@ -137,7 +147,7 @@ def revoke(store: Store, clock: Clock, kid: str) -> Ring:
 
 
 def revoke_all(store: Store, clock: Clock, wanted: Wanted) -> Ring:
-    """Revoke every key in the store, and sign with fresh ones of the wanted algorithms at once."""
+    """Revoke every key in the store; new keys of the configured algorithms sign at once."""
     pairs = _pairs(wanted.algorithms)
 
     def change(ring: Ring) -> Ring:
@@ -147,17 +157,17 @@ def revoke_all(store: Store, clock: Clock, wanted: Wanted) -> Ring:
 
 
 def import_key(store: Store, clock: Clock, pair: Pair) -> Ring:
-    """Let a key from elsewhere be the standby of its algorithm. Raises KeyUnfit."""
+    """Make an imported key the standby of its algorithm. Raises KeyUnfit."""
     return _swap(store, lambda ring: transitions.imported(ring, pair, clock()))[0]
 
 
 def reseal(store: Store) -> Ring:
-    """Write the ring anew, as it is, so that it is sealed with the first of the seal keys."""
+    """Write the unchanged ring again, so that it is sealed with the first seal key."""
     return _swap(store, replace)[0]
 
 
 class _Fresh:
-    """New key pairs, one per algorithm, made at most once however often a change is tried."""
+    """New key pairs, one per algorithm, generated at most once although a change may be retried."""
 
     def __init__(self) -> None:
         self._made: dict[str, Pair] = {}
@@ -173,7 +183,7 @@ def _pairs(algorithms: Iterable[str]) -> list[tuple[Pair, Pair]]:
 
 
 def _swap(store: Store, change: Callable[[Ring], Ring]) -> tuple[Ring, bool]:
-    """Apply `change` to the ring in the store, anew after each write of somebody else; says whether it changed."""
+    """Apply `change` to the ring in the store, again after each conflict; returns the ring and whether it changed."""
     for _ in range(_ATTEMPTS):
         ring = store.load()
         changed = change(ring)

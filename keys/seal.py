@@ -1,11 +1,11 @@
-"""The ring at rest: private halves sealed, and the whole of it authentic.
+"""The ring at rest: encrypted private keys, and a MAC over the whole ring.
 
-Each private half is sealed with AES-256-GCM; its associated data are everything else in its record and the ring's
-version, so that a half moves neither to other times, nor to another name, nor into another version. A MAC over the
-whole ring with its version keeps a key from being added, dropped or un-retired.
+Each private key is encrypted with AES-256-GCM. The associated data are all other fields of its record and the version
+of the ring, so an attacker cannot move a private key to other times, to another `kid`, or into another version. A MAC
+over the whole ring with its version prevents that an attacker adds, drops or un-retires a key.
 
-What this does not prove: that the ring is the newest one. Whoever can write to the store can put back an older ring
-as a whole; a replica that has seen a newer one refuses it (`floor`), one that starts afresh cannot know.
+What this does not prove: that the ring is the newest one. An attacker who can write to the store can restore an older
+ring as a whole. A replica that has seen a newer ring refuses it (`rollback_guard`); a new replica cannot detect it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NUMBERS: Final = ("longest_ttl", "keep", "guard")
 
 @dataclass(frozen=True, slots=True)
 class _SealKey:
-    """What one seal key gives: its name in the file, the AEAD for private halves, the key of the MAC."""
+    """The values derived from one seal key: its name in the file, the AEAD for private keys, the keys of both MACs."""
 
     name: str
     aead: AESGCM = field(repr=False)
@@ -53,9 +53,10 @@ class _SealKey:
 
 
 class Sealer:
-    """Seals with the first of `seal_keys` and opens with any of them, so that one can replace another.
+    """Seals with the first of `seal_keys` and opens with any of them, so that a seal key can be replaced.
 
-    Each is at least 32 bytes of key material; several purposes never share a derived key.
+    Each seal key has at least 32 bytes; each purpose has its own derived key. Raises ValueError for a shorter key, or
+    if there is none.
     """
 
     def __init__(self, seal_keys: Sequence[bytes]) -> None:
@@ -64,7 +65,7 @@ class Sealer:
         self._keys = [_seal_key(key) for key in seal_keys]
 
     def seal(self, ring: Ring) -> bytes:
-        """Write `ring` as the JSON text that a store keeps."""
+        """Return `ring` as the JSON text that a store keeps."""
         with_key = self._keys[0]
         body: dict[str, Any] = {"format": FORMAT, "version": ring.version, "seal": with_key.name}
         body |= {name: getattr(ring, name) for name in _NUMBERS} | {"default": ring.default}
@@ -72,10 +73,10 @@ class Sealer:
         return json.dumps({**body, "mac": with_key.mac(body)}, indent=1).encode() + b"\n"
 
     def open(self, data: bytes) -> Ring:
-        """Read what `seal` wrote.
+        """Read the output of `seal`.
 
-        Raises StoreUnauthentic for anything else: another secret, a changed byte, a half that does not belong to its
-        name. One bad key spoils the ring: a store that was tampered with is not to be believed in part.
+        Raises StoreUnauthentic for other data: another secret, a changed byte, a private key that does not belong to
+        its `kid`. One bad key makes the whole ring invalid: a store that was tampered with is not trusted in part.
         """
         body = _parse(data)
         mac = body.pop("mac", None)
@@ -83,7 +84,7 @@ class Sealer:
         if with_key is None:
             raise StoreUnauthentic("the ring was sealed with a secret that is not among those given")
         if not isinstance(mac, str) or not hmac.compare_digest(mac.encode(), with_key.mac(body).encode()):
-            raise StoreUnauthentic("the ring is not authentic: somebody else wrote to the store")
+            raise StoreUnauthentic("the ring is not authentic: another writer changed it in the store")
         try:
             return Ring(
                 version=body["version"],
@@ -95,12 +96,12 @@ class Sealer:
             raise StoreUnauthentic(f"the ring is authentic but damaged: {type(error).__name__}") from None
 
     def write_note(self, kind: str, facts: Mapping[str, Any]) -> bytes:
-        """Write facts that anybody may read and nobody else may write; `kind` keeps two uses of them apart."""
+        """Return a note that is public but authentic; `kind` separates the uses, so that one cannot replace another."""
         body = {"kind": kind, "seal": self._keys[0].name, **facts}
         return json.dumps({**body, "mac": self._keys[0].note_mac(body)}).encode() + b"\n"
 
     def read_note(self, kind: str, data: bytes) -> dict[str, Any]:
-        """Read what `write_note` wrote for `kind`. Raises StoreUnauthentic for anything else."""
+        """Read the output of `write_note` for `kind`. Raises StoreUnauthentic for other data."""
         try:
             body = json.loads(data) if len(data) <= MAX_BYTES else None
         except (ValueError, RecursionError):
@@ -127,12 +128,12 @@ def _seal_key(material: bytes) -> _SealKey:
 
 
 def _canonical(value: Mapping[str, Any]) -> bytes:
-    """One byte string per value, whatever the white space and order in the file."""
+    """Return one byte string per value, independent of white space and order in the file."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _facts(record: KeyRecord) -> dict[str, Any]:
-    """All of a record but its private half."""
+    """Return all fields of a record except its private key."""
     facts: dict[str, Any] = {"kid": record.kid, "algorithm": record.algorithm, "public": dict(record.public)}
     return facts | {name: getattr(record, name) for name in _TIMES}
 
@@ -151,7 +152,7 @@ def _seal_record(record: KeyRecord, version: int, with_key: _SealKey) -> dict[st
 
 
 def _open_record(entry: Mapping[str, Any], version: int, with_key: _SealKey) -> KeyRecord:
-    """Unseal one record and prove that its halves and its name belong together."""
+    """Unseal one record, and verify that its public half, private half and `kid` belong together."""
     facts = {name: value for name, value in entry.items() if name != "sealed"}
     sealed = entry["sealed"]
     if sealed is None:
@@ -170,7 +171,7 @@ def _open_record(entry: Mapping[str, Any], version: int, with_key: _SealKey) -> 
 
 
 def _parse(data: bytes) -> dict[str, Any]:
-    """Read JSON that nobody has vouched for yet: bounded, an object, finite numbers, our format."""
+    """Read JSON that is not yet authenticated: limited size, an object, finite numbers, our format."""
     if len(data) > MAX_BYTES:
         raise StoreUnauthentic(f"the store holds more than {MAX_BYTES} bytes; that is no ring")
     try:

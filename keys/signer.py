@@ -1,6 +1,6 @@
-"""Signing: bytes in, signature out. A key is parsed and tested once; a request only ever meets the finished signer.
+"""Sign bytes. A key is parsed and tested once; a request uses the finished signer.
 
-The `Signer` protocol is small on purpose, so that an HSM or a cloud KMS can stand behind it.
+The `Signer` protocol is small on purpose, so that an HSM or a cloud KMS can implement it.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ class Signer(Protocol):
 
     @property
     def kid(self) -> str:
-        """The key's name, for the token's header."""
+        """The `kid` for the token's header."""
 
     @property
     def algorithm(self) -> str:
         """The JWS `alg`."""
 
     def sign(self, signing_input: bytes) -> bytes:
-        """Return the raw JWS signature; for ECDSA, R and S joined (RFC 7518 §3.4)."""
+        """Return the raw JWS signature; for ECDSA, R and S concatenated (RFC 7518 §3.4)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A key pair that is in no ring yet: name, algorithm, public JWK members, private half as PKCS #8 DER."""
+    """A key pair that is not in a ring yet: `kid`, algorithm, public JWK members, private key as PKCS #8 DER."""
 
     kid: str
     algorithm: str
@@ -53,7 +53,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class LocalSigner:
-    """Signs in this process; ES256 takes about 50 microseconds, nearly all of them OpenSSL's."""
+    """Signs in this process. ES256 takes about 50 microseconds, nearly all of them in OpenSSL."""
 
     kid: str
     _how: Algorithm = field(repr=False)
@@ -70,9 +70,9 @@ class LocalSigner:
 
 
 def generate(algorithm: str) -> Pair:
-    """Make a key pair for `algorithm`, and prove that it works. Raises ValueError for an algorithm not known here.
+    """Generate a key pair for `algorithm`, and test it. Raises ValueError for an unknown algorithm.
 
-    Its name begins with a letter or digit, so that no command takes it for an option.
+    The `kid` begins with a letter or digit, so that no command parses it as an option.
     """
     if algorithm not in ALGORITHMS:
         raise ValueError(f"no keys for {algorithm} here")
@@ -82,9 +82,11 @@ def generate(algorithm: str) -> Pair:
 
 
 def pair_of(key: object, algorithm: str) -> Pair:
-    """Name a private key by its RFC 7638 thumbprint, and prove that it works.
+    """Return the key pair of a private key, with its RFC 7638 thumbprint as `kid`, after a self-test.
 
-    Raises KeyUnfit where it is of another kind than `algorithm` needs or too short, SelfTestFailed.
+    Raises:
+        KeyUnfit: The key has the wrong type for `algorithm`, or is too short.
+        SelfTestFailed: The key does not sign correctly.
     """
     how = ALGORITHMS[algorithm]
     why = how.unfit(key)
@@ -102,10 +104,11 @@ def pair_of(key: object, algorithm: str) -> Pair:
 
 
 def signer_of(record: KeyRecord) -> Signer:
-    """Parse a record's private half into a signer that has passed its self-test.
+    """Parse the private key of a record into a signer that has passed its self-test.
 
-    RSA's numbers are not looked at (43 ms a key): what is in the ring was, when it was made or imported, and the ring
-    is authentic. Raises SelfTestFailed where the halves do not belong together, or there is no private half.
+    The numbers of an RSA key are not validated here (43 ms per key): they were validated when the key was generated or
+    imported, and the ring is authentic. Raises SelfTestFailed if the halves do not belong together, or the private key
+    is missing.
     """
     try:
         key = load_der_private_key(record.private or b"", password=None, unsafe_skip_rsa_key_validation=True)
@@ -115,7 +118,7 @@ def signer_of(record: KeyRecord) -> Signer:
     why = f"{record.algorithm} is not known here" if how is None else how.unfit(key)
     if how is None or why or not isinstance(key, PrivateKey):
         raise SelfTestFailed(f"key {record.kid} does not fit: {why}")
-    # the name follows from the key that will sign, not from what the record says of itself
+    # compute the kid from the key that will sign, do not trust the record
     if how.public(key) != dict(record.public) or thumbprint(record.public) != record.kid:
         raise SelfTestFailed(f"the halves and the name of key {record.kid} do not belong together")
     signer = LocalSigner(record.kid, how, key)
@@ -124,7 +127,7 @@ def signer_of(record: KeyRecord) -> Signer:
 
 
 def self_test(signer: Signer, public: Mapping[str, str]) -> None:
-    """Sign, and verify with the half that verifiers get to see (RO-07). Raises SelfTestFailed."""
+    """Sign, and verify with the public half that verifiers will use (RO-07). Raises SelfTestFailed."""
     try:
         ALGORITHMS[signer.algorithm].verify(public, _TEST_INPUT, signer.sign(_TEST_INPUT))
     except (InvalidSignature, KeyError, ValueError):

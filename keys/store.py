@@ -1,4 +1,4 @@
-"""Where the ring lives: what every store must keep to."""
+"""The protocol of a ring store."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from keys.replica_report import Sighting
 
 
 class Store(Protocol):
-    """A place that keeps one ring, sealed and authentic, and what replicas say. Safe for several processes at once."""
+    """Keeps one ring, sealed and authentic, and the reports of replicas. Several processes may use it at once."""
 
     @property
     def place(self) -> str:
-        """Where that is, in words for an operator; a file's path is absolute."""
+        """The place of the ring, for messages to an operator; the path of a file is absolute."""
 
     def load(self) -> Ring:
-        """Read the ring. An unchanged ring may be answered with the same object as before.
+        """Read the ring. The same object may be returned for an unchanged ring.
 
         Raises RingMissing, StoreUnavailable, StoreUnauthentic.
         """
 
     def compare_and_swap(self, expected: int | None, ring: Ring) -> None:
-        """Replace the ring of version `expected` (None: there is none) by `ring`, wholly or not at all.
+        """Replace the ring of version `expected` (None: the store has none) by `ring`, completely or not at all.
 
-        Raises Conflict if the store holds another version, StoreUnavailable, StoreUnauthentic. The new version is the
-        next one, which is what makes an older ring recognisable.
+        The version of `ring` is the next number, so that an older ring is detectable. Raises Conflict if the store has
+        another version, StoreUnavailable, StoreUnauthentic.
         """
 
     def report(self, sighting: Sighting) -> None:
-        """Keep what a replica says, in the place of what it said before. Raises StoreUnavailable."""
+        """Store the report of a replica, and replace its previous one. Raises StoreUnavailable."""
 
     def forget(self, replica: str) -> None:
-        """Drop what a replica said. Raises StoreUnavailable."""
+        """Delete the report of a replica. Raises StoreUnavailable."""
 
     def sightings(self) -> Iterable[Sighting]:
-        """What all replicas said last; what is not authentic is left out. Raises StoreUnavailable."""
+        """Return the last report of each replica, without reports that are not authentic. Raises StoreUnavailable."""
 
     def listen(self, heard: Callable[[], None], stopping: Event) -> None:
-        """Call `heard` soon after each change of the ring, and once at first, until `stopping` is set.
+        """Call `heard` once at the start and soon after each change of the ring, until `stopping` is set.
 
-        Returns at once where the store tells of nothing. What is heard is a hint and proves nothing: several changes
-        may be told as one, and one that did not happen. Raises StoreUnavailable where it cannot be heard any more.
+        Returns at once if the store sends no notices. A notice is a hint and does not prove a change: several changes
+        may cause one notice, and a notice may arrive without a change. Raises StoreUnavailable if listening fails.
         """
 
     def close(self) -> None:
-        """Let go of connections, such as before a fork; the next use opens new ones."""
+        """Close the connections, for instance before a fork; the next use opens new ones."""

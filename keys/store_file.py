@@ -1,7 +1,7 @@
-"""The ring in one file, for the workers of one machine; what they say of themselves in a folder beside it.
+"""The ring in one file, for the workers of one machine; a folder beside it keeps the reports of the replicas.
 
 Readers need no lock: the file is replaced by an atomic rename, so they see the old ring or the new one. Writers take a
-lock that the kernel lets go of when its holder dies, whatever it dies of.
+lock that the kernel always releases when its holder dies.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class FileStore:
         return str(self._path)
 
     def load(self) -> Ring:
-        """Read the ring; the file is parsed and unsealed only if its bytes are not those of the last time."""
+        """Read the ring; the file is parsed and unsealed only if its bytes differ from those of the last read."""
         data = self._read()
         last = self._last
         if last is not None and last[0] == data:
@@ -70,7 +70,7 @@ class FileStore:
             raise self._unavailable(self._path, error) from None
 
     def report(self, sighting: Sighting) -> None:
-        """Keep what a replica says, in a file of its own that only that replica writes (see `Store`)."""
+        """Store the report of a replica in a separate file that only this replica writes (see `Store`)."""
         path = self._said / f"{sighting.replica}.json"
         try:
             make_folder(self._said)
@@ -79,7 +79,7 @@ class FileStore:
             raise self._unavailable(path, error) from None
 
     def forget(self, replica: str) -> None:
-        """Drop what a replica said (see `Store`)."""
+        """Delete the report of a replica (see `Store`)."""
         path = self._said / f"{replica}.json"
         try:
             path.unlink(missing_ok=True)
@@ -87,7 +87,7 @@ class FileStore:
             raise self._unavailable(path, error) from None
 
     def sightings(self) -> list[Sighting]:
-        """What all replicas said last (see `Store`)."""
+        """Return the last report of each replica (see `Store`)."""
         found = []
         try:
             for path in sorted(self._said.glob("*.json")):
@@ -98,10 +98,10 @@ class FileStore:
         return found
 
     def listen(self, heard: Callable[[], None], stopping: Event) -> None:
-        """A file tells of nothing (see `Store`)."""
+        """Return at once: a file sends no notices (see `Store`)."""
 
     def close(self) -> None:
-        """Nothing is held open (see `Store`)."""
+        """Do nothing: no file stays open (see `Store`)."""
 
     def _check_version(self, expected: int | None) -> None:
         try:
@@ -109,13 +109,13 @@ class FileStore:
         except RingMissing:
             found = None
         if found != expected:
-            raise Conflict(f"{self._path} was changed by somebody else: it holds version {found}, not {expected}")
+            raise Conflict(f"{self._path} was changed by another writer: it contains version {found}, not {expected}")
 
     def _read(self) -> bytes:
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
-                self._refuse_wider(os.fstat(descriptor))  # of what was opened, not of what stands there now
+                self._refuse_wider(os.fstat(descriptor))  # checks the open file: the path may be replaced
                 return self._read_all(descriptor)
             finally:
                 os.close(descriptor)
@@ -139,14 +139,14 @@ class FileStore:
         return b"".join(chunks)
 
     def _replace(self, data: bytes) -> None:
-        """Write a new file beside the old one and rename it; each step leaves either ring whole after a crash.
+        """Write a new file beside the old one and rename it; after a crash either the old or the new ring is complete.
 
-        Only the holder of the lock gets here, so a leftover of the same name is that of a writer that was killed.
+        The caller holds the lock, so an existing file of the same name is left from a writer that was killed.
         """
         replace_file(self._path, self._new_path, data, durable=True)
         folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.fsync(folder)  # without it the rename itself may be lost with the power
+            os.fsync(folder)  # without fsync of the folder, a power failure may undo the rename
         finally:
             os.close(folder)
 
@@ -159,7 +159,7 @@ class FileStore:
             self._wait_for_lock(descriptor)
             yield
         finally:
-            os.close(descriptor)  # lets the lock go as well
+            os.close(descriptor)  # also releases the lock
 
     def _wait_for_lock(self, descriptor: int) -> None:
         for _ in range(int(LOCK_WAIT_S / _LOCK_STEP_S)):

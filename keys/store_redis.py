@@ -1,11 +1,11 @@
-"""The ring in Redis or Valkey, for the replicas of several machines; what they say of themselves in a hash beside it.
+"""The ring in Redis or Valkey, for replicas on several machines; a hash beside it keeps the reports of the replicas.
 
-Both keys lie in one slot of a cluster. Redis keeps what it is told without knowing what it is: the ring is sealed and
-authentic as in a file, and `witness` notices an older one. A failover may forget the last write, since Redis replicates
-behind its answers; that is noticed as a rollback, too.
+Both keys are in one slot of a cluster. Redis is not trusted: the ring is sealed and authentic as in a file, and
+`rollback_guard` detects an older one. A failover may lose the last write, because Redis replicates asynchronously; the
+guard detects that as a rollback, too.
 
-Each write is told on a channel, so that replicas need not wait for their next poll. Anybody who may publish there can
-wake them, and no more than that: what is heard says nothing.
+Each write publishes a notice on a channel, so that replicas need not wait for their next poll. A client that may
+publish on the channel can wake the replicas, but no more: the notice has no content.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _SLICE_S: Final = 0.5
 _SILENCE_S: Final = 10.0
 _ANSWER_S: Final = 2.0
 _MOST_AT_ONCE: Final = 1000
-# The whole value is compared, not a version: the script needs not know what it keeps. A write that is sent once more
-# because its answer was lost finds its own value, and is told that it is done. A user who may not publish has written
-# all the same, hence pcall. A server without room takes a ring and a replica's word too (`allow-oom`): they are few and
-# small, and without them no key could be revoked, and the JWKS would end.
+# The script compares the whole value, not a version, so it need not parse the value. A write that is repeated because
+# its response was lost finds its own value and succeeds. `pcall`: the write succeeds also for a user who may not
+# publish. `allow-oom`: a server at its memory limit accepts the ring and the reports. They are few and small, and
+# without them no key could be revoked, and the JWKS would expire.
 _SWAP: Final = """#!lua flags=allow-oom
 local found = redis.call('GET', KEYS[1]) or ''
 if found == ARGV[2] then return 1 end
@@ -52,17 +52,17 @@ return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 
 
 class Run(Protocol):
-    """How a command is run: `use` is called with a client of redis-py, up to twice where `again` allows that.
+    """Runs a command: calls `use` with a redis-py client, up to twice if `again` is true.
 
-    Raises StoreUnavailable where it cannot be, or nobody knows whether it was.
+    Raises StoreUnavailable if the command failed, or if it is unknown whether it was executed.
     """
 
     def __call__(self, use: Callable[[Any], Result], *, again: bool) -> Result:
-        """Run `use`; see above."""
+        """Run `use` and return its result."""
 
 
 def over(client: Any) -> Run:  # noqa: ANN401 - one of redis-py's clients
-    """Run commands on an opened client as it is; its time-outs are its own."""
+    """Return a `Run` that uses an open client, with the client's own timeouts."""
 
     def run(use: Callable[[Any], Result], *, again: bool) -> Result:  # noqa: ARG001 - the client tries again by itself
         try:
@@ -74,7 +74,7 @@ def over(client: Any) -> Run:  # noqa: ANN401 - one of redis-py's clients
 
 
 class RedisStore:
-    """A store under the keys that begin with `name`; `place` names the server for an operator, without a password."""
+    """A store under the keys that begin with `name`; `place` is the server for messages, without a password."""
 
     def __init__(self, run: Run, sealer: Sealer, place: str = "Redis", name: str = NAME) -> None:
         self._run = run
@@ -87,7 +87,7 @@ class RedisStore:
 
     @property
     def place(self) -> str:
-        """The server, and the name there."""
+        """The server, and the prefix of the keys."""
         return self._place
 
     def load(self) -> Ring:
@@ -110,21 +110,21 @@ class RedisStore:
             words = (_SWAP, 1, self._ring_key, before, after, self._channel)
             if self._run(lambda client: client.eval(*words), again=True):
                 return
-        raise Conflict(f"{self._place} was changed by somebody else: it does not hold version {expected or 'none'} now")
+        raise Conflict(f"{self._place} was changed by another writer: it does not contain version {expected or 'none'}")
 
     def report(self, sighting: Sighting) -> None:
-        """Keep what a replica says, under its name (see `Store`)."""
+        """Store the report of a replica under its name (see `Store`)."""
         said = self._sealer.write_note(_NOTE, sighting.facts())
         self._run(lambda client: client.eval(_SAY, 1, self._said_key, sighting.replica, said), again=True)
 
     def forget(self, replica: str) -> None:
-        """Drop what a replica said (see `Store`)."""
+        """Delete the report of a replica (see `Store`)."""
         self._run(lambda client: client.hdel(self._said_key, replica), again=True)
 
     def sightings(self) -> list[Sighting]:
-        """What all replicas said last (see `Store`)."""
+        """Return the last report of each replica (see `Store`)."""
         if self._run(lambda client: client.hlen(self._said_key), again=True) > _MOST_REPLICAS:
-            raise StoreUnavailable(f"{self._place} holds the words of more than {_MOST_REPLICAS} replicas")
+            raise StoreUnavailable(f"{self._place} contains the reports of more than {_MOST_REPLICAS} replicas")
         found = []
         for said in self._run(lambda client: client.hvals(self._said_key), again=True):
             try:
@@ -134,16 +134,16 @@ class RedisStore:
         return found
 
     def listen(self, heard: Callable[[], None], stopping: Event) -> None:
-        """Subscribe on a connection of its own, and hear (see `Store`).
+        """Subscribe on a dedicated connection, and call `heard` for each notice (see `Store`).
 
-        One that says nothing is asked whether it is there: a connection may die without a word.
+        A silent connection is tested with PING, because a connection may die without a message.
         """
         try:
             subscription = self._run(self._subscribe, again=False)
         except StoreUnavailable as error:
             raise StoreUnavailable(f"SUBSCRIBE {self._channel.decode()} failed: {error}") from None
         try:
-            heard()  # of what was written before we listened
+            heard()  # for a write before the subscription
             spoke_at, asked = time.monotonic(), False
             while not stopping.is_set():
                 message = subscription.get_message(timeout=_SLICE_S)
@@ -154,18 +154,18 @@ class RedisStore:
                     continue
                 silence = time.monotonic() - spoke_at
                 if silence > _SILENCE_S + _ANSWER_S:
-                    raise StoreUnavailable(f"{self._place} does not answer any more where it tells of changes")
+                    raise StoreUnavailable(f"{self._place} no longer answers on the connection for change notices")
                 if silence > _SILENCE_S and not asked:
                     subscription.ping()
                     asked = True
         except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"{self._place} tells of no changes any more: {type(error).__name__}") from None
+            raise StoreUnavailable(f"{self._place} no longer sends change notices: {type(error).__name__}") from None
         finally:
             with contextlib.suppress(RedisError, OSError):
                 subscription.close()
 
     def close(self) -> None:
-        """Nothing is held here; whoever opened the client closes it (see `Store`)."""
+        """Do nothing: the code that opened the client closes it (see `Store`)."""
 
     def _subscribe(self, client: Any) -> Any:  # noqa: ANN401 - one of redis-py's clients, and its subscription
         subscription = client.pubsub()
@@ -182,7 +182,7 @@ class RedisStore:
 
     def _read(self) -> tuple[bytes, Ring]:
         length = self._run(lambda client: client.strlen(self._ring_key), again=True)
-        if length > MAX_BYTES:  # before it is fetched
+        if length > MAX_BYTES:  # checked before the value is fetched
             raise StoreUnauthentic(f"{self._place} holds more than {MAX_BYTES} bytes; that is no ring")
         data = self._run(lambda client: client.get(self._ring_key), again=True)
         if data is None:
@@ -200,7 +200,7 @@ class RedisStore:
 
 
 def _drain(subscription: Any, message: dict[str, Any] | None) -> bool:  # noqa: ANN401 - redis-py's
-    """Take what else is there; returns whether a notice is among it, and not only an answer to our question."""
+    """Read the pending messages; returns whether one of them is a notice, and not only the answer to our PING."""
     told = False
     for _ in range(_MOST_AT_ONCE):
         if message is None:
@@ -211,5 +211,5 @@ def _drain(subscription: Any, message: dict[str, Any] | None) -> bool:  # noqa: 
 
 
 def _bytes(value: bytes | str) -> bytes:
-    """A client may decode what it gets."""
+    """Return bytes also for a client that decodes responses."""
     return value.encode() if isinstance(value, str) else value

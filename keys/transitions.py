@@ -1,4 +1,4 @@
-"""What changes a ring: pure functions Ring -> Ring. None of them touches `version`; the write does."""
+"""The changes of a ring: pure functions Ring -> Ring. They do not change `version`; the write does."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from keys.signer import Pair, signer_of
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a configuration wants of the ring: its schedule, the longest life of a token, the algorithms in use.
+    """The requirements of a configuration: the schedule, the longest token lifetime in seconds, the algorithms in use.
 
-    The first algorithm is the default one, which signs where another cannot yet.
+    The first algorithm is the default, which signs when another one has no signing key yet.
     """
 
     schedule: Schedule
@@ -25,12 +25,12 @@ class Wanted:
 
     @property
     def default(self) -> str:
-        """The algorithm of whoever asks for none."""
+        """The algorithm of audiences that configure none."""
         return self.algorithms[0]
 
 
 def first_ring(pairs: Sequence[tuple[Pair, Pair]], now: float, wanted: Wanted) -> Ring:
-    """Make the first ring: per algorithm a key that signs at once, since no verifier knows another, and its standby."""
+    """Create the first ring: per algorithm a key that signs at once, since no verifier has another, and its standby."""
     empty = Ring(
         version=1,
         longest_ttl=wanted.longest_ttl,
@@ -43,11 +43,11 @@ def first_ring(pairs: Sequence[tuple[Pair, Pair]], now: float, wanted: Wanted) -
 
 
 def noted(ring: Ring, now: float, wanted: Wanted) -> Ring:
-    """Let the ring remember a configuration: tokens may from now on live for its longest ttl.
+    """Record the requirements of a configuration in the ring: tokens may live for its longest ttl from now on.
 
-    A longer time counts for the keys that may still sign, retired ones included that a replica may not know of; a
-    longer guard for the standby, which verifiers may be about to miss for that long. A shorter one changes nothing:
-    tokens of the longer life are out. Returns the same object where nothing changes.
+    A longer `keep` applies to all keys that may still sign, also to retired keys of which a replica may not have read
+    the retirement. A longer guard applies to the standby, because verifiers may lack it for that long. A shorter value
+    changes nothing: tokens with the longer lifetime were already issued. Returns the same object for no change.
     """
     schedule = wanted.schedule
     keep = max(ring.keep, schedule.keep(wanted.longest_ttl))
@@ -61,17 +61,16 @@ def noted(ring: Ring, now: float, wanted: Wanted) -> Ring:
 
 
 def added(ring: Ring, fresh: Iterable[Pair], now: float) -> Ring:
-    """Publish a standby for each algorithm of `fresh` that has none: a new algorithm begins as a key that waits.
+    """Publish a standby for each algorithm of `fresh` that has none: a new algorithm begins with a standby.
 
-    Until a rotation promotes it, tokens are signed with the default algorithm. Returns the same object where nothing
-    is missing.
+    Until a rotation promotes the standby, the default algorithm signs. Returns the same object for no change.
     """
     missing = [_published(ring, pair, now) for pair in fresh if ring.standby(pair.algorithm) is None]
     return replace(ring, keys=(*ring.keys, *missing)) if missing else ring
 
 
 def pruned(ring: Ring, now: float) -> Ring:
-    """Drop the keys whose time is over; tombstones of revoked keys stay. The same object where nothing changes."""
+    """Drop the removed keys; tombstones of revoked keys stay. Returns the same object for no change."""
     keys = tuple(key for key in ring.keys if state(key, now) is not State.REMOVED)
     return ring if len(keys) == len(ring.keys) else replace(ring, keys=keys)
 
@@ -85,10 +84,10 @@ def rotated(
     *,
     force: bool = False,
 ) -> Ring:
-    """For each of `fresh` promote the standby of its algorithm, retire the predecessor and publish it as next standby.
+    """Promote the standby of the algorithm of each `fresh` pair, retire its predecessor, publish `fresh` as standby.
 
-    All of them or none. Raises GuardRefused, with the most seconds missing, while verifiers may still lack a standby,
-    unless with `force`; SelfTestFailed if a standby does not sign.
+    All of them or none. Raises GuardRefused with the longest wait while verifiers may still lack a standby, except with
+    `force`; SelfTestFailed if a standby does not sign correctly.
     """
     ring = noted(pruned(ring, now), now, wanted)
     fresh = tuple(fresh)
@@ -104,9 +103,9 @@ def rotated(
 
 
 def retired(ring: Ring, algorithms: Collection[str], now: float) -> Ring:
-    """Let the keys of `algorithms` go, which nobody wants any more: what signs retires, what waits is dropped.
+    """Retire the signing keys of `algorithms`, which the configuration no longer uses, and drop their standbys.
 
-    The algorithm that signs where another cannot yet stays, whatever is asked. The same object where nothing changes.
+    The default algorithm of the ring always stays. Returns the same object for no change.
     """
     going = set(algorithms) - {ring.default or ring.algorithms[0]}
 
@@ -114,7 +113,7 @@ def retired(ring: Ring, algorithms: Collection[str], now: float) -> Ring:
         if key.algorithm not in going:
             return key
         if key.waits:
-            return None  # it never signed, so nobody misses it
+            return None  # it never signed, so no token needs it
         return _retired(key, now, ring.keep) if key.signs else key
 
     keys = tuple(left for key in ring.keys if (left := let_go(key)) is not None)
@@ -122,10 +121,10 @@ def retired(ring: Ring, algorithms: Collection[str], now: float) -> Ring:
 
 
 def revoked(ring: Ring, kid: str, fresh: Pair, now: float) -> Ring:
-    """End the key `kid` from whatever state; one that signs is replaced by its standby in the same step.
+    """Revoke the key `kid`, in any state; its standby replaces a signing key in the same step.
 
-    `fresh`, of the same algorithm, becomes the standby where one is missing then, and signs at once where there was
-    none. Raises KeysError if there is no such key, or it is revoked already.
+    `fresh`, of the same algorithm, becomes the standby if one is missing then, and signs at once if there was no
+    standby. Raises KeysError if the ring has no such key, or the key is already revoked.
     """
     key = ring.find(kid)
     if key is None or key.revoked_at is not None:
@@ -140,15 +139,15 @@ def revoked(ring: Ring, kid: str, fresh: Pair, now: float) -> Ring:
 
 
 def all_revoked(ring: Ring, pairs: Sequence[tuple[Pair, Pair]], now: float) -> Ring:
-    """End every key, standbys too (the store was stolen), and sign with fresh ones at once."""
+    """Revoke every key, including standbys (for a stolen store); the new `pairs` sign at once."""
     buried = tuple(key if key.revoked_at is not None else _buried(key, now) for key in ring.keys)
     return replace(ring, keys=(*buried, *_begun(ring, pairs, now)))
 
 
 def imported(ring: Ring, pair: Pair, now: float) -> Ring:
-    """Let a key from elsewhere wait to sign, in the place of the standby, which nobody has met in a token.
+    """Make an imported key the standby, in place of the present standby, which has signed no token.
 
-    Raises KeyUnfit for a key that is or was in the ring: a revoked one does not come back.
+    Raises KeyUnfit for a key that the ring already has: a revoked key must not return.
     """
     known = ring.find(pair.kid)
     if known is not None:
@@ -177,7 +176,7 @@ def _default(ring: Ring, wanted: Wanted) -> str:
 
 
 def _promoted(ring: Ring, standby: KeyRecord, fresh: Pair, now: float) -> tuple[KeyRecord, ...]:
-    """The keys after the standby's promotion. A standby that fails its self-test does not become active."""
+    """Return the keys after the promotion of `standby`. Raises SelfTestFailed: a bad key must not become active."""
     signer_of(standby)
     keys = _changed(ring.keys, replace(standby, active_at=now))
     signing = ring.signing(standby.algorithm)
@@ -199,7 +198,7 @@ def _buried(key: KeyRecord, now: float) -> KeyRecord:
 
 
 def _published(ring: Ring, pair: Pair, now: float) -> KeyRecord:
-    """A key that is published now. Verifiers may have fetched under the guard that counted for an earlier one."""
+    """Return a record that is published now; `ready_at` allows for a longer guard that applied to an earlier key."""
     return KeyRecord(
         kid=pair.kid,
         algorithm=pair.algorithm,
@@ -211,9 +210,9 @@ def _published(ring: Ring, pair: Pair, now: float) -> KeyRecord:
 
 
 def _keep_longer(key: KeyRecord, now: float, schedule: Schedule, keep: float) -> KeyRecord:
-    """A key retired so recently that a replica may still sign with it stays for the longer time, too.
+    """Extend `leaves_at` of a key that was retired so recently that a replica may still sign with it.
 
-    One that has left by a clock which is ahead of ours does not come back.
+    A key that has left the JWKS by a clock that is ahead of ours does not return.
     """
     if key.retired_at is None or key.leaves_at is None:
         return key
