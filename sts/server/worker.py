@@ -23,6 +23,7 @@ from sts.edge.form import peer_of
 from sts.model import Peer, Reply, Steps, taken
 from sts.server.connection import Application, Connection
 from sts.server.threads import Threads
+from sts.server.watchdog import Watchdog
 from sts.telemetry import log, metrics
 
 _LOOK_EVERY_S: Final = 1.0
@@ -63,11 +64,14 @@ class LoopWorker(GunicornWorker):  # type: ignore[misc]  # gunicorn has no types
         self.loop.set_exception_handler(_tell_fault)
         self._look()
         self._listen()
+        watchdog = Watchdog(self.loop)
+        watchdog.start()
         if not self.alive:  # told before there was a loop
             self.handle_exit(signal.SIGTERM, None)
         try:
             self.loop.run_forever()
         finally:
+            watchdog.stop()
             for listener in self.sockets:
                 listener.close()
 

@@ -34,6 +34,7 @@ _SECONDS: Final = (
     5.0,
     10.0,
 )
+_LAG_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,9 @@ class Metrics:
         self._unknown = Counter("sts_unknown_parameters", "Unknown parameters, ignored at /token.", registry=own)
         self._handshakes = Counter("sts_handshakes_failed", "TLS handshakes with callers that failed.", registry=own)
         self._accepts = Counter("sts_accepts_failed", "Connections that could not be accepted.", registry=own)
+        self._loop_lag = Histogram(
+            "sts_loop_lag_seconds", "How long the event loop was held.", buckets=_LAG_SECONDS, registry=own
+        )
         self._unmarked = Counter("sts_once_only_unmarked", "Once-only proofs that passed unmarked.", registry=own)
         self._limited = Counter(
             "sts_clients_limited", "Failures of client authentication over the limit.", registry=own
@@ -188,6 +192,10 @@ class Metrics:
     def accept_failed(self) -> None:
         """Count an attempt to accept a connection for which no file or no memory was to be had."""
         self._accepts.inc()
+
+    def loop_held(self, seconds: float) -> None:
+        """Count one look at the event loop, which was held for `seconds`."""
+        self._loop_lag.observe(seconds)
 
     def audit_failed(self) -> None:
         """Count an audit event that was not written."""
