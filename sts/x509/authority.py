@@ -1,4 +1,4 @@
-"""One CA as one source believes it: its anchors, what it may speak for, and what it has taken back."""
+"""The CA of one source: its anchors, the names it may certify, and the certificates it has revoked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sts.x509.watch import Watch
 
 @dataclass(frozen=True, slots=True)
 class AuthoritySettings:
-    """What one source says of its CA; `source` is its name."""
+    """The CA settings of one source; `source` is the source's name."""
 
     source: str
     ca_file: KeptFile
@@ -34,14 +34,14 @@ class AuthoritySettings:
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """A path that holds at this time; `fresh_until` is when its revocation must be judged anew (Unix seconds)."""
+    """A valid path. Its revocation must be checked again at `fresh_until` (Unix seconds)."""
 
     path: Path
     fresh_until: float
 
 
 class Authority:
-    """Proves certificates. What it knows of revocation outlives a reload (see `Authorities`)."""
+    """Verifies certificates. Its CRLs and OCSP answers survive a reload (see `Authorities`)."""
 
     def __init__(
         self,
@@ -55,13 +55,13 @@ class Authority:
         self._crl, self._responders = crl, responders
         self._registers: tuple[Register, ...] = tuple(one for one in (crl, responders) if one is not None)
         self.names = self._roots.names
-        """The DER names of its anchors: which certificates claim to come from it."""
+        """The DER names of the anchors. They show which certificates claim to come from this CA."""
 
     def prove(self, chain: UnverifiedChain, now: float) -> Proven:
-        """Prove that the CA vouches for the leaf of `chain` at `now`; never waits.
+        """Prove that the CA vouches for the leaf of `chain` at `now` (Unix seconds); never waits.
 
-        Raises what `Roots.validate`, `check_names` and `check_revocation` raise. It does not prove that whoever
-        presented the certificate has its key.
+        Raises what `Roots.validate`, `check_names` and `check_revocation` raise. The proof does not show that the
+        presenter of the certificate has its private key.
         """
         path = self._roots.validate(chain, now)
         check_names(path.leaf, self._settings.san_prefix)
@@ -70,11 +70,11 @@ class Authority:
 
     @property
     def generation(self) -> str:
-        """Changes with the CA's lists and with what its responders revoke: a proof under another one is made again."""
+        """Changes with each new CRL and each OCSP revocation: proofs of an older generation must be made again."""
         return ".".join(str(one.generation) for one in (self._crl, self._responders) if one is not None)
 
     def readings(self, now: float) -> list[Reading]:
-        """What Prometheus is told: whether revocation is required, and how long the CRLs still hold."""
+        """Return the Prometheus readings: whether revocation is required, and the seconds until a CRL expires."""
         labels = {"source": self._settings.source}
         required = float(self._settings.revocation == "require")
         found = [Reading("sts_revocation_required", "Whether revocation: require is in force.", required, labels)]
@@ -85,7 +85,7 @@ class Authority:
 
     @property
     def trouble(self) -> str:
-        """Why revocation cannot be judged as it should, "" if it can; for operators."""
+        """Why revocation cannot be checked as configured, "" if it can; for operators."""
         told = [one.trouble for one in (self._crl, self._responders) if one is not None]
         if self._crl is not None and self._crl.issuers:
             if self._crl.issuers.isdisjoint(self.names):
@@ -97,9 +97,10 @@ class Authority:
 
 @dataclass(frozen=True, slots=True)
 class Authorities:
-    """Makes authorities, and keeps their CRLs and OCSP answers over a reload that does not touch them.
+    """Creates authorities, and keeps their CRLs and OCSP answers over a reload that does not change their settings.
 
-    `notice(source, why)` hears of every OCSP fetch: "" or why it failed. `watch` looks at the CRL files.
+    `notice(source, why)` is called after every OCSP fetch: `why` is "" or the reason of the failure. `watch` checks
+    the CRL files for changes.
     """
 
     clock: Callable[[], float]
@@ -108,7 +109,7 @@ class Authorities:
     _known: WeakValueDictionary[AuthoritySettings, Authority] = field(default_factory=WeakValueDictionary, repr=False)
 
     def authority(self, settings: AuthoritySettings) -> Authority:
-        """The authority of these settings: the one that is there already, unless they changed. Raises StartError."""
+        """Return the authority of these settings; equal settings share one. Raises StartError."""
         known = self._known.get(settings)
         if known is None:
             crl = None if settings.crl_file is None or settings.revocation == "off" else CrlFile(settings.crl_file)
@@ -121,5 +122,5 @@ class Authorities:
         return known
 
     def readings(self, now: float) -> list[Reading]:
-        """What Prometheus is told about all of them."""
+        """Return the Prometheus readings of all authorities."""
         return [reading for one in list(self._known.values()) for reading in one.readings(now)]

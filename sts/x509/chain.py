@@ -1,4 +1,4 @@
-"""Certificates as they came in: parsed within bounds, in order, and not proven by anything here (RFC 5280)."""
+"""Certificates as received: parsed within limits and in order, but not verified here (RFC 5280)."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sts.errors import MALFORMED, TOO_LARGE, Refusal
 
 MAX_CERTIFICATES: Final = 6
-"""A leaf and the intermediates that came with it; the paths of client certificates have one or two."""
+"""A leaf and the intermediates sent with it; the paths of client certificates have one or two intermediates."""
 MAX_CERTIFICATE_BYTES: Final = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class UnverifiedChain:
-    """A leaf and what came along to lead to a CA, each the issuer of the one before; all of it chosen by the sender."""
+    """A leaf and the intermediates sent with it, each the issuer of the certificate before. The sender chose them."""
 
     leaf: x509.Certificate
     intermediates: tuple[x509.Certificate, ...] = ()
 
     @property
     def issuers(self) -> tuple[bytes, ...]:
-        """The DER names of those who issued, from the leaf's issuer upwards: which CA this claims to come from."""
+        """The DER names of the issuers, from the leaf's issuer upwards: they show which CA the chain claims."""
         return tuple(one.issuer.public_bytes() for one in (self.leaf, *self.intermediates))
 
     def ders(self) -> tuple[bytes, ...]:
@@ -36,10 +36,10 @@ class UnverifiedChain:
 
 
 def read_chain(ders: Sequence[bytes]) -> UnverifiedChain:
-    """Parse a chain in DER, leaf first, each following certificate the issuer of the one before it (RFC 9440 §2.3).
+    """Parse a chain in DER: the leaf first, then each certificate's issuer (RFC 9440 §2.3).
 
-    Raises TOO_LARGE beyond MAX_CERTIFICATES or MAX_CERTIFICATE_BYTES, MALFORMED for what is no certificate, for a
-    certificate that stands twice and for another order.
+    Raises TOO_LARGE beyond MAX_CERTIFICATES or MAX_CERTIFICATE_BYTES. Raises MALFORMED for bytes that are not a
+    certificate, for a duplicate certificate and for another order.
     """
     if not ders:
         raise Refusal(MALFORMED, why="no certificate")
@@ -48,7 +48,7 @@ def read_chain(ders: Sequence[bytes]) -> UnverifiedChain:
     if max(map(len, ders)) > MAX_CERTIFICATE_BYTES:
         raise Refusal(TOO_LARGE, why="a certificate", max_bytes=MAX_CERTIFICATE_BYTES)
     if len(set(ders)) < len(ders):
-        raise Refusal(MALFORMED, why="a certificate stands twice in the chain")
+        raise Refusal(MALFORMED, why="the chain contains a certificate twice")
     certificates = [_read(der) for der in ders]
     for below, above in itertools.pairwise(certificates):
         if below.issuer != above.subject:
@@ -57,17 +57,17 @@ def read_chain(ders: Sequence[bytes]) -> UnverifiedChain:
 
 
 def thumbprint(der: bytes) -> bytes:
-    """The SHA-256 of a certificate's DER (RFC 8705 §3.1)."""
+    """Return the SHA-256 of a certificate's DER (RFC 8705 §3.1)."""
     return hashlib.sha256(der).digest()
 
 
 def _read(der: bytes) -> x509.Certificate:
     try:
         certificate = x509.load_der_x509_certificate(der)
-        # Names, extensions and key are parsed at first use only: whatever is wrong with them has to show here.
+        # The library parses names, extensions and key at first use. Read them here, so that faults show here.
         certificate.subject, certificate.issuer, certificate.extensions, certificate.public_key()
         if certificate.version is not x509.Version.v3:
-            raise ValueError("not version 3")  # noqa: TRY301 - as malformed as the rest
+            raise ValueError("not version 3")  # noqa: TRY301 - handled like the other faults
     except Exception as error:  # noqa: BLE001 - ValueError, TypeError, UnsupportedAlgorithm, InvalidVersion and others
         raise Refusal(MALFORMED, why="a certificate cannot be read", fault=type(error).__name__) from None
     return certificate

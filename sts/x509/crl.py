@@ -1,7 +1,7 @@
-"""Certificate revocation lists: their own checks (RFC 5280 §5, §6.3), since the library only parses them (LIB-C06).
+"""Certificate revocation lists: our own checks (RFC 5280 §5, §6.3), because `cryptography` only parses (LIB-C06).
 
-A list says which certificates its issuer has taken back, and until when that is the newest word. Lists for some
-certificates only and lists of differences are not read: taking one for the whole would let the rest pass.
+A CRL contains the serials that its issuer has revoked, and is current until its `nextUpdate`. Partial CRLs and delta
+CRLs are rejected: certificates that such a list leaves out would pass as not revoked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sts.x509.revocation import REVOKED, Good, Status, Unknown
 MAX_FILE_BYTES: Final = 50_000_000
 MAX_LISTS: Final = 100
 SKEW: Final = 60.0
-"""Seconds that the CA's clock may be ahead."""
+"""Seconds that the CA's clock may be ahead of ours."""
 
 _BEGIN: Final = b"-----BEGIN X509 CRL-----"
 _END: Final = b"-----END X509 CRL-----"
@@ -32,11 +32,11 @@ _UNREAD: Final = "not read yet"
 
 
 class UnfitCrlError(StsError):
-    """A CRL that must not be used; the text says why."""
+    """A CRL that must not be used; the text gives the reason."""
 
 
 class Crl:
-    """One list, complete and in the form we read; whose signature it has shows in `speaks_for`.
+    """One complete CRL in a supported form. The signature is not verified before `speaks_for`.
 
     Times are Unix seconds. Raises UnfitCrlError.
     """
@@ -59,9 +59,9 @@ class Crl:
         self._judged: dict[bytes, bool] = {}
 
     def speaks_for(self, issuer: x509.Certificate) -> bool:
-        """Whether the list is of this CA: its name, its signature, and its right to sign lists.
+        """Return whether this CA signed the list and may sign lists: compares the name, verifies the signature.
 
-        `issuer` must come from a validated path: the answers are remembered by its key.
+        `issuer` must come from a validated path, because the result is cached by its key.
         """
         if issuer.subject.public_bytes() != self.issuer:
             return False
@@ -75,9 +75,9 @@ class Crl:
 
 
 def read_crls(content: bytes) -> tuple[Crl, ...]:
-    """Read a file of CRLs: PEM blocks, one for each CA, or a single list in DER. Raises UnfitCrlError.
+    """Read a file of CRLs: PEM blocks, one for each CA, or a single CRL in DER. Raises UnfitCrlError.
 
-    Nothing is left out: a list that cannot be used would make its CA's revoked certificates pass under `soft`.
+    One unusable list rejects the file. Without that list, its CA's revoked certificates would pass under `soft`.
     """
     if len(content) > MAX_FILE_BYTES:
         raise UnfitCrlError(f"more than {MAX_FILE_BYTES} bytes")
@@ -95,28 +95,28 @@ def _read(load: Callable[[bytes], x509.CertificateRevocationList], content: byte
     except UnfitCrlError:
         raise
     except Exception as error:  # noqa: BLE001 - ValueError, InvalidVersion, DuplicateExtension, UnsupportedAlgorithm, …
-        raise UnfitCrlError(f"it is no CRL in PEM or DER: {type(error).__name__}") from None
+        raise UnfitCrlError(f"it is not a CRL in PEM or DER: {type(error).__name__}") from None
 
 
 class CrlFile:
-    """The lists in a file, as they were when it was last looked at; a look replaces them whole, or says why not.
+    """The CRLs of a file, as last read. `look` replaces all of them, or sets `trouble`.
 
-    `look` is for a thread of its own; everything else reads one reference. A file that cannot be used leaves the lists
-    that were there, which then end with their own `nextUpdate`.
+    Only a background thread calls `look`; readers use one reference. If the file cannot be used, the previous lists
+    remain; they expire at their own `nextUpdate`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.trouble = _UNREAD
         self.generation = 0
-        """Counts the lists that were there: what was decided over others is decided anew."""
+        """Counts the versions of the lists: decisions that an older version allowed must be made again."""
         self._lists: tuple[Crl, ...] = ()
         self._seen: object = None
         self._looking = threading.Lock()
         self.look()
 
     def look(self) -> None:
-        """Read the file if it has changed. Never raises; `trouble` and the log say why it could not be used."""
+        """Read the file if it has changed. Never raises; `trouble` and the log give the reason of a failure."""
         with self._looking:
             before = self.trouble
             try:
@@ -132,23 +132,23 @@ class CrlFile:
             else:
                 self._lists, self._seen, self.trouble = lists, seen, ""
                 self.generation += 1
-            if self.trouble not in ("", before) and before != _UNREAD:  # at the start it is told otherwise
+            if self.trouble not in ("", before) and before != _UNREAD:  # the start reports the first failure itself
                 log.warning("crl", file=str(self.path), why=self.trouble)
 
     @property
     def issuers(self) -> frozenset[bytes]:
-        """The DER names of the CAs whose lists these say they are."""
+        """The DER names of the CAs that the lists name as their issuers."""
         return frozenset(crl.issuer for crl in self._lists)
 
     @property
     def ends(self) -> float:
-        """When the first of the lists is past its `nextUpdate` (Unix seconds); they all are where there is none."""
+        """The earliest `nextUpdate` of the lists (Unix seconds); minus infinity without lists."""
         return min((crl.next_update for crl in self._lists), default=float("-inf"))
 
     def status(self, certificate: x509.Certificate, issuer: x509.Certificate, now: float) -> Status:
-        """What the newest list of `issuer` says of `certificate`; both come from a validated path.
+        """Return what the newest CRL of `issuer` contains about `certificate`; both come from a validated path.
 
-        A list past its time still revokes: nobody takes a revocation back.
+        An expired CRL still revokes, because a revocation is final.
         """
         lists = [crl for crl in self._lists if crl.speaks_for(issuer) and crl.this_update - SKEW <= now]
         if not lists:
@@ -164,7 +164,7 @@ class CrlFile:
 def _serials(crl: x509.CertificateRevocationList) -> Iterator[int]:
     for entry in crl:
         for extension in entry.extensions:
-            if extension.critical:  # RFC 5280 §5.3; a certificateIssuer would even make the entry another CA's
+            if extension.critical:  # RFC 5280 §5.3; a certificateIssuer would assign the entry to another CA
                 raise UnfitCrlError("an entry with a critical extension")
         yield entry.serial_number
 
@@ -173,4 +173,4 @@ def _may_sign_lists(issuer: x509.Certificate) -> bool:
     try:
         return issuer.extensions.get_extension_for_class(x509.KeyUsage).value.crl_sign
     except x509.ExtensionNotFound:
-        return True  # RFC 5280 §6.3.3 (f): the bit is asked for where there is a key usage
+        return True  # RFC 5280 §6.3.3 (f): cRLSign is required only if the certificate has a key usage

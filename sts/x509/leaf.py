@@ -1,7 +1,7 @@
-"""What path validation does not look at in a leaf (LIB-C01, LIB-C02): its key, its purposes, and that it is no CA.
+"""Checks of a leaf that path validation does not do (LIB-C01, LIB-C02): its key, its purposes, and that it is not a CA.
 
-These are facts that the certificate states of itself: checked before its signature is, they cost an attacker nothing
-to state and us little to refuse.
+The certificate states these facts about itself. They are checked before the signature: an attacker can state anything,
+and a refusal here is cheap.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from sts.errors import BAD_ALGORITHM, BAD_TYPE, Refusal
 
 MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 8192
-"""Beyond this a verification costs more than anybody needs."""
+"""Larger keys make a verification expensive without need."""
 _Kind = TypeVar("_Kind", bound=x509.ExtensionType)
 _CURVES: Final = frozenset({"secp256r1", "secp384r1", "secp521r1"})
 
 
 def check_leaf(leaf: x509.Certificate) -> None:
-    """Refuse a certificate that is none for a client to prove itself with (RFC 5280 §4.2.1).
+    """Refuse a certificate that is not fit for client authentication (RFC 5280 §4.2.1).
 
-    Raises BAD_ALGORITHM for a weak or unusual key; BAD_TYPE for a CA, and where the purposes are not exactly stated:
-    extended key usage must name clientAuth and not "any", and key usage, where there is one, digitalSignature.
+    Raises BAD_ALGORITHM for a weak or unusual key. Raises BAD_TYPE for a CA, and for wrong purposes: the extended key
+    usage must contain clientAuth and not "any"; the key usage, if present, must contain digitalSignature.
     """
     if not _strong(leaf.public_key()):
         raise Refusal(BAD_ALGORITHM, why="a weak or unusual key in the certificate")
@@ -36,17 +36,17 @@ def check_leaf(leaf: x509.Certificate) -> None:
     if purposes is None or ExtendedKeyUsageOID.CLIENT_AUTH not in purposes:
         raise Refusal(BAD_TYPE, why="the certificate is not for client authentication (clientAuth)")
     if ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in purposes:
-        raise Refusal(BAD_TYPE, why="the certificate is for any purpose")
+        raise Refusal(BAD_TYPE, why="the certificate allows any purpose")
     usage = _extension(leaf, x509.KeyUsage)
     if usage is not None and not usage.digital_signature:
         raise Refusal(BAD_TYPE, why="the certificate's key may not sign (digitalSignature)")
 
 
 def check_svid(leaf: x509.Certificate) -> None:
-    """Refuse a SPIFFE leaf whose key may do more than sign (X509-SVID §4.3). Raises BAD_TYPE."""
+    """Refuse a SPIFFE leaf whose key may sign certificates or CRLs (X509-SVID §4.3). Raises BAD_TYPE."""
     usage = _extension(leaf, x509.KeyUsage)
     if usage is None or not usage.digital_signature or usage.key_cert_sign or usage.crl_sign:
-        raise Refusal(BAD_TYPE, why="a SPIFFE certificate's key signs, and no certificates or CRLs")
+        raise Refusal(BAD_TYPE, why="a SPIFFE certificate's key may sign, but no certificates and no CRLs")
 
 
 def _strong(key: object) -> bool:

@@ -1,4 +1,4 @@
-"""Who a certificate says its holder is: its subject and its alternative names, and what a CA may speak for."""
+"""The names in a certificate: its subject, its alternative names, and the limits on what a CA may certify."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MAX_NAMES: Final = 50
 MAX_SPIFFE_BYTES: Final = 2048
 """SPIFFE-ID §2.3."""
 
-# SPIFFE-ID §2.1, §2.2: a lower-case trust domain and at least one segment, since a bare domain names no workload.
+# SPIFFE-ID §2.1, §2.2: a lower-case trust domain and at least one segment; a bare domain does not name a workload.
 _SPIFFE: Final = re.compile(r"spiffe://[a-z0-9._-]{1,255}(?:/[A-Za-z0-9._-]+)+")
 _SPIFFE_SCHEME: Final = "spiffe:"
-# What may follow a prefix: plain segments, none empty. Escapes, queries and user names are read differently by others.
+# Allowed after a prefix: plain segments, none empty. Parsers disagree on escapes, queries and user names.
 _SEGMENTS: Final = re.compile(r"[A-Za-z0-9._~:@!$&'()*+,;=-]+(?:/[A-Za-z0-9._~:@!$&'()*+,;=-]+)*")
 _PREFIX: Final = re.compile(
     r"(?:[a-z][a-z0-9+.-]*://[a-z0-9.-]+(?::[0-9]+)?(?:/[A-Za-z0-9._~-]+)*/?|urn:[A-Za-z0-9._~:-]+:)"
@@ -30,16 +30,17 @@ _PARTS: Final = {"cn": NameOID.COMMON_NAME, "o": NameOID.ORGANIZATION_NAME, "ou"
 
 
 def check_prefix(prefix: str) -> str:
-    """Check that a configured `san_prefix` is one. Raises ValueError with a sentence that says what would be right."""
+    """Check the form of a configured `san_prefix`. Raises ValueError; its message shows the right form."""
     if not _PREFIX.fullmatch(prefix) or not _DOTS.isdisjoint(prefix.split("/")):
-        raise ValueError("a prefix of URIs is a scheme, an authority and perhaps a path: spiffe://partners.example/")
+        raise ValueError("a URI prefix has a scheme, an authority and optionally a path: spiffe://partners.example/")
     return prefix
 
 
 def within(uri: str, prefix: str) -> bool:
-    """Whether `uri` lies below `prefix`, which ends where a part of the URI ends.
+    """Return whether `uri` is below `prefix`; the prefix must end at a boundary between segments.
 
-    `spiffe://a.example` does not hold `spiffe://a.example.evil/x`, nor `https://a.example/b/` the path `/b/../c`.
+    Rejects `spiffe://a.example.evil/x` for `spiffe://a.example`, and `https://a.example/b/../c` for
+    `https://a.example/b/`.
     """
     start = prefix if prefix.endswith(("/", ":")) else prefix + "/"
     if not uri.startswith(start):
@@ -49,11 +50,11 @@ def within(uri: str, prefix: str) -> bool:
 
 
 def check_names(leaf: x509.Certificate, prefix: str | None) -> None:
-    """Judge the alternative names of a leaf.
+    """Check the alternative names of a leaf.
 
-    A SPIFFE certificate has exactly one URI, a well-formed SPIFFE id with a path (X509-SVID §2, §4). With a `prefix`
-    there is at least one URI, and each lies within it. Raises MALFORMED, BAD_TYPE or REQUIREMENT_FAILED; the names of
-    other kinds are bounded by nobody.
+    A SPIFFE certificate has exactly one URI, a well-formed SPIFFE id with a path (X509-SVID §2, §4). With a `prefix`,
+    the leaf needs at least one URI, and each URI must be below the prefix. Names of other kinds are not restricted.
+    Raises MALFORMED, BAD_TYPE or REQUIREMENT_FAILED.
     """
     uris = _uris(leaf)
     if any(uri.lower().startswith(_SPIFFE_SCHEME) for uri in uris):
@@ -67,22 +68,23 @@ def check_names(leaf: x509.Certificate, prefix: str | None) -> None:
             raise Refusal(MALFORMED, why="not a well-formed SPIFFE id")
         check_svid(leaf)
     if prefix is not None and not speaks_for(leaf, prefix):
-        raise Refusal(REQUIREMENT_FAILED, why="URI names that are not all below san_prefix", uris=len(uris))
+        raise Refusal(REQUIREMENT_FAILED, why="a URI name is not below san_prefix", uris=len(uris))
 
 
 def speaks_for(leaf: x509.Certificate, prefix: str) -> bool:
-    """Whether a leaf has URI names and all of them lie within `prefix`."""
+    """Return whether a leaf has URI names and all of them are below `prefix`."""
     uris = _uris(leaf)
     return bool(uris) and all(within(uri, prefix) for uri in uris)
 
 
 def attributes(leaf: x509.Certificate) -> Mapping[str, Any]:
-    """What a mapping may read of a certificate as `certificate`; JSON values.
+    """Return what a mapping can read of a certificate as `certificate`; JSON values.
 
-    `subject` and `issuer` are written by us as RFC 4514 says; `cn`, `o`, `ou` list the subject's parts as they stand;
-    `serial` is hex, `fingerprint` the hex SHA-256 of the DER; `not_before` and `not_after` Unix seconds. `san` has the
-    lists `uris`, `dns`, `emails`, `ips`; `uri`, `dns` and `email` exist only where there is exactly one of the kind,
-    since picking one among several would let its holder choose who to be. Raises MALFORMED for more than MAX_NAMES.
+    `subject` and `issuer` are strings in the form of RFC 4514; `cn`, `o`, `ou` list the subject's values unchanged;
+    `serial` is hex, `fingerprint` the hex SHA-256 of the DER; `not_before` and `not_after` are Unix seconds. `san` has
+    the lists `uris`, `dns`, `emails`, `ips`. `uri`, `dns` and `email` exist only if the certificate has exactly one
+    name of the kind: a choice among several would let the holder choose an identity. Raises MALFORMED for more than
+    MAX_NAMES.
     """
     san = _san(leaf)
     lists: dict[str, list[str]] = {"uris": [], "dns": [], "emails": [], "ips": []}
@@ -116,7 +118,7 @@ ATTRIBUTES: Final = frozenset(
     {"subject", "issuer", "serial", "fingerprint", "not_before", "not_after", "san", "cn", "o", "ou"}
     | {"uri", "dns", "email"}
 )
-"""All that `certificate` may hold."""
+"""All keys that `certificate` may have."""
 
 
 def _san(leaf: x509.Certificate) -> x509.SubjectAlternativeName | None:

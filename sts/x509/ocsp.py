@@ -1,7 +1,7 @@
-"""OCSP: what to ask a responder, and what its answer is worth (RFC 6960). Pure: nothing is fetched here.
+"""OCSP: build a request and verify a responder's answer (RFC 6960). Pure functions, no fetch.
 
-The library parses answers and verifies none of them (LIB-C07). Requests carry no nonce: answers are fetched ahead and
-kept, and what bounds their age is their own `nextUpdate`.
+`cryptography` parses answers and does not verify them (LIB-C07). Requests have no nonce: answers are fetched in advance
+and cached, and their own `nextUpdate` limits their age.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from sts.errors import StsError
 from sts.x509.revocation import REVOKED, Good, Revoked
 
 SKEW: Final = 60.0
-"""Seconds that the responder's clock may be ahead."""
+"""Seconds that the responder's clock may be ahead of ours."""
 LIFE: Final = 300.0
-"""Seconds for which an answer without `nextUpdate` serves."""
+"""Seconds for which an answer without `nextUpdate` is used."""
 MAX_LIFE: Final = 3600.0
-"""Seconds for which any answer serves at most: the responder may know more an hour later, whatever it promised."""
+"""Maximum seconds for which an answer is used, even if its `nextUpdate` is later: a revocation may follow it."""
 
 _STRONG: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 
 
 class UnfitAnswerError(StsError):
-    """An answer that says nothing we may believe; the text says why."""
+    """An answer that must not be used; the text gives the reason."""
 
 
 def responder(certificate: x509.Certificate) -> str | None:
-    """The URL of the responder that the certificate names, the first one; only for one from a validated path."""
+    """Return the URL of the first OCSP responder in a certificate, or None. The certificate must be validated."""
     try:
         access = certificate.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
     except x509.ExtensionNotFound:
@@ -49,30 +49,30 @@ def responder(certificate: x509.Certificate) -> str | None:
 
 
 def question(certificate: x509.Certificate, issuer: x509.Certificate) -> bytes:
-    """The request for one certificate in DER (RFC 6960 §4.1); SHA-1, which every responder knows, names the issuer."""
+    """Return the request for one certificate in DER (RFC 6960 §4.1). SHA-1 names the issuer: all responders know it."""
     built = ocsp.OCSPRequestBuilder().add_certificate(certificate, issuer, hashes.SHA1()).build()  # noqa: S303
     return built.public_bytes(Encoding.DER)
 
 
 def judge(answer: bytes, certificate: x509.Certificate, issuer: x509.Certificate, now: float) -> Good | Revoked:
-    """What an answer says of `certificate` (RFC 6960 §3.2).
+    """Verify an answer and return the status of `certificate` (RFC 6960 §3.2).
 
-    It must be successful, for this certificate and issuer, signed by the issuer or by whom the issuer has let sign
-    answers, and in its time. Raises UnfitAnswerError; the status "unknown" is not good.
+    The answer must be successful, about this certificate and issuer, signed by the issuer or its delegate, and current
+    at `now` (Unix seconds). Raises UnfitAnswerError, also for the status "unknown".
     """
     try:
         return _judge(ocsp.load_der_ocsp_response(answer), certificate, issuer, now)
     except UnfitAnswerError:
         raise
     except Exception as error:  # noqa: BLE001 - ValueError, InvalidSignature, DuplicateExtension, UnsupportedAlgorithm, …
-        raise UnfitAnswerError(f"it cannot be read: {type(error).__name__}") from None
+        raise UnfitAnswerError(f"the answer cannot be read: {type(error).__name__}") from None
 
 
 def _judge(
     response: ocsp.OCSPResponse, certificate: x509.Certificate, issuer: x509.Certificate, now: float
 ) -> Good | Revoked:
     if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
-        raise UnfitAnswerError(f"the responder says {response.response_status.name.lower()}")
+        raise UnfitAnswerError(f"the responder returned {response.response_status.name.lower()}")
     _check_signature(response, _signer(response, issuer, now))
     if any(extension.critical for extension in response.extensions):
         raise UnfitAnswerError("a critical extension")
@@ -82,7 +82,7 @@ def _judge(
 def _about(
     response: ocsp.OCSPResponse, certificate: x509.Certificate, issuer: x509.Certificate
 ) -> ocsp.OCSPSingleResponse:
-    """The one answer with this certificate's CertID (RFC 6960 §4.1.1)."""
+    """Return the single response with this certificate's CertID (RFC 6960 §4.1.1)."""
     key = _key_bits(issuer)
     name = issuer.subject.public_bytes()
     found = [
@@ -93,30 +93,30 @@ def _about(
         and single.issuer_key_hash == _hash(single.hash_algorithm, key)
     ]
     if len(found) != 1:
-        raise UnfitAnswerError("it is about another certificate")
+        raise UnfitAnswerError("the answer is about another certificate")
     return found[0]
 
 
 def _status(single: ocsp.OCSPSingleResponse, now: float) -> Good | Revoked:
     since = single.this_update_utc.timestamp()
     if since - SKEW > now:
-        raise UnfitAnswerError("it is from the future")
+        raise UnfitAnswerError("the answer's thisUpdate is in the future")
     if single.certificate_status is ocsp.OCSPCertStatus.REVOKED:
-        return REVOKED  # however old: nobody takes a revocation back
+        return REVOKED  # of any age, because a revocation is final
     if single.certificate_status is not ocsp.OCSPCertStatus.GOOD:
         raise UnfitAnswerError("the responder does not know the certificate")
     ends = single.next_update_utc
     until = since + LIFE if ends is None else ends.timestamp()
     if until <= now:
-        raise UnfitAnswerError("it is past its nextUpdate")
+        raise UnfitAnswerError("the answer is past its nextUpdate")
     return Good(min(until, now + MAX_LIFE))
 
 
 def _signer(response: ocsp.OCSPResponse, issuer: x509.Certificate, now: float) -> x509.Certificate:
-    """The issuer itself, or the delegate that came along (RFC 6960 §4.2.2.2).
+    """Return the signer's certificate: the issuer, or the delegate sent with the answer (RFC 6960 §4.2.2.2).
 
-    A delegate must be issued by the very issuer, for signing answers and in its time; and since we cannot ask whether
-    it was revoked, it must say that one need not (id-pkix-ocsp-nocheck).
+    A delegate must be issued directly by the issuer for OCSP signing, and be valid at `now`. We do not check whether
+    the delegate is revoked, so its certificate must have id-pkix-ocsp-nocheck.
     """
     for candidate in (issuer, *response.certificates[:4]):
         if not _named(response, candidate):
@@ -124,7 +124,7 @@ def _signer(response: ocsp.OCSPResponse, issuer: x509.Certificate, now: float) -
         if candidate != issuer:
             _check_delegate(candidate, issuer, now)
         return candidate
-    raise UnfitAnswerError("its signer is neither the issuer nor came along")
+    raise UnfitAnswerError("the signer is not the issuer, and the answer does not contain the signer's certificate")
 
 
 def _check_delegate(delegate: x509.Certificate, issuer: x509.Certificate, now: float) -> None:
@@ -133,11 +133,11 @@ def _check_delegate(delegate: x509.Certificate, issuer: x509.Certificate, now: f
         purposes = delegate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         delegate.extensions.get_extension_for_class(x509.OCSPNoCheck)
     except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
-        raise UnfitAnswerError("its signer is no delegate of the issuer") from None
+        raise UnfitAnswerError("the signer is not a delegate of the issuer") from None
     if ExtendedKeyUsageOID.OCSP_SIGNING not in purposes:
-        raise UnfitAnswerError("its signer may not sign answers (OCSPSigning)")
+        raise UnfitAnswerError("the signer may not sign answers (OCSPSigning)")
     if not delegate.not_valid_before_utc.timestamp() <= now <= delegate.not_valid_after_utc.timestamp():
-        raise UnfitAnswerError("its signer's certificate is not in its time")
+        raise UnfitAnswerError("the signer's certificate is expired or not valid yet")
 
 
 def _named(response: ocsp.OCSPResponse, candidate: x509.Certificate) -> bool:
@@ -153,17 +153,17 @@ def _check_signature(response: ocsp.OCSPResponse, signer: x509.Certificate) -> N
         return
     algorithm = response.signature_hash_algorithm
     if not isinstance(algorithm, _STRONG):
-        raise UnfitAnswerError("its signature's algorithm")
+        raise UnfitAnswerError("the signature's algorithm is not supported")
     if isinstance(key, rsa.RSAPublicKey):
         key.verify(signature, signed, padding.PKCS1v15(), algorithm)
     elif isinstance(key, ec.EllipticCurvePublicKey):
         key.verify(signature, signed, ec.ECDSA(algorithm))
     else:
-        raise UnfitAnswerError("its signer's key")
+        raise UnfitAnswerError("the signer's key is not supported")
 
 
 def _key_bits(certificate: x509.Certificate) -> bytes:
-    """The bits of the subject's key, without its algorithm: what a CertID hashes."""
+    """Return the bits of the subject's key without its algorithm, as a CertID hashes them."""
     key = certificate.public_key()
     if isinstance(key, ec.EllipticCurvePublicKey):
         return key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
@@ -171,7 +171,7 @@ def _key_bits(certificate: x509.Certificate) -> bytes:
         return key.public_bytes(Encoding.DER, PublicFormat.PKCS1)
     if isinstance(key, ed25519.Ed25519PublicKey):
         return key.public_bytes_raw()
-    raise UnfitAnswerError("the issuer's key")
+    raise UnfitAnswerError("the issuer's key is not supported")
 
 
 def _hash(algorithm: hashes.HashAlgorithm, content: bytes) -> bytes:

@@ -1,7 +1,7 @@
-"""OCSP answers, fetched in the background and kept: no request ever waits for a responder (XC-11).
+"""OCSP answers, fetched in the background and cached: no request waits for a responder (XC-11).
 
-Only certificates of a validated path are asked about, so a URL comes from a configured CA, and it is fetched under the
-same rules as any other (https, or http to a literal loopback address).
+Only certificates of a validated path are checked, so a configured CA chose the URL. The URL is fetched under the same
+rules as any other (https, or http to a literal loopback address).
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from sts.x509.revocation import Good, Revoked, Status, Unknown
 
 MAX_KEPT: Final = 10_000
 MAX_FETCHES: Final = 4
-"""At the same time: what comes beyond asks again when it comes back."""
+"""Concurrent fetches. Above the limit no fetch starts; the next request for the certificate tries again."""
 REFRESH_AFTER: Final = 0.75
-"""The share of an answer's life after which a new one is fetched."""
+"""The share of an answer's lifetime after which a new one is fetched."""
 COOL_DOWN: Final = 30.0
-"""Seconds after a failure before the same certificate is asked about again."""
+"""Seconds between a failure and the next fetch for the same certificate."""
 
 _HEADERS: Final = {"Content-Type": "application/ocsp-request", "Accept": "application/ocsp-response"}
 _OK: Final = 200
 
 
 class Asks(Protocol):
-    """Who asks over HTTP."""
+    """An HTTP client."""
 
     def ask(self, method: str, url: str, headers: dict[str, str], body: bytes | None = None) -> Answer:
-        """Ask and return the answer, whatever its status. Raises UnreachableError."""
+        """Send a request and return the answer of any status. Raises UnreachableError."""
 
 
 @dataclass(slots=True)
 class _Kept:
-    """What is known of one certificate: the last word, when to ask again, and why there is none."""
+    """What is known of one certificate: the last status, when to fetch again, and why there is no status."""
 
     word: Good | Revoked | None = None
     ask_at: float = float("-inf")
@@ -49,7 +49,7 @@ class _Kept:
 
 
 class Responders:
-    """A `Register` over OCSP. `fetcher` is used in threads of its own, none before the first question."""
+    """A `Register` that uses OCSP. `fetcher` runs in background threads; the first starts with the first request."""
 
     def __init__(
         self, fetcher: Asks, clock: Callable[[], float], notice: Callable[[str], None] = lambda _why: None
@@ -60,10 +60,10 @@ class Responders:
         self._fetches = threading.BoundedSemaphore(MAX_FETCHES)
         self.trouble = ""
         self.generation = 0
-        """Counts the certificates found revoked: what was decided before is decided anew."""
+        """Counts the certificates found revoked: decisions of an older generation must be made again."""
 
     def status(self, certificate: x509.Certificate, issuer: x509.Certificate, now: float) -> Status:
-        """What the last answer says of `certificate`; sees to it that there will be a newer one. Never waits."""
+        """Return the last known status of `certificate`, and start a fetch if one is due. Never waits."""
         url = responder(certificate)
         if url is None:
             return Unknown("the certificate names no OCSP responder")
@@ -89,7 +89,7 @@ class Responders:
                 target=self._fetch, args=[kept, url, certificate, issuer], name="ocsp", daemon=True
             )
             thread.start()
-        except RuntimeError:  # no thread is to be had: the next request tries again
+        except RuntimeError:  # no thread can be started: the next request tries again
             kept.asking = False
             self._fetches.release()
 
@@ -98,16 +98,16 @@ class Responders:
         try:
             answer = self._fetcher.ask("POST", url, dict(_HEADERS), question(certificate, issuer))
             if answer.status != _OK:
-                raise UnfitAnswerError(f"the responder answered {answer.status}")  # noqa: TRY301 - as any other fault
+                raise UnfitAnswerError(f"the responder answered {answer.status}")  # noqa: TRY301 - like other faults
             now = self._clock()
             word = judge(answer.body, certificate, issuer, now)
             kept.word = word
-            if isinstance(word, Revoked):  # the word first: who proves under the new generation has heard it
+            if isinstance(word, Revoked):  # set the status first: a proof under the new generation must see it
                 self.generation += 1
             kept.ask_at = now + (word.until - now) * REFRESH_AFTER if isinstance(word, Good) else float("inf")
         except (UnreachableError, UnfitAnswerError) as error:
             why = f"the OCSP responder: {error}"
-        except Exception as error:  # noqa: BLE001 - whatever it is, the certificate must not stay "asked about" for ever
+        except Exception as error:  # noqa: BLE001 - otherwise no thread would ever fetch this certificate's status again
             why = f"the OCSP responder: fault {type(error).__name__}"
         if why:
             kept.why, kept.ask_at = why, self._clock() + COOL_DOWN

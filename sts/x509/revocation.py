@@ -1,4 +1,4 @@
-"""Whether a certificate is still good by its issuer's own word: what CRLs and OCSP answer, and what is made of it."""
+"""Whether the issuer has revoked a certificate: combines the results of CRLs and OCSP."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from sts.x509.roots import Path
 Mode = Literal["require", "soft", "off"]
 
 SOFT_LIFE: Final = 60.0
-"""Seconds for which "not known" serves under `soft` before it is asked again."""
+"""Seconds for which an unknown status is used under `soft` before it is checked again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Good:
-    """Not revoked, by word of the issuer that holds until `until` (Unix seconds)."""
+    """Not revoked, according to the issuer, until `until` (Unix seconds)."""
 
     until: float
 
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """Taken back by its issuer."""
+    """Revoked by its issuer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Nobody with a right to say has said; `why` is for the operator."""
+    """No current statement of the issuer; `why` is for the operator."""
 
     why: str
 
@@ -42,17 +42,18 @@ REVOKED: Final = Revoked()
 
 
 class Register(Protocol):
-    """Where the word of issuers is kept. Never waits."""
+    """A source of revocation statuses. Never waits."""
 
     def status(self, certificate: x509.Certificate, issuer: x509.Certificate, now: float) -> Status:
-        """What is known of `certificate`; both come from a validated path."""
+        """Return the known status of `certificate` at `now` (Unix seconds); both come from a validated path."""
 
 
 def check_revocation(path: Path, registers: Sequence[Register], mode: Mode, now: float) -> float:
-    """Judge every certificate of a path but its anchor (RFC 5280 §6.3); until when the judgement holds.
+    """Check every certificate of a path except its anchor (RFC 5280 §6.3).
 
-    One word of "revoked" is enough, whatever another register says. Raises REVOKED; under `require` SOURCE_UNREACHABLE
-    where nobody vouches for a certificate: that is a fault of ours or the CA's, not of who presented it.
+    Returns until when the result is valid (Unix seconds). One "revoked" decides, even if another register returns
+    "good". Raises REVOKED. Under `require` raises SOURCE_UNREACHABLE if no register has a status for a certificate:
+    that is a fault of ours or of the CA, not of the caller.
     """
     until = float("inf")
     if mode == "off":

@@ -1,4 +1,4 @@
-"""Looks at files that change while we run, in one thread of the process: never in a request."""
+"""Checks files for changes in one background thread of the process, never in a request."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Final, Protocol
 from sts.telemetry import log
 
 INTERVAL: Final = 5.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 
 
 class Looks(Protocol):
-    """Something that must be looked at again and again."""
+    """An object that must be checked for changes regularly."""
 
     def look(self) -> None:
-        """Look; never raises."""
+        """Check for changes; never raises."""
 
 
 class Watch:
-    """What is looked at every `interval` seconds, for as long as somebody else holds it."""
+    """Checks objects every `interval` seconds, as long as another reference to them exists."""
 
     def __init__(self, interval: float = INTERVAL) -> None:
         self._interval = interval
@@ -30,12 +30,12 @@ class Watch:
         self._thread: threading.Thread | None = None
 
     def add(self, one: Looks) -> None:
-        """Look at this one too, from the next round on; before the fork or after it."""
+        """Check this object too, from the next round on. May be called before or after the fork."""
         with self._lock:
             self._watched.add(one)
 
     def start(self) -> None:
-        """Begin, in a thread of this process; to be called after the fork."""
+        """Start the thread; call this after the fork."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
             self._thread.start()
@@ -55,5 +55,5 @@ class Watch:
             for one in watched:
                 try:
                     one.look()
-                except Exception as fault:  # noqa: BLE001 - one that breaks its word must not blind us to the others
+                except Exception as fault:  # noqa: BLE001 - a fault of one object must not stop the checks of the others
                     log.error("watch", fault=type(fault).__name__)

@@ -72,7 +72,7 @@ def test_a_prefix_is_a_scheme_an_authority_and_perhaps_a_path(prefix):
     ["", "spiffe:", "spiffe://", "partners.example", "https://a.example/../x", "urn:", "https://a.example/%41"],
 )
 def test_a_prefix_that_holds_everybody_is_none(prefix):
-    with pytest.raises(ValueError, match="a prefix of URIs"):
+    with pytest.raises(ValueError, match="a URI prefix"):
         check_prefix(prefix)
 
 

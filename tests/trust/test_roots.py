@@ -219,7 +219,7 @@ def test_no_certificate_at_all_is_malformed(refused):
     [
         (lambda: Authority(key=ed25519.Ed25519PrivateKey.generate()), "RSA or EC"),
         (lambda: Authority(key=WEAK), "2048"),
-        (lambda: Authority(extensions=[]), "no CA's"),
+        (lambda: Authority(extensions=[]), "not a CA's"),
         (lambda: Authority(extensions=[(x509.BasicConstraints(True, None), False)]), "critical"),
         (lambda: Authority(extensions=[CA, (key_usage("crl_sign"), True)]), "keyCertSign"),
         (
@@ -238,7 +238,7 @@ def test_what_can_be_no_anchor_is_said_at_start(roots_of, make, says):
 
 
 def test_a_file_without_certificates_is_said_at_start(roots_of, tmp_path):
-    with pytest.raises(StartError, match=r"cannot be used: it is no PEM file of certificates$"):
+    with pytest.raises(StartError, match=r"cannot be used: it is not a PEM file of certificates$"):
         roots_of()
     (tmp_path / "commented.pem").write_text("# Főtanúsítvány\n" + Authority().pem)
     with pytest.raises(StartError, match="ASCII"):
