@@ -119,11 +119,11 @@ class Exchange:
         if actor:
             admitted = self.policy.delegate(client, admitted, actor[0], identities[1])
         revocable = self.revocations.gather(client, ask, [found for _, found in proven], identities, now)
-        grounds.revocable = revocable
+        grounds.revocable = self.revocations.kept(revocable)
         self.revocations.check(revocable, self.clock())
         grant = rows.given(lambda: self.policy.decide(client, identity, admitted, target, ask, self.clock(), rows))
         grant = self.policy.narrow(grant, client, identity, admitted, target, ask, self.clock())
         issued = self.minter.mint(grant, self.clock)
         revocable = self.revocations.minted(revocable, issued)
         self.revocations.check(revocable, self.clock())  # what was revoked meanwhile: rows, OPA and keys may take long
-        return issued, Causes.of(proven, grant, issued, revocable)
+        return issued, Causes.of(proven, grant, issued, self.revocations.kept(revocable, issued.token))

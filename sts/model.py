@@ -381,16 +381,19 @@ class Issued:
     cached: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Revocable:
     """Everything by which a revocation may name what a token was made from, gathered when it was proven.
 
-    Each group holds the names of one thing (the subject's credential, an actor's, what the client was given) and since
-    when that thing exists (Unix seconds): a revocation concerns what is no younger than itself. Names hold no text of
-    a credential: `sts.state.revocations` makes them.
+    Each group is one thing (the subject's credential, an actor's, what the client was given): since when it exists
+    (Unix seconds), and what names it, as kind, value and source in turn. A revocation concerns what is no younger than
+    itself. Values are plain text, a credential's too, and hashed only where something of their kind is revoked:
+    `sts.state.revocations.Revocations.kept` makes one without credentials, to be kept.
+    `unnamed_in` is the last list of revocations that named none of it.
     """
 
-    groups: tuple[tuple[float, tuple[str, ...]], ...]
+    groups: tuple[tuple[float, tuple[str, ...]], ...] = field(repr=False)
+    unnamed_in: object = field(default=None, repr=False, compare=False)
 
 
 class Door(Protocol):

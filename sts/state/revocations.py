@@ -11,9 +11,9 @@ import math
 import re
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, NamedTuple, cast, get_args
 
 from cryptography.x509 import load_der_x509_certificate
 
@@ -38,6 +38,8 @@ _ABSOLUTE: Final = frozenset({"credential", "jti"})
 _PLAIN: Final = frozenset({"client", "source"})
 HASH: Final = re.compile(r"hmac:[0-9a-f]{32}")
 _OWN: Final = "own"
+_UNKEPT: Final = ""
+"""Stands for the text of a credential that is not kept."""
 _ATTEMPTS: Final = 5
 
 
@@ -153,13 +155,13 @@ class Revocations:
     ) -> None:
         self.settings = settings
         self._secrets = tuple(secrets)
-        self._ends: Mapping[str, tuple[float, float]] = {}
+        self._list = _List({}, frozenset(), object())
         self._follower = Follower(state, NAMESPACE, self._take, on_fault, monotonic=monotonic, continuity=continuity)
         self.start, self.stop, self.refresh = self._follower.start, self._follower.stop, self._follower.refresh
 
     def __len__(self) -> int:
         """How many there are; those that are over may be among them."""
-        return len(self._ends)
+        return len(self._list.ends)
 
     @property
     def age(self) -> float:
@@ -205,41 +207,42 @@ class Revocations:
         groups: list[tuple[float, tuple[str, ...]]] = []
         credentials = [one for one in (ask.credential, ask.actor) if one is not None]
         for credential, principal, identity in zip(credentials, proven, mapped, strict=True):
-            names = [*self._proven(credential.value, principal), *self._names("subject", identity.subject)]
-            groups.append((_since(principal, now), tuple(names)))
+            things = (*_proven(credential.value, principal), "subject", identity.subject, "")
+            groups.append((_since(principal, now), things))
             if principal.kind == _OWN:
-                groups.append(self._minted_for(principal.attributes))
-        return Revocable((*groups, (now, self._names("client", client.id))))
+                groups.append(_minted_for(principal.attributes))
+        return Revocable((*groups, (now, ("client", client.id, ""))))
 
     def check_caller(self, token: str, principal: Principal, now: float) -> None:
         """Let pass a proven token with which a caller proves itself: no rule maps it. Raises Refusal as `check`."""
-        self.check(Revocable(((_since(principal, now), tuple(self._proven(token, principal))),)), now)
-
-    def _proven(self, credential: str, principal: Principal) -> list[str]:
-        """The names of a proven credential, whatever it maps to."""
-        names = [
-            *self._names("credential", credential),
-            *self._names("credential", essence(credential)),
-            *self._names("source", principal.source),
-        ]
-        if principal.kind != _OWN and principal.subject is not None:  # of our own tokens it is the minted one
-            names += self._names("source_subject", principal.subject, principal.source)
-        sid = principal.attributes.get("sid")
-        if isinstance(sid, str):
-            names += [*self._names("sid", sid), *self._names("source_sid", sid, principal.source)]
-        if isinstance(principal.jti, str):
-            names += self._names("jti", principal.jti)
-        return names
+        self.check(Revocable(((_since(principal, now), _proven(token, principal)),)), now)
 
     def minted(self, revocable: Revocable, issued: Issued) -> Revocable:
         """The same, and the token that was minted."""
-        (since, names), *others = revocable.groups
-        token = [
-            *self._names("jti", issued.jti),
-            *self._names("credential", issued.token),
-            *self._names("credential", essence(issued.token)),
-        ]
-        return Revocable(((since, (*names, *token)), *others))
+        (since, things), *others = revocable.groups
+        token = ("jti", issued.jti, "", "credential", issued.token, "")
+        return Revocable(((since, things + token), *others))
+
+    def kept(self, revocable: Revocable, minted: str = "") -> Revocable:
+        """The same, to be kept beside an answer: without the text of a credential, except our own token `minted`.
+
+        Where no credential is revoked, nothing stands in its place, and `current` is False as soon as one is: then the
+        request is proven once more. Else its hashes do.
+        """
+        hash_now = "credential" in self._list.kinds
+        groups = []
+        for since, things in revocable.groups:
+            kept: list[str] = []
+            for kind, value, source in _triples(things):
+                if kind != "credential" or value == minted:
+                    kept += (kind, value, source)
+                elif hash_now:
+                    for name in self._names(kind, value, source):
+                        kept += (kind, name.removeprefix("credential:"), "")
+                else:
+                    kept += (kind, _UNKEPT, "")
+            groups.append((since, tuple(kept)))
+        return Revocable(tuple(groups))
 
     def own(self, token: str, claims: Mapping[str, Any], since: float | None) -> Revocable:
         """Everything by which a token of ours, proven and with these claims, can be revoked.
@@ -247,25 +250,16 @@ class Revocations:
         Subject and source are judged by `since`, the time of the first credential behind it, and not by its own: one
         that was minted before this worker had seen the revocation is as revoked as what it was made from.
         """
-        names = [
-            *self._names("credential", token),
-            *self._names("credential", essence(token)),
-            *self._names("jti", claims["jti"]),
-            *self._names("subject", claims["sub"]),
-        ]
+        things: tuple[str, ...] = ("credential", token, "", "jti", claims["jti"], "", "subject", claims["sub"], "")
         if isinstance(claims.get("src"), str):
-            names += self._names("source", claims["src"])
-        return Revocable(((0.0 if since is None else float(since), tuple(names)), self._minted_for(claims)))
-
-    def _minted_for(self, claims: Mapping[str, Any]) -> tuple[float, tuple[str, ...]]:
-        """The client that a token of ours was minted for: it is revoked by when that was, whatever it was made from."""
-        return float(claims["iat"]), self._names("client", claims["client_id"])
+            things += ("source", claims["src"], "")
+        return Revocable(((0.0 if since is None else float(since), things), _minted_for(claims)))
 
     def current(self, revocable: Revocable, now: float) -> bool:
         """Whether nothing of it is revoked. Raises Refusal(STATE_UNAVAILABLE) where the list is too old to tell."""
         if not self.usable:
             raise Refusal(STATE_UNAVAILABLE, why="the list of revocations is too old", cause=self.trouble)
-        return not self._ends or self._revoked(revocable, now) is None
+        return self._revoked(revocable, now) is None
 
     def check(self, revocable: Revocable, now: float) -> None:
         """Let pass what is not revoked. Raises Refusal: REVOKED, or as `current`."""
@@ -273,20 +267,38 @@ class Revocations:
             raise Refusal(REVOKED, why="it was revoked", what=self._revoked(revocable, now) or "")
 
     def _revoked(self, revocable: Revocable, now: float) -> str | None:
-        """What of it is revoked: the kind of the name, for the audit."""
-        ends = self._ends
-        for since, names in revocable.groups:
-            for name in names:
-                found = ends.get(name)
-                if found is not None and since <= found[0] and now < found[1]:
-                    return name.partition(":")[0]
+        """What of it is revoked: the kind of the name, for the audit.
+
+        Only names of kinds that the list holds are hashed. What the list does not name at all is not looked at again
+        until the list changes.
+        """
+        known = self._list
+        if not known.ends or revocable.unnamed_in is known.version:
+            return None
+        named = False
+        for since, things in revocable.groups:
+            for kind, value, source in _triples(things):
+                if kind not in known.kinds:
+                    continue
+                if value == _UNKEPT and kind == "credential":
+                    return kind
+                for name in self._names(kind, value, source):
+                    found = known.ends.get(name)
+                    if found is not None:
+                        named = True
+                        if since <= found[0] and now < found[1]:
+                            return kind
+        if not named:
+            revocable.unnamed_in = known.version
         return None
 
-    def _names(self, kind: Kind, value: str, source: str = "") -> tuple[str, ...]:
-        """The name of one thing, and what it was called under the previous secret."""
+    def _names(self, kind: str, value: str, source: str) -> list[str]:
+        """The names of one thing, and what it was called under the previous secret."""
         if kind in _PLAIN:
-            return (name_of(b"", kind, value),)
-        return tuple([name_of(secret, kind, value, source) for secret in self._secrets])
+            return [f"{kind}:{value}"]
+        # A set: of most credentials the essence is all of it.
+        values = {value, essence(value)} if kind == "credential" else (value,)
+        return [name_of(secret, cast("Kind", kind), one, source) for one in values for secret in self._secrets]
 
     def _take(self, known: Mapping[str, Record]) -> None:
         """Take the store's records over. Raises StateUnavailableError for one that cannot be read."""
@@ -294,7 +306,38 @@ class Revocations:
         for name, record in known.items():
             found = Revocation.read(record)
             ends[name] = (math.inf if found.before is None else found.before, found.until)
-        self._ends = ends
+        self._list = _List(ends, frozenset(name.partition(":")[0] for name in ends), object())
+
+
+class _List(NamedTuple):
+    """The revocations at one time: what each name concerns and until when, the kinds of names, and which list it is."""
+
+    ends: Mapping[str, tuple[float, float]]
+    kinds: frozenset[str]
+    version: object
+
+
+def _proven(credential: str, principal: Principal) -> tuple[str, ...]:
+    """What a proven credential can be named by, whatever it maps to, as in `Revocable`."""
+    source = principal.source
+    things: tuple[str, ...] = ("credential", credential, "", "source", source, "")
+    if principal.kind != _OWN and principal.subject is not None:  # of our own tokens it is the minted one
+        things += ("source_subject", principal.subject, source)
+    sid = principal.attributes.get("sid")
+    if isinstance(sid, str):
+        things += ("sid", sid, "", "source_sid", sid, source)
+    if isinstance(principal.jti, str):
+        things += ("jti", principal.jti, "")
+    return things
+
+
+def _minted_for(claims: Mapping[str, Any]) -> tuple[float, tuple[str, ...]]:
+    """The client that a token of ours was minted for: it is revoked by when that was, whatever it was made from."""
+    return float(claims["iat"]), ("client", claims["client_id"], "")
+
+
+def _triples(things: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
+    return zip(things[::3], things[1::3], things[2::3], strict=True)
 
 
 def _since(principal: Principal, now: float) -> float:

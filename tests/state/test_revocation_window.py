@@ -7,6 +7,7 @@ import pytest
 from harness import unb64
 from in_process import World
 
+from sts.labels import hashed
 from sts.state.revocations import name_of, revoke
 
 BACKEND = {"client_id": "orders-service", "client_secret": "orders-service-secret-for-tests-only"}
@@ -139,3 +140,28 @@ def test_what_is_revoked_while_opa_is_asked_is_not_handed_out(tmp_path, fake_opa
         assert len(world.app.memory) == 0
     finally:
         world.close()
+
+
+@pytest.mark.parametrize("kind", ["subject", "source", "credential"])
+def test_a_miss_hashes_no_name_where_nothing_is_revoked_and_a_later_revocation_ends_the_kept_token(
+    world, revoked, monkeypatch, kind
+):
+    hashes = []
+    monkeypatch.setattr("sts.state.revocations.hashed", lambda *parts: hashes.append(parts[1]) or hashed(*parts))
+    inbound = world.idp.token()
+    token = world.minted(inbound)
+    assert world.minted(inbound) == token
+    assert hashes == []
+    revoked(kind, {"subject": "alice", "source": "corporate-idp", "credential": inbound}[kind])
+    world.state.revocations.refresh()
+    assert json.loads(world.exchange(inbound).body)["error_reason"] == "revoked"
+
+
+def test_the_first_revocation_of_another_credential_makes_a_kept_token_once_more(world, revoked):
+    inbound = world.idp.token()
+    token = world.minted(inbound)
+    revoked("credential", "another")
+    world.state.revocations.refresh()
+    again = world.minted(inbound)
+    assert again != token
+    assert world.minted(inbound) == again

@@ -184,6 +184,46 @@ def test_what_was_revoked_under_the_previous_secret_stays_so(state, steady):
         state.delete(NAMESPACE, name_of(KEY, kind, value, source))
 
 
+@pytest.mark.parametrize(("kind", "value", "source"), NAMED)
+def test_what_is_kept_beside_a_token_is_judged_by_a_revocation_that_arrives_later(
+    state, revocations, gathered, kind, value, source
+):
+    kept = revocations.kept(gathered())
+    assert TOKEN not in repr(kept.groups)
+    assert revocations.current(kept, NOW)
+    revoke(state, name_of(KEY, kind, value, source), NOW)
+    revocations.refresh()
+    assert not revocations.current(kept, NOW)
+
+
+def test_what_is_kept_while_a_credential_is_revoked_is_judged_by_its_hashes(state, revocations, gathered):
+    revoke(state, name_of(KEY, "credential", "another"), NOW)
+    revocations.refresh()
+    kept = revocations.kept(gathered())
+    assert TOKEN not in repr(kept.groups)
+    assert revocations.current(kept, NOW)
+    revoke(state, name_of(KEY, "credential", essence(TOKEN)), NOW)
+    revocations.refresh()
+    assert not revocations.current(kept, NOW)
+
+
+def test_names_are_hashed_only_where_something_of_their_kind_is_revoked_and_once_for_each_list(
+    state, revocations, gathered, monkeypatch
+):
+    made = []
+    monkeypatch.setattr("sts.state.revocations.hashed", lambda *parts: made.append(parts[1]) or hashed(*parts))
+    issued = Issued("alice", "token", "Bearer", int(NOW + 300), "minted-jti", "kid", None, {})
+    kept = revocations.kept(revocations.minted(gathered(), issued), issued.token)
+    revocations.check(kept, NOW)
+    assert made == []
+    revoke(state, name_of(KEY, "sid", "another"), NOW)
+    revocations.refresh()
+    made.clear()
+    for _ in range(3):
+        revocations.check(kept, NOW)
+    assert made == ["sid"]
+
+
 def test_a_minted_token_can_be_named_too(state, revocations, gathered):
     issued = Issued("alice", "token", "Bearer", int(NOW + 300), "minted-jti", "kid", None, {})
     made = revocations.minted(gathered(), issued)

@@ -277,3 +277,7 @@ class NullRevocations:
     def minted(self, revocable: Revocable, _: object) -> Revocable:
         """As Revocations."""
         return revocable
+
+    def kept(self, revocable: Revocable, *_: object) -> Revocable:
+        """As Revocations."""
+        return revocable
