@@ -45,8 +45,9 @@ def client_of(secret, **changes):
 
 @pytest.fixture(scope="session")
 def providers():
-    """`plain` takes defaults, `login` ID tokens only, `strict` RFC 9068 only, `dated` limits age, `down` will break."""
+    """`plain` takes defaults, `login` ID tokens only, `strict` RFC 9068 only, `dated` limits age, `down` fails from the start."""
     made = {name: Idp(f"https://{name}.example.com") for name in ("plain", "login", "strict", "dated", "down")}
+    made["down"].answer = lambda handler: handler.reply(b"no", status=500)
     yield made
     for provider in made.values():
         provider.close()

@@ -98,7 +98,7 @@ def test_a_token_holds_what_its_audience_names_and_nothing_of_the_inbound_one(as
     inbound = providers["plain"].token(email="alice@example.com", given_name="Alice", jti="inbound-jti", sid="s")
     token = ask(inbound, audience="open").token
     assert set(judged(ask(inbound, audience="open"), "open")) == {
-        "iss", "sub", "aud", "exp", "iat", "jti", "client_id", "act",
+        "iss", "sub", "aud", "exp", "iat", "jti", "client_id", "act", "src_iat",
     }  # fmt: skip
     text = json.dumps(decoded(token))
     for part in (*inbound.split("."), "alice@example.com", "Alice", "inbound-jti"):

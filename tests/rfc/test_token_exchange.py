@@ -372,9 +372,7 @@ def limited(ask):
 
 def test_a_source_that_cannot_be_reached_is_503_without_being_stored(ask, providers, error_of):
     """TE-17, EP-09, BE-08. The fault is not the token's, so it is not called invalid."""
-    down = providers["down"]
-    down.answer = lambda handler: handler.reply(b"no", status=500)
-    answer = ask(down.token())
+    answer = ask(providers["down"].token())
     assert error_of(answer) == (503, "temporarily_unavailable", "source_unreachable")
     assert int(answer.headers["retry-after"]) > 0
 
