@@ -1,1 +1,1 @@
-"""How a caller proves itself: the gateway, on every call, cached answer or not."""
+"""Client authentication: a gateway authenticates on every call, also for a cached response."""

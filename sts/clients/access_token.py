@@ -1,4 +1,4 @@
-"""Clients that prove themselves with an access token of their own, from a configured source (2-legged OAuth 2.0)."""
+"""Clients that authenticate with their own access token from a configured source (client credentials grant)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sts.options import Name
 
 
 class AccessTokenClient(ClientSettings):
-    """A client with a token of the client credentials grant, for `/token` alone."""
+    """A client with a token of the client credentials grant, for `/token` only."""
 
     has_forward_auth: ClassVar[bool] = False
 
@@ -24,21 +24,24 @@ class AccessTokenClient(ClientSettings):
     source: Name
     """The source of type `jwt` that issues its tokens."""
     client_id: Annotated[str, StringConstraints(min_length=1, max_length=256)]
-    """As whom it is known there: the token's `client_id` and `sub` are both exactly this."""
+    """The client's id at that source: the token's `client_id` and `sub` are both exactly this."""
 
 
 class Tokens(Protocol):
-    """Who can prove access tokens of sources."""
+    """Verifies the access tokens of sources."""
 
     def prove(self, token: str, certificate: str | None, now: float) -> tuple[str, Mapping[str, Any]]:
-        """Which source issued a token for us, alive and unrevoked, and its claims. May wait.
+        """Return the source and the claims of a token if it is for us, unexpired and not revoked. May wait.
 
-        `certificate` is the thumbprint of what the caller holds, for a token that is bound to one. Raises Refusal.
+        `certificate` is the thumbprint of the caller's certificate, for a token that is bound to one. Raises Refusal.
         """
 
 
 class AccessTokenProof:
-    """What a client's tokens must say, as its `Proof`. A client id of "" is nobody's: a stranger costs the same."""
+    """The `Proof` of a client by access token.
+
+    A client id of "" matches no token; it serves for unknown clients, so that they take the same time.
+    """
 
     evidence: Evidence = "bearer"
 
@@ -46,7 +49,7 @@ class AccessTokenProof:
         self._source, self._client_id, self._tokens = source, client_id, tokens
 
     def prove(self, caller: Caller, now: float) -> None:
-        """As Proof says. A user's token is none of the client's, though the client may hold it."""
+        """Verify the token (see `Proof`). A user's token is refused: holding one does not identify the client."""
         try:
             source, claims = self._tokens.prove(caller.bearer or "", caller.thumbprint, now)
         except Refusal as refusal:

@@ -1,4 +1,4 @@
-"""Clients that prove themselves with a JWT of their own (RFC 7523 §2.2, §3, as amended by its successor's draft)."""
+"""Clients that authenticate with a JWT that they sign (RFC 7523 §2.2, §3, as amended by the draft RFC 7523bis)."""
 
 from __future__ import annotations
 
@@ -25,44 +25,44 @@ MAX_LIFE_S: Final = 300.0
 LEEWAY_S: Final = 10.0
 """How far the client's clock may be ahead."""
 MAX_JTI: Final = 256
-_SKEW_S: Final = 60.0  # between replicas: a mark outlives what it marks for each of them
+_SKEW_S: Final = 60.0  # clock skew of replicas: for each of them a mark must outlive its assertion
 _TYP: Final = frozenset({None, "jwt", "client-authentication+jwt"})
 DEFAULT_ALGORITHMS: Final[tuple[Algorithm, ...]] = tuple(sorted(get_args(Algorithm)))
 
 
 class AssertionClient(ClientSettings):
-    """A client that signs a token for each call (`private_key_jwt`), at `/token` alone."""
+    """A client that signs a token for each call (`private_key_jwt`), at `/token` only."""
 
     has_forward_auth: ClassVar[bool] = False
 
     auth: Literal["private_key_jwt"]
-    """A JWT that it signs for each request, sent as `client_assertion` at `/token`; no shared secret."""
+    """The client signs a JWT for each request, and sends it as `client_assertion` at `/token`; no shared secret."""
     jwks_file: KeptConfigFile | None = None
-    """Its public keys, a JWK set; or `jwks_uri`."""
+    """The client's public keys as a JWK set in a file, instead of `jwks_uri`."""
     jwks_uri: OutboundUrl | None = None
-    """Where its public keys are fetched."""
+    """The URL of the client's public keys, instead of `jwks_file`."""
     ca_file: KeptConfigFile | None = None
-    """PEM certificates of the CAs that `jwks_uri` is checked against, instead of the system's."""
+    """PEM certificates of the CAs that verify the https of `jwks_uri`, instead of the system's CAs."""
     algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = DEFAULT_ALGORITHMS
-    """What it may sign with; a key's own type, curve and `alg` narrow it further. Default: whatever its keys can."""
+    """The accepted algorithms; the type, curve and `alg` of a key restrict them further. Default: all of the keys."""
     stale_jwks: Duration = 3600.0
-    """How long its last keys serve after their time when `jwks_uri` cannot be reached."""
+    """How long the client's last keys remain in use after their expiry if `jwks_uri` is unreachable."""
 
     @model_validator(mode="after")
     def _one_key_source(self) -> Self:
         if (self.jwks_uri is None) == (self.jwks_file is None):
             raise ValueError("write either jwks_file or jwks_uri: where its public keys are")
         if self.jwks_file is not None and self.ca_file is not None:
-            raise ValueError("ca_file is for fetching; there is nothing to fetch with jwks_file")
+            raise ValueError("ca_file is for fetching; jwks_file needs no fetching")
         return self
 
     def file_faults(self) -> Iterator[tuple[str, str]]:
-        """As ClientSettings says."""
+        """Yield the key and the description of each fault in the files that these settings name."""
         yield from file_faults("jwks_file", self.jwks_file, lambda file: FileJwks(file, self.algorithms))
         yield from file_faults("ca_file", self.ca_file, read_ca)
 
     def trusted(self, client_id: str) -> Issuer:
-        """What decides about this client's keys."""
+        """Return the settings that determine this client's keys."""
         return Issuer(
             source=f"client {client_id}",
             issuer=client_id,
@@ -77,7 +77,7 @@ class AssertionClient(ClientSettings):
 
 
 class AssertionProof:
-    """A client's keys as its `Proof`. `audience` is our issuer identifier."""
+    """The `Proof` of a client by signed assertion. `audience` is our issuer identifier."""
 
     evidence: Evidence = "assertion"
 
@@ -87,13 +87,13 @@ class AssertionProof:
 
     @property
     def trouble(self) -> str:
-        """Why the client's keys could not be had the last time, "" if they could; for operators."""
+        """Why the last fetch of the client's keys failed, "" if it succeeded; for operators."""
         return self._keys.trouble
 
     def prove(self, caller: Caller, now: float) -> Once:
-        """As Proof says. May wait for the client's keys.
+        """Verify the assertion (see `Proof`). May wait for the client's keys.
 
-        Each assertion proves its client once (RFC 7523 §3 (7)); a forged one leaves no mark.
+        Each assertion is accepted once (RFC 7523 §3 (7)); a forged one leaves no mark.
         """
         try:
             assertion = parse(caller.assertion or "")
@@ -104,10 +104,11 @@ class AssertionProof:
         return Once("client assertion", (self._client_id, jti), until + _SKEW_S)
 
     def _keys_for(self, assertion: Compact, now: float) -> tuple[VerifyKey, ...]:
-        """The client's keys. A look-up that finds none costs what a verification does, or it would tell the client.
+        """Return the client's keys. If there is none, a dummy verification takes the same time as a real one.
 
-        Keys that cannot be had are no proof either: 503 would tell everybody that there is such a client. Operators
-        find the reason in the audit, the log, `/readyz` and sts_jwks_fetches_total.
+        Without it, the time would reveal that the client exists. If the keys cannot be fetched, the client is refused
+        in the same way: a 503 would also reveal it. Operators find the reason in the audit, the log, `/readyz` and
+        sts_jwks_fetches_total.
         """
         try:
             return self._keys.keys_for(assertion.kid, assertion.algorithm, now)
@@ -115,12 +116,12 @@ class AssertionProof:
             with suppress(Refusal):
                 verify(assertion, DUMMY_KEYS.keys_for(assertion.kid, assertion.algorithm, now))
             if refusal.reason is SOURCE_UNREACHABLE:
-                facts = {**refusal.facts, "why": f"the client's keys cannot be had: {refusal.facts.get('why')}"}
+                facts = {**refusal.facts, "why": f"the client's keys cannot be fetched: {refusal.facts.get('why')}"}
                 raise Refusal(CLIENT_REFUSED, **facts, fault=refusal.reason.name) from None
             raise
 
     def _judge(self, assertion: Compact, now: float) -> tuple[float, str]:
-        """What must hold whoever signed it: `exp` and `jti`, once they do."""
+        """Check the claims, which must be valid for any signer; returns `exp` and `jti`."""
         claims = assertion.claims
         typ = assertion.header.get("typ")
         if assertion.algorithm not in self._algorithms:
@@ -129,7 +130,7 @@ class AssertionProof:
             raise unproven("the assertion's typ is that of another kind of token")
         if claims.get("iss") != self._client_id or claims.get("sub") != self._client_id:
             raise unproven("iss and sub of an assertion are the client id")
-        # The token endpoint's URL would do for the successor of whoever runs it, too (RFC 7523bis §4).
+        # The URL of the token endpoint is refused: a later operator of that URL could also accept it (RFC 7523bis §4).
         if text_or_texts(claims.get("aud"), "aud") != (self._audience,):
             raise unproven("aud of an assertion is our issuer and nothing else")
         _check_times(claims.get("exp"), claims.get("iat"), claims.get("nbf"), now)
@@ -141,7 +142,7 @@ class AssertionProof:
 
 def _check_times(exp: float | None, iat: float | None, nbf: float | None, now: float) -> None:
     if exp is None or exp <= now:
-        raise unproven("the assertion is over, or has no exp")
+        raise unproven("the assertion has expired, or has no exp")
     if exp > now + MAX_LIFE_S + LEEWAY_S:
         raise unproven("the assertion's exp is too far ahead", max_life_s=MAX_LIFE_S)
     if iat is not None and not now - MAX_LIFE_S - LEEWAY_S <= iat <= now + LEEWAY_S:

@@ -1,4 +1,4 @@
-"""What every client's settings hold, however it proves itself."""
+"""The common settings of all clients, for every method of authentication."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ PeerNetwork = Annotated[
     PlainSerializer(str, return_type=str),
     WithJsonSchema({"type": "string", "examples": ["127.0.0.0/8", UNIX]}),
 ]
-"""An address range of the socket's peer, or `unix` for our own Unix socket."""
+"""An address range of the socket's peer, or `unix` for the service's Unix socket."""
 
 
 def within(peer: Peer, networks: tuple[Network | str, ...]) -> bool:
-    """Whether the socket's peer is in one of `networks`.
+    """Return whether the socket's peer is in one of `networks`.
 
-    For a gateway on the same host this says "from this host" and no more; a forwarded address is never looked at.
+    For a gateway on the same host this proves only "from this host". A forwarded address is never used.
     """
     if peer.unix:
         return UNIX in networks
@@ -51,42 +51,42 @@ def within(peer: Peer, networks: tuple[Network | str, ...]) -> bool:
 
 
 class ClientSettings(Section):
-    """One gateway that may ask for tokens."""
+    """One gateway that may request tokens."""
 
     not_yet: ClassVar[frozenset[str]] = frozenset({"gateway_cache", "may_vouch"})
     has_forward_auth: ClassVar[bool] = True
-    """Whether a client that proves itself so can do it at forward-auth at all."""
+    """Whether this method of authentication is possible at forward-auth."""
 
     auth: str
 
     enabled: bool = True
-    """`false` refuses the client from the next reload on and voids the tokens it has in the cache."""
+    """`false` refuses the client from the next reload on, and invalidates its tokens in the cache."""
     networks: Annotated[tuple[PeerNetwork, ...], Field(min_length=1)] | None = None
-    """Addresses of the socket's peer from which the client may call, in addition to its proof; `unix` is our socket."""
+    """Addresses of the socket's peer from which the client may call, in addition to its proof; `unix`: our socket."""
     audiences: Names
-    """Which audiences it may ask for; `["*"]` for all."""
+    """Which audiences it may request; `["*"]` for all."""
     sources: Names | None = None
-    """Which sources' credentials it may hand in; `["*"]` for all. Must be written once there are several sources."""
+    """The sources whose credentials it may present; `["*"]` for all. Required if there are several sources."""
     backend_of: Names = ()
-    """Audiences whose backend this client is: it may introspect and exchange tokens that were minted for them."""
+    """The audiences of which this client is the backend: it may introspect and exchange tokens minted for them."""
     actors: Names = ()
-    """Sources whose credentials it may bring as `actor_token` where the subject's own does not say who may act for it
+    """Sources whose credentials it may present as `actor_token` if the subject's credential does not name an actor
     (`may_act`); `["*"]` for all. Default: none, such a request is refused (docs/delegation.md)."""
     default_audience: Name | None = None
     """The audience of a request that names none."""
     may_present: Names = ()
-    """Sources whose certificates it may hand on, having done the TLS handshake with their holder itself."""
+    """Sources whose certificates it may forward, after it did the TLS handshake with the holder."""
     certificate_header: Literal["client_cert", "xfcc", "nginx"] | None = None
-    """In which one form its forward-auth requests hand a certificate on: `client_cert` (RFC 9440 `Client-Cert`), `xfcc`
-    (Envoy's `X-Forwarded-Client-Cert`) or `nginx` (`X-SSL-Client-Cert` and `X-SSL-Client-Verify`)."""
+    """The one header in which its forward-auth requests forward a certificate: `client_cert` (RFC 9440 `Client-Cert`),
+    `xfcc` (Envoy's `X-Forwarded-Client-Cert`) or `nginx` (`X-SSL-Client-Cert` and `X-SSL-Client-Verify`)."""
     profile: str | None = None
-    """Which header names its forward-auth requests use: `nginx`. Without it the client has no forward-auth door."""
+    """The header names of its forward-auth requests, for example `nginx`. Without it the client has no forward-auth."""
 
     @property
     def handshake_ca(self) -> KeptFile | None:
-        """The CA whose certificates it presents in a TLS handshake with us, None if it presents none."""
+        """The CA of the certificate that it presents in a TLS handshake with us, None if it presents none."""
         return None
 
     def file_faults(self) -> Iterator[tuple[str, str]]:
-        """What is wrong with the files that it names: the key of each, and a sentence."""
+        """Yield the key and the description of each fault in the files that these settings name."""
         yield from ()

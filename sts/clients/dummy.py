@@ -1,6 +1,6 @@
-"""Keys of which nobody has the private half: what an unknown client's assertion is verified with.
+"""Dummy keys without a private half, for the dummy verification of an unknown client's assertion.
 
-To refuse it without would be quicker than to refuse a known client's, and say which client ids there are.
+Without it, the refusal of an unknown client would be faster than that of a known one, and reveal which ids exist.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def _text(number: bytes) -> str:
 
 
 def _rsa() -> dict[str, str]:
-    """A number of the right size, of which nobody knows the factors; to make a key would take too long."""
+    """Return a modulus of the right size with unknown factors; the generation of a key would take too long."""
     modulus = int.from_bytes(shake_256(b"nobody").digest(256)) | 1 << 2047 | 1
     return {"kty": "RSA", "n": _text(modulus.to_bytes(256)), "e": "AQAB"}
 
@@ -39,7 +39,7 @@ def _okp() -> dict[str, str]:
 
 
 class DummyKeys:
-    """A `KeySource` that has one key for every algorithm."""
+    """A `KeySource` with one dummy key for every algorithm."""
 
     trouble = ""
 
@@ -55,15 +55,15 @@ class DummyKeys:
         self._by_algorithm = {name: key for key in keys for name in key.algorithms}
 
     def keys_for(self, kid: str | None, algorithm: str, now: float) -> tuple[VerifyKey, ...]:  # noqa: ARG002 - KeySource
-        """As KeySource says."""
+        """Return the dummy key of the algorithm."""
         return (self._by_algorithm[algorithm],)
 
     def at_hand(self, kid: str | None, algorithm: str, now: float) -> bool:  # noqa: ARG002 - KeySource
-        """As KeySource says: what is proven by these keys takes as long as by any."""
+        """Return False: a verification with these keys takes as long as with other keys."""
         return False
 
     def current(self, thumbprint: str) -> bool:  # noqa: ARG002 - KeySource
-        """As KeySource says: nothing is proven by these keys."""
+        """Return False: these keys never prove a token."""
         return False
 
 

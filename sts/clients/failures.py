@@ -1,8 +1,8 @@
-"""Failed client authentication is limited (RFC 6749 §2.3.1); right credentials never are.
+"""Rate limit for failed client authentication (RFC 6749 §2.3.1); successful authentication is never limited.
 
-The peer is mostly a gateway that carries everybody, so a storm of wrong secrets from it must not lock out its right
-one: who has proven itself is never asked for here. What the limit spares is the audit and whoever reads it. Secrets
-are safe from guessing by their 256 random bits, not by this.
+The peer is often a gateway that forwards the requests of all users. A flood of wrong secrets through it must not lock
+out its right secret; therefore an authenticated client is never checked here. The limit protects the audit log and its
+readers. Secrets are protected against guessing by their 256 random bits, not by this limit.
 """
 
 from __future__ import annotations
@@ -18,25 +18,28 @@ from sts.errors import CLIENT_REFUSED, Refusal
 from sts.model import Caller, Peer
 
 BURST: Final = 30
-"""Failures of one peer and client id that are answered as such, one after the other."""
+"""The number of successive failures of one peer and client id that are answered with CLIENT_REFUSED."""
 PER_MINUTE: Final = 60
-"""How many more there may be each minute; the others are answered with CLIENT_LIMITED."""
+"""How many more such failures per minute; the others are answered with CLIENT_LIMITED."""
 LANES: Final = 16
-"""Into how many lanes the client ids of one peer fall: a peer that makes up ids has no more tries than this allows."""
+"""The number of lanes for the client ids of one peer; it limits the attempts of a peer that invents client ids."""
 SLOTS: Final = 4096
-"""How many buckets there are at most, whatever peers and ids callers make up."""
+"""The maximum number of buckets, for any number of peers and client ids."""
 
 CLIENT_LIMITED: Final = replace(CLIENT_REFUSED, token_status=429, forward_status=503)
-"""The same refusal under another status, once there were too many (RFC 6585 §4)."""
+"""The same refusal with another status, after too many failures (RFC 6585 §4)."""
 
 
 class Failures:
-    """The failures of the last minute by peer and client id, one for each worker and as long as it.
+    """The failures of the last minute by peer and client id; each worker has one instance for its whole life.
 
-    Known and unknown ids are treated alike: a bucket of its own for each configured client, and one for all others,
-    would say which ids exist. So every id falls into a lane by its hash, which nobody outside can foretell, and so
-    does every peer's lane into a bucket. Callers who share one only share the status of their refusals. `clock` is
-    any steady one, in seconds; `notice` hears of every limited failure.
+    Known and unknown client ids are treated equally: a separate bucket for each configured client would reveal which
+    ids exist. Therefore a hash that no outsider can predict assigns each id to a lane, and each lane of a peer to a
+    bucket. Callers with the same bucket share only the status of their refusals.
+
+    Args:
+        clock: A monotonic clock in seconds.
+        notice: Called for every limited failure.
     """
 
     def __init__(self, clock: Callable[[], float], notice: Callable[[], None] = lambda: None) -> None:
@@ -45,10 +48,10 @@ class Failures:
         self._buckets: dict[int, StateBucket] = {}
 
     def refusal(self, caller: Caller, why: str, **facts: object) -> Refusal:
-        """Count one failure; the refusal to raise for it. `why` and `facts` are for the audit."""
+        """Count one failure, and return the refusal to raise. `why` and `facts` are for the audit."""
         slot = hash((_origin(caller.peer), hash(caller.unverified_client_id) % LANES)) % SLOTS
         bucket = self._buckets.get(slot)
-        if bucket is None:  # setdefault is one step for all threads
+        if bucket is None:  # setdefault is atomic for threads
             bucket = self._buckets.setdefault(slot, StateBucket([Rate(PER_MINUTE, 60_000, burst=BURST)]))
         if bucket.put(RateItem("", int(self._clock() * 1000))):
             return Refusal(CLIENT_REFUSED, why=why, **facts)
@@ -57,7 +60,7 @@ class Failures:
 
 
 def _origin(peer: Peer) -> object:
-    """Whom a failure is counted for: an IPv4 address, the /64 of an IPv6 one, or everybody on our Unix socket."""
+    """Return the rate-limit key of a peer: an IPv4 address, the /64 of an IPv6 address, or the whole Unix socket."""
     try:
         address = ip_address(peer.address)
     except ValueError:
@@ -65,7 +68,7 @@ def _origin(peer: Peer) -> object:
     if address.version == 4:
         return int(address)
     mapped = address.ipv4_mapped
-    # One host has a whole /64 to choose its address from.
+    # One host can choose its addresses from a whole /64.
     return int(mapped) if mapped is not None else ("/64", int(address) >> 64)
 
 

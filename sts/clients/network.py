@@ -1,4 +1,4 @@
-"""Clients that prove themselves by where they are: on our Unix socket, on this host, or on a protected network."""
+"""Clients that are identified by their network address: our Unix socket, this host, or a protected network."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _UID: Final = 2**32 - 2  # 2**32 - 1 means "none" to the kernel
 
 
 class NetworkClient(ClientSettings):
-    """A client without a secret: whoever reaches us from there is it."""
+    """A client without a secret, identified by its network address only."""
 
     auth: Literal["network"]
-    """No secret: the socket's peer alone. Our Unix socket, by the user at its other end; at `/token` also this host."""
+    """No secret: the socket's peer only. Our Unix socket, by the user of the peer; at `/token` also this host."""
     networks: Annotated[tuple[PeerNetwork, ...], Field(min_length=1)]
-    """From where it calls: `unix`, and for `/token` loopback addresses; others with `transport: ipsec`."""
+    """The addresses of the client: `unix`, and for `/token` loopback addresses; others with `transport: ipsec`."""
     uids: Annotated[tuple[Annotated[int, Field(ge=0, le=_UID, strict=True)], ...], Field(min_length=1)] | None = None
-    """As which users (numbers) its processes run; must be written where `networks` has `unix`."""
+    """The user ids (numbers) of its processes; required if `networks` contains `unix`."""
     transport: Literal["ipsec"] | None = None
-    """Must be written for addresses beyond loopback: the network itself proves who sends (IPsec, WireGuard)."""
+    """Required for addresses beyond loopback: it confirms that the network authenticates senders (IPsec, WireGuard)."""
 
     @model_validator(mode="after")
     def _is_closed(self) -> Self:
@@ -31,18 +31,18 @@ class NetworkClient(ClientSettings):
             raise ValueError("`unix` among the networks and `uids` go together: which users are the client")
         if self.transport is None and not all(isinstance(one, str) or one.is_loopback for one in self.networks):
             raise ValueError(
-                "addresses beyond loopback prove nobody unless the network does: write `transport: ipsec` if it does"
+                "addresses beyond loopback prove no identity: write `transport: ipsec` if the network proves the sender"
             )
         for one in self.networks:
             if not isinstance(one, str) and one.prefixlen == 0:
-                raise ValueError(f"{one} is everybody: write the addresses that the client calls from")
+                raise ValueError(f"{one} contains every address: write the addresses that the client calls from")
         if self.profile is not None and UNIX not in self.networks:
-            raise ValueError("forward-auth takes a client without a secret from our Unix socket alone")
+            raise ValueError("forward-auth accepts a client without a secret only from our Unix socket")
         return self
 
 
 class NetworkProof:
-    """A client's place as its `Proof`."""
+    """The `Proof` of a client by network address."""
 
     evidence: Evidence = "connection"
 
@@ -51,10 +51,10 @@ class NetworkProof:
         self._uids = frozenset(settings.uids or ())
 
     def prove(self, caller: Caller, now: float) -> None:  # noqa: ARG002 - Proof
-        """As Proof says.
+        """Verify the address of the peer (see `Proof`).
 
-        A proxy on this host is a peer on this host for the whole world. Any header that proxies add gives it away;
-        one that adds none is not seen, which the documentation must say.
+        A proxy on this host makes every remote caller a peer on this host. A forwarding header reveals the proxy; a
+        proxy that adds no such header is not detected, which the documentation must state.
         """
         peer = caller.peer
         if not within(peer, self._networks):
@@ -63,6 +63,6 @@ class NetworkProof:
             if peer.uid is None or peer.uid not in self._uids:
                 raise unproven("another user of the Unix socket", uid=peer.uid)
         elif caller.door == "forward_auth":
-            raise unproven("forward-auth takes it from our Unix socket alone", peer=peer.address)
+            raise unproven("forward-auth accepts this client only from our Unix socket", peer=peer.address)
         if caller.door == "token" and caller.forwarded:
-            raise unproven("a forwarding header: somebody stands between", peer=peer.address)
+            raise unproven("the request has a forwarding header of a proxy", peer=peer.address)

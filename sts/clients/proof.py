@@ -1,4 +1,4 @@
-"""What every way of proving a caller has in common. A way judges what is presented; who is admitted, the directory."""
+"""The protocol of all authentication methods. Each method verifies the evidence; the registry decides admission."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from sts.errors import CLIENT_REFUSED, Refusal
 from sts.model import Caller, Evidence
 
 MAX_MEMORY: Final = 256
-"""How many results of one client a way may keep, where it may keep any."""
+"""How many results per client a method may cache, if it may cache results at all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Once:
-    """What proved a caller may prove nobody a second time: what names it, and until when it would (Unix seconds)."""
+    """Evidence that may be used only once: its replay key (`kind`, `parts`), valid `until` then (Unix seconds)."""
 
     kind: str
     parts: tuple[str, ...]
@@ -22,37 +22,37 @@ class Once:
 
 
 class Marks(Protocol):
-    """Where it is kept, for all replicas, what may be used only once."""
+    """The replay cache of all replicas."""
 
     def mark(self, kind: str, *parts: str, until: float) -> None:
-        """Mark what `parts` name until then (Unix seconds). Raises REPLAYED if it was before, or STATE_UNAVAILABLE."""
+        """Mark a replay key `until` then (Unix seconds). Raises REPLAYED if it is marked already, STATE_UNAVAILABLE."""
 
 
 class Proof(Protocol):
-    """How one client proves itself."""
+    """How one client authenticates."""
 
     evidence: Evidence
-    """What its callers present; with anything else they are not it."""
+    """The kind of evidence that the client presents; a caller with another kind is refused."""
 
     def prove(self, caller: Caller, now: float) -> Once | None:
-        """Prove that `caller` is this client; what must not be accepted again, None if that hangs on nothing.
+        """Verify that `caller` is this client. Returns the replay key to consume, or None.
 
-        Raises CLIENT_REFUSED with facts for the audit, SOURCE_UNREACHABLE where keys cannot be had.
+        Raises CLIENT_REFUSED with facts for the audit, SOURCE_UNREACHABLE if keys cannot be fetched.
         """
 
 
 def unproven(why: str, **facts: object) -> Refusal:
-    """The refusal of a caller that did not prove itself. `why` and `facts` are for the audit."""
+    """Return the refusal of a caller that failed to authenticate. `why` and `facts` are for the audit."""
     return Refusal(CLIENT_REFUSED, why=why, **facts)
 
 
 def is_unproven(refusal: Refusal) -> bool:
-    """Whether a refusal says that a caller is not proven, and not that nobody can tell."""
+    """Return whether a refusal means failed authentication, and not that the authentication could not be checked."""
     return refusal.reason is CLIENT_REFUSED
 
 
 def no_proof(refusal: Refusal) -> Refusal:
-    """The same refusal, of what was to prove a caller and not of a credential; faults of ours stay as they are."""
+    """Convert the refusal of a credential to CLIENT_REFUSED; a refusal because of our own fault stays unchanged."""
     if refusal.reason.retry:
         return refusal
     return Refusal(CLIENT_REFUSED, **{"fault": refusal.reason.name, **refusal.facts})

@@ -1,4 +1,4 @@
-"""Everybody who may call, and the one place where a `Client` comes from."""
+"""The configured clients; the only module that creates a `Client`."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ EVERY: Final = frozenset({"*"})
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What the ways of proving need beside the settings; clients with a secret need none of it.
+    """The dependencies of the authentication methods; clients with a secret need only the clock.
 
-    `issuer` is our issuer identifier; `keys` gives the keys that a client's settings name; `tokens` proves access
-    tokens; `marks` remembers assertions; `clock` is Unix seconds.
+    - `issuer`: our issuer identifier.
+    - `keys`: returns the keys for the settings of a client.
+    - `tokens`: verifies access tokens.
+    - `marks`: the replay cache for assertions.
+    - `clock`: returns Unix seconds.
     """
 
     issuer: str = ""
@@ -39,7 +42,7 @@ class World:
     clock: Callable[[], float] = lambda: 0.0
 
     def proof_of(self, client_id: str, settings: ClientSettings) -> Proof:
-        """How one client proves itself. Raises StartError where its files cannot be used."""
+        """Return the `Proof` of one client. Raises StartError if its files cannot be used."""
         match settings:
             case SecretClient():
                 return SecretProof(live(settings))
@@ -56,7 +59,7 @@ class World:
 
 
 class Clients:
-    """The configured clients by id, disabled ones included. `failures` outlives a reload."""
+    """The configured clients by id, including disabled ones. `failures` survives a reload."""
 
     def __init__(self, settings: Mapping[str, ClientSettings], failures: Failures, world: World = World()) -> None:
         self._settings = settings
@@ -66,29 +69,32 @@ class Clients:
         self._world = world
 
     def knows(self, caller: Caller) -> bool:
-        """Whether the caller names a configured client; proves nothing."""
+        """Return whether the caller names a configured client. This proves nothing."""
         return caller.unverified_client_id in self._settings
 
     def troubles(self) -> Iterator[tuple[str, str]]:
-        """The enabled clients whose keys could not be had the last time, and why; for operators."""
+        """Yield the enabled clients whose last fetch of keys failed, with the reason; for operators."""
         for client_id, proof in self._proofs.items():
             if self._settings[client_id].enabled and isinstance(proof, AssertionProof) and proof.trouble:
                 yield client_id, proof.trouble
 
     def may_wait(self, caller: Caller) -> bool:
-        """Whether `prove` may wait, or compute long: for a caller with a signed token, or with a certificate."""
+        """Return whether `prove` may wait or compute for long: for a signed token, or for a certificate."""
         if caller.evidence == "connection":
             return self._by_certificate is not None
         return caller.evidence != "secret"
 
     def prove(self, caller: Caller) -> Client:
-        """Identify the caller, prove it and admit it. May wait, for keys or for the state.
+        """Identify, authenticate and admit the caller. May wait for keys or for the state store.
 
-        Raises CLIENT_REFUSED, one and the same for an unknown client, a wrong proof, a way of authentication that is
-        not the client's, a disabled client, a peer outside its networks and, at forward-auth, a client without a
-        profile: which one it was stands in the audit. After too many of them, whichever they were, it is
-        CLIENT_LIMITED; who passes is never counted or limited. Raises SOURCE_UNREACHABLE or STATE_UNAVAILABLE where
-        it cannot be told.
+        A caller that succeeds is never counted or limited.
+
+        Raises:
+            CLIENT_REFUSED: The same refusal for an unknown client, a wrong proof, another method of authentication than
+                the client's, a disabled client, a peer outside its networks and, at forward-auth, a client without a
+                profile. The audit contains which one it was.
+            CLIENT_LIMITED: Instead of CLIENT_REFUSED, after too many failures.
+            SOURCE_UNREACHABLE, STATE_UNAVAILABLE: The authentication could not be checked.
         """
         client_id, now = caller.unverified_client_id, self._world.clock()
         settings, proof = self._settings.get(client_id), self._proofs.get(client_id)
@@ -118,9 +124,9 @@ class Clients:
         )
 
     def _stranger(self, caller: Caller) -> Proof:
-        """What costs a caller who is no known client as much as a known one's proof; it is not listened to.
+        """Return the dummy verification for an unknown client, whose result is ignored.
 
-        The time of the answer must not tell which clients there are (RFC 6749 §2.3.1).
+        The response time must not reveal which clients exist (RFC 6749 §2.3.1).
         """
         if caller.evidence == "assertion":
             return AssertionProof(caller.unverified_client_id, self._world.issuer, DUMMY_KEYS, DEFAULT_ALGORITHMS)
@@ -139,7 +145,7 @@ class Clients:
             raise self._failures.refusal(caller, "client has no profile")
 
     def _use_up(self, caller: Caller, once: Once) -> None:
-        """Last of all: who is refused for another reason has used nothing up."""
+        """Mark the replay key; the last step, so that a caller refused for another reason has consumed no key."""
         if self._world.marks is None:
             raise Refusal(STATE_UNAVAILABLE, why="there is no store for what may be used only once")
         try:
@@ -150,7 +156,7 @@ class Clients:
             raise self._failures.refusal(caller, "the assertion was used before") from None
 
     def _refusal(self, caller: Caller, facts: Mapping[str, object]) -> Refusal:
-        """Say what is wrong; of what a stranger presented, nothing."""
+        """Return the refusal with its reason; for an unknown client, without facts of what it presented."""
         told = dict(facts)
         why = str(told.pop("why", ""))
         if not why:

@@ -1,4 +1,4 @@
-"""Clients that prove themselves with a shared secret: HTTP Basic or form at `/token`, a header at `/forward-auth`."""
+"""Clients that authenticate with a shared secret: HTTP Basic or form at `/token`, a header at `/forward-auth`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sts.options import SecretText
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 DUMMY_DIGESTS: Final = (os.urandom(32), os.urandom(32))
-"""What an unknown client's secret is compared with; nobody knows a secret that fits."""
+"""The digests to which an unknown client's secret is compared; no known secret has them."""
 
 
 def _check_digest(value: SecretStr) -> SecretStr:
@@ -31,19 +31,19 @@ SecretDigest = Annotated[SecretText, AfterValidator(_check_digest)]
 
 
 class SecretClient(ClientSettings):
-    """A client with a shared secret. Two secrets may be live at once, while one replaces the other."""
+    """A client with a shared secret. Two secrets may be valid at once, while one replaces the other."""
 
     auth: Literal["secret"]
-    """How the client proves itself: `secret` is Basic or form at `/token`, `X-Gateway-Secret` at `/forward-auth`."""
+    """How the client authenticates: `secret` is Basic or form at `/token`, `X-Gateway-Secret` at `/forward-auth`."""
     secrets: Annotated[tuple[SecretDigest, ...], Field(min_length=1, max_length=2)]
-    """`sha256:` and the hex SHA-256 of a secret (`sts clients secret` makes both); two may be live at once."""
+    """`sha256:` and the hex SHA-256 of a secret (`sts clients secret` generates both); two may be valid at once."""
 
 
 def digest(secret: str) -> str:
-    """How a secret is written in the configuration.
+    """Return a secret in the form of the configuration: its SHA-256.
 
-    A plain SHA-256 is enough only because the secrets are made with 256 random bits by `sts clients secret`: it does
-    not protect a word that a person chose.
+    A plain SHA-256 is sufficient only because `sts clients secret` generates secrets of 256 random bits. It does not
+    protect a password that a person chose.
     """
     return "sha256:" + hashlib.sha256(secret.encode()).hexdigest()
 
@@ -53,24 +53,24 @@ class HasSecrets(Protocol):
 
     @property
     def secrets(self) -> tuple[SecretStr, ...]:
-        """Their digests as written."""
+        """The digests as written in the configuration."""
 
 
 def live(settings: HasSecrets) -> tuple[bytes, bytes]:
-    """The digests of one's secrets, always two: a single one stands twice, so that every client costs the same."""
+    """Return always two digests, a single one twice, so that the comparison takes the same time for every client."""
     digests = [bytes.fromhex(written.get_secret_value()[7:]) for written in settings.secrets]
     return digests[0], digests[-1]
 
 
 def matches(secret: str, expected: tuple[bytes, bytes]) -> bool:
-    """Compare with both digests in constant time, even if the first one fits."""
+    """Return whether a secret matches; compares both digests in constant time, even if the first one matches."""
     presented = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
     first, second = expected
     return hmac.compare_digest(presented, first) | hmac.compare_digest(presented, second)
 
 
 class SecretProof:
-    """A client's live secrets as its `Proof`."""
+    """The `Proof` of a client by shared secret."""
 
     evidence: Evidence = "secret"
 
@@ -78,6 +78,6 @@ class SecretProof:
         self._expected = expected
 
     def prove(self, caller: Caller, now: float) -> None:  # noqa: ARG002 - Proof
-        """As Proof says. An empty secret is none, whatever the configuration holds."""
+        """Compare the secret (see `Proof`). An empty secret is always refused."""
         if not matches(caller.secret or "", self._expected) or not caller.secret:
             raise unproven("wrong secret")

@@ -1,4 +1,4 @@
-"""Clients that prove themselves with a certificate: 2-way TLS with us, or a proxy that may say so (RFC 8705 §2)."""
+"""Clients that authenticate with a certificate: mutual TLS with us, or with a trusted proxy (RFC 8705 §2)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sts.x509.roots import Roots
 _PIN: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x7e]{1,2048}")
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})\.)*[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})")
-# RFC 4514 §3 has no names for these: openssl prints them so, and from there people copy them.
+# RFC 4514 §3 defines no names for these attributes. The keys are the names that openssl prints, which people copy.
 _AS_OPENSSL: Final = {
     "emailAddress": NameOID.EMAIL_ADDRESS,
     "serialNumber": NameOID.SERIAL_NUMBER,
@@ -59,7 +59,7 @@ def _check_uri(value: str) -> str:
 
 def _check_host(value: str) -> str:
     if not _HOST.fullmatch(value):
-        raise ValueError("not a host name; wildcards prove nobody")
+        raise ValueError("not a host name; a wildcard identifies no client")
     return value
 
 
@@ -79,21 +79,21 @@ def _name(written: str) -> x509.Name:
 
 
 class TlsClient(ClientSettings):
-    """A client with a certificate: of its CA and with one name, or one of some that are listed by their hash."""
+    """A client with a certificate: either of its CA with one name, or one that is listed by its hash."""
 
     auth: Literal["tls"]
-    """2-way TLS with us (`listen.tls`) or, at `/token`, with one of `proxies`; `client_id` names the client."""
+    """Mutual TLS with us (`listen.tls`) or, at `/token`, with one of `proxies`; `client_id` names the client."""
     ca_file: KeptConfigFile | None = None
     """The CA that issues its certificate (PEM), with exactly one of `san_uri`, `san_dns`, `subject_dn`."""
     san_uri: Annotated[str, AfterValidator(_check_uri)] | None = None
-    """The one URI among the certificate's alternative names, such as a SPIFFE id."""
+    """The only URI among the certificate's alternative names, such as a SPIFFE id."""
     san_dns: Annotated[str, AfterValidator(_check_host)] | None = None
     """A host name among the certificate's alternative names."""
     subject_dn: Annotated[str, AfterValidator(_check_name)] | None = None
-    """The certificate's subject, as RFC 4514 writes it: `CN=gateway,O=Example`; every part, in the same order.
+    """The certificate's subject in the format of RFC 4514: `CN=gateway,O=Example`; every part, in the same order.
     `openssl x509 -noout -subject -nameopt RFC2253` prints it."""
     certificates: Annotated[tuple[Annotated[str, AfterValidator(_check_pin)], ...], Field(min_length=1)] | None = None
-    """Instead of a CA: `sha256:` and the hex SHA-256 of each certificate (DER) that is good."""
+    """Instead of a CA: `sha256:` and the hex SHA-256 of each accepted certificate (DER)."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -101,25 +101,25 @@ class TlsClient(ClientSettings):
         if (self.ca_file is None) == (self.certificates is None):
             raise ValueError("write either ca_file with san_uri, san_dns or subject_dn, or certificates")
         if self.ca_file is not None and len(matchers) != 1:
-            raise ValueError("write exactly one of san_uri, san_dns and subject_dn: whom of its CA the client is")
+            raise ValueError("write exactly one of san_uri, san_dns and subject_dn: the client's certificate name")
         if self.certificates is not None and matchers:
             raise ValueError(f"certificates names the certificates themselves: leave {matchers[0]} out")
         return self
 
     @property
     def handshake_ca(self) -> KeptFile | None:
-        """As ClientSettings says."""
+        """The CA of the certificate that the client presents, None for listed certificates."""
         return self.ca_file
 
     def file_faults(self) -> Iterator[tuple[str, str]]:
-        """As ClientSettings says."""
+        """Yield the key and the description of each fault in the files that these settings name."""
         yield from file_faults("ca_file", self.ca_file, Roots)
 
 
 class TlsProof:
-    """A client's certificates as its `Proof`. Raises StartError where its CA cannot be used.
+    """The `Proof` of a client by certificate. Raises StartError if its CA file cannot be used.
 
-    What a chain proves hangs on nothing but the time once it is judged, so that it is judged once.
+    A validated chain stays valid until it expires, so the result is cached.
     """
 
     evidence: Evidence = "connection"
@@ -133,7 +133,7 @@ class TlsProof:
         self._good: dict[tuple[bytes, ...], tuple[float, float]] = {}
 
     def prove(self, caller: Caller, now: float) -> None:
-        """As Proof says. It proves who the certificate's holder is; that the caller holds its key, TLS has proven."""
+        """Verify the certificate (see `Proof`): who its holder is. TLS has proven that the caller holds its key."""
         chain = caller.peer.certificates
         if not chain:
             raise unproven("no certificate")
@@ -148,7 +148,7 @@ class TlsProof:
             self._good[chain] = begins, ends
 
     def _judge(self, chain: tuple[bytes, ...], now: float) -> tuple[float, float]:
-        """From when until when the certificate proves this client. Raises Refusal if that is not now."""
+        """Return from when until when the certificate proves this client. Raises Refusal if `now` is outside."""
         if self._roots is None:
             return self._judge_pinned(chain[0], now)
         path = self._roots.validate(read_chain(chain), now)
@@ -158,13 +158,13 @@ class TlsProof:
         return path.not_before, path.not_after
 
     def _judge_pinned(self, der: bytes, now: float) -> tuple[float, float]:
-        """The very certificate, and no chain (RFC 8705 §2.2)."""
+        """Compare the certificate with the listed ones, without a chain (RFC 8705 §2.2)."""
         if hashlib.sha256(der).digest() not in self._pins:
             raise unproven("the certificate is none of the client's")
         leaf = read_chain((der,)).leaf
         begins, ends = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
         if not begins <= now <= ends:
-            raise unproven("the certificate is over, or not valid yet")
+            raise unproven("the certificate has expired, or is not valid yet")
         return begins, ends
 
     def _is_named(self, leaf: x509.Certificate) -> bool:
@@ -174,6 +174,6 @@ class TlsProof:
             names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         except x509.ExtensionNotFound:
             return False
-        if self._uri is not None:  # the only one: of several, the holder would choose who to be
+        if self._uri is not None:  # exactly one: with several, the holder could choose its identity
             return names.get_values_for_type(x509.UniformResourceIdentifier) == [self._uri]
         return self._host in [host.lower() for host in names.get_values_for_type(x509.DNSName)]

@@ -1,1 +1,1 @@
-"""What came in from outside: one kind of credential, one file. A kind only extracts and proves; it judges nothing."""
+"""Inbound credentials: one module per kind. A kind extracts and proves facts; it does not judge them."""

@@ -1,4 +1,4 @@
-"""Source type `api_key`: a key made here, shown once, kept as a hash in the state store."""
+"""Source type `api_key`: a key that this service created and showed once; the state store keeps its hash."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TAKEN_PREFIXES: Final = (
 )
 
 KeyPrefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,30}_$")]
-"""How the keys of one source begin: letters, digits and `_`, the last of them `_`."""
+"""The prefix of the keys of one source: letters, digits and `_`; the last character is `_`."""
 
 
 def _header(value: str) -> str:
@@ -38,7 +38,7 @@ def _header(value: str) -> str:
 
 
 class ApiKeySourceSettings(SourceSettings):
-    """Keys of our own, for callers that have nothing better."""
+    """API keys that this service creates, for callers without a better credential."""
 
     variable: ClassVar[str] = "key"
     attributes: ClassVar[frozenset[str] | None] = frozenset({"id", "owner", "tenant", "scopes", "audiences", "tier"})
@@ -46,60 +46,60 @@ class ApiKeySourceSettings(SourceSettings):
     type: Literal["api_key"]
     """An API key made with `sts api-keys create`."""
     header: Annotated[str, StringConstraints(pattern=_HEADER), AfterValidator(_header)] = "X-API-Key"
-    """The header that keys are sent in at forward-auth; never a query parameter."""
+    """The request header that contains the key at forward-auth; a query parameter is never read."""
     prefix: KeyPrefix
-    """How its keys begin, so that scanners and people recognise a leaked one: `sk_live_`."""
+    """The prefix of its keys, so that scanners and people recognise a leaked key, for example `sk_live_`."""
     high_entropy: bool = False
-    """Said in writing where imported keys hold 128 random bits or more: only then the shared cache may keep them."""
+    """`true` confirms that imported keys have 128 random bits or more. The shared cache keeps them only then."""
 
 
 class KnownKey(Protocol):
-    """A key that was proven."""
+    """A verified key."""
 
     @property
     def id(self) -> str:
-        """Its name, which is no secret."""
+        """The public id of the key."""
 
     @property
     def owner(self) -> str:
-        """Whose it is: its subject, in the source's own words."""
+        """The owner: the subject of the key, as the source writes it."""
 
     @property
     def proof(self) -> str:
-        """Names this very state of its record."""
+        """Identifies the present state of the record; it changes when the record changes."""
 
     @property
     def created_at(self) -> int:
-        """When it was made, in Unix seconds."""
+        """When the key was created, in Unix seconds."""
 
     @property
     def expires_at(self) -> int | None:
-        """When it ends, in Unix seconds; None: when it is revoked."""
+        """When the key expires, in Unix seconds; None if only a revocation ends it."""
 
     @property
     def reach(self) -> frozenset[str] | None:
-        """The audiences that it may reach, None for all of its source's."""
+        """The audiences that the key may reach, None for all audiences of its source."""
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """What mappings read."""
+        """The attributes for mappings."""
 
 
 class KeyTable(Protocol):
-    """Who knows the keys."""
+    """The table of all API keys."""
 
     @property
     def trouble(self) -> str:
-        """Why the keys could not be had the last time, "" if they could."""
+        """Why the last read of the keys failed, "" if it succeeded."""
 
     def known(self, prefix: str, text: str) -> str:
-        """The id that a text claims, where there is such a key, else ""; this proves nothing. Never waits."""
+        """Return the id in a key text if such a key exists, else "". This proves nothing. Never waits."""
 
     def prove(self, source: str, prefix: str, text: str) -> KnownKey:
-        """The key whose whole text this is. Never waits; raises Refusal."""
+        """Return the key with exactly this text. Never waits. Raises Refusal."""
 
     def current(self, proof: str) -> bool:
-        """Whether this state of a key's record is still in force. Never waits."""
+        """Return whether this state of a key's record is still valid. Never waits."""
 
 
 class ApiKeySource:
@@ -113,7 +113,7 @@ class ApiKeySource:
         self._keys = keys
 
     def present(self, credential: Credential) -> Presented:
-        """What is presented to it, named by its key's id where there is such a key."""
+        """Return the presented credential, with the id of the key if such a key exists."""
         text = credential.value
         return Presented(
             KIND, self.name, credential.token_type, text, credential_id=self._keys.known(self.prefix, text)
@@ -121,11 +121,11 @@ class ApiKeySource:
 
     @property
     def trouble(self) -> str:
-        """As Source says."""
+        """Why the last read of the keys failed, "" if it succeeded."""
         return self._keys.trouble
 
-    def prove(self, presented: Presented, now: float) -> Principal:  # noqa: ARG002 - as Source says
-        """Prove the key and report what its record says. This proves that somebody holds the key, and not who."""
+    def prove(self, presented: Presented, now: float) -> Principal:  # noqa: ARG002 - the signature of Source
+        """Verify the key and return the facts of its record. This proves possession of the key, not who holds it."""
         key = self._keys.prove(self.name, self.prefix, presented.unverified)
         return Principal(
             kind=KIND,
@@ -150,12 +150,12 @@ class ApiKeySource:
             attributes=key.attributes,
         )
 
-    def at_hand(self, presented: Presented, now: float) -> bool:  # noqa: ARG002 - as Source says
-        """As Source says: the table of keys is here."""
+    def at_hand(self, presented: Presented, now: float) -> bool:  # noqa: ARG002 - the signature of Source
+        """Return True: the table of keys is in memory."""
         return True
 
     def key_current(self, proof_key: str) -> bool:
-        """As Source says: a key that was revoked, or whose record was changed, made no token that still counts."""
+        """Return whether the key is neither revoked nor changed; otherwise its cached tokens are invalid."""
         return self._keys.current(proof_key)
 
 
@@ -168,7 +168,10 @@ class ApiKeyKind:
         self._sources = tuple(sources)
 
     def recognise(self, credential: Credential) -> Presented:
-        """As Kind says: the one source whose prefix it has. No prefix begins another (a fault at load)."""
+        """Find the source by its prefix. No prefix begins with another one: the configuration would not load.
+
+        Raises TOO_LARGE or UNKNOWN_ISSUER.
+        """
         if len(credential.value) > MAX_CHARS:
             raise Refusal(TOO_LARGE, why="the API key", max_chars=MAX_CHARS)
         for source in self._sources:

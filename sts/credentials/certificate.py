@@ -1,7 +1,7 @@
-"""Source type `client_certificate`: an X.509 certificate whose key its holder proved to have in a TLS handshake.
+"""Source type `client_certificate`: an X.509 certificate whose holder proved its private key in a TLS handshake.
 
-A certificate is no secret: everybody who was ever shown it has it. So it counts only where the handshake was with us,
-or with a client or a proxy that may hand certificates on; which of them it was, the door says in the `Credential`.
+A certificate is not secret: every peer to which it was presented has a copy. Therefore it is accepted only if the
+handshake was with us, or with a client or proxy that may forward certificates. The `Credential` states which it was.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ _MAX_CHARS: Final = MAX_CERTIFICATES * (MAX_CERTIFICATE_BYTES * 4 // 3 + 4)
 
 
 class CertificateSourceSettings(SourceSettings):
-    """A CA whose certificates are credentials."""
+    """A CA that issues client certificates."""
 
     variable: ClassVar[str] = "certificate"
     attributes: ClassVar[frozenset[str] | None] = ATTRIBUTES
 
     type: Literal["client_certificate"]
-    """A client certificate (RFC 5280): of the caller's own connection, or handed on by who may."""
+    """A client certificate (RFC 5280): from the caller's own connection, or forwarded by a client that may do so."""
     ca_file: KeptConfigFile
-    """PEM certificates of the CAs that are believed here, and nowhere else."""
+    """PEM certificates of the CAs that are trusted for this source only."""
     san_prefix: Annotated[str, AfterValidator(check_prefix)] | None = None
-    """What this CA may speak for: every URI name of a certificate lies below it, as in `spiffe://partners.example/`.
-    Must be written where a rule reads `certificate.uri` or `certificate.san`."""
+    """The names that this CA may certify: every URI name of a certificate begins with it, as in
+    `spiffe://partners.example/`. Required if a rule reads `certificate.uri` or `certificate.san`."""
     crl_file: ConfigFile | None = None
-    """The CA's revocation lists, PEM or DER, one for each issuing CA; looked at every five seconds."""
+    """The CA's revocation lists, PEM or DER, one for each issuing CA; the file is checked every five seconds."""
     revocation: Mode | None = None
-    """`require`: a certificate of which nobody says that it still holds is answered with 503; `soft`: only a word of
-    "revoked" refuses; `off`. Default: `require` with a `crl_file` or `ocsp`, else `off`."""
+    """`require`: a certificate without a valid revocation status is refused with 503. `soft`: only the status
+    "revoked" is refused. `off`: no check. Default: `require` with a `crl_file` or `ocsp`, else `off`."""
     ocsp: Literal["off", "fetch"] = "off"
-    """`fetch`: ask the responder that a certificate names, in the background; https, or http to a literal loopback
-    address. The first request meanwhile is answered as for a word that is missing."""
+    """`fetch`: query the responder that a certificate names, in the background; https, or http to a literal loopback
+    address. Until the answer arrives, the status is missing."""
 
     @model_validator(mode="after")
     def _a_register(self) -> Self:
@@ -66,11 +66,11 @@ class CertificateSourceSettings(SourceSettings):
         return "off" if self.crl_file is None and self.ocsp == "off" else "require"
 
     def trusted(self, name: str) -> AuthoritySettings:
-        """What decides about this source's certificates; `name` is the source's."""
+        """Return the settings that determine which certificates are trusted; `name` is the name of the source."""
         return AuthoritySettings(name, self.ca_file, self.san_prefix, self.crl_file, self.mode, self.ocsp)
 
     def file_faults(self) -> Iterator[tuple[str, str]]:
-        """As SourceSettings says."""
+        """Yield the key and the description of each fault in the files that these settings name."""
         yield from file_faults("ca_file", self.ca_file, Roots)
         if self.crl_file is not None and (trouble := CrlFile(self.crl_file).trouble):
             yield "crl_file", f"the CRL file {self.crl_file} cannot be used: {trouble}"
@@ -88,12 +88,12 @@ class CertificateSource:
 
     @property
     def trouble(self) -> str:
-        """As Source says."""
+        """Why the CA file or the revocation data cannot be used, "" if they can; for operators."""
         return self.authority.trouble
 
     def prove(self, presented: Presented, now: float) -> Principal:
-        """Prove that the CA vouches for the certificate now, and report its facts. Never waits."""
-        generation = self.authority.generation  # before the proof: what changes meanwhile makes it void
+        """Verify the path from the certificate to the CA at `now`, and return the certificate's facts. Never waits."""
+        generation = self.authority.generation  # before the proof: a change during the proof invalidates the result
         proven = self.authority.prove(presented.unverified, now)
         found = attributes(proven.path.leaf)
         return Principal(
@@ -106,12 +106,12 @@ class CertificateSource:
             expires_at=proven.path.not_after,
             not_before=proven.path.not_before,
             issued_at=NOT_APPLICABLE,
-            # The leaf's own: the path's is that of its youngest certificate, so that a new intermediate certificate
-            # would make an old leaf look younger than its revocation.
+            # The time of the leaf. The path's is the time of its youngest certificate: with a new intermediate
+            # certificate an old leaf would seem younger than its revocation.
             since=found["not_before"],
             auth_time=NOT_APPLICABLE,
             fresh_until=proven.fresh_until,
-            confirmation=NOT_APPLICABLE,  # its key is proven with it: see Credential.held
+            confirmation=NOT_APPLICABLE,  # the TLS handshake proves the key: see Credential.held
             act=NOT_APPLICABLE,
             may_act=NOT_APPLICABLE,
             acr=NOT_APPLICABLE,
@@ -121,12 +121,12 @@ class CertificateSource:
             attributes=found,
         )
 
-    def at_hand(self, presented: Presented, now: float) -> bool:  # noqa: ARG002 - as Source says
-        """As Source says: a path of certificates takes long."""
+    def at_hand(self, presented: Presented, now: float) -> bool:  # noqa: ARG002 - the signature of Source
+        """Return False: the validation of a certificate path takes long."""
         return False
 
     def key_current(self, proof_key: str) -> bool:
-        """As Source says: whether nothing was learned of revocation since."""
+        """Return whether the revocation data are unchanged since the proof."""
         return proof_key == self.authority.generation
 
 
@@ -142,9 +142,10 @@ class CertificateKind:
                 self._by_anchor.setdefault(name, []).append(source)
 
     def recognise(self, credential: Credential) -> Presented:
-        """As Kind says: the source is the one whose CA the chain claims to lead to.
+        """Find the source by the CA that the chain names as its issuer; this proves nothing.
 
-        Raises BINDING_FAILED where whoever presents it has not proven its key and may not hand it on either.
+        Raises BINDING_FAILED if the presenter has not proven the certificate's key and may not forward certificates;
+        also TOO_LARGE, MALFORMED or UNKNOWN_ISSUER.
         """
         chain = read_chain(decode_chain(credential.value))
         source = self._source_of(chain)
@@ -153,7 +154,7 @@ class CertificateKind:
         return Presented(KIND, source.name, credential.token_type, chain)
 
     def _source_of(self, chain: UnverifiedChain) -> CertificateSource:
-        """By the first name on the way up that is an anchor's; among those with one CA, by what each may speak for."""
+        """Find the source by the first issuer name that is a trust anchor's; sources with one CA differ by prefix."""
         for issuer in chain.issuers:
             sources = self._by_anchor.get(issuer)
             if sources is None:
@@ -165,12 +166,12 @@ class CertificateKind:
 
 
 def encode_chain(ders: Iterable[bytes]) -> str:
-    """Certificates as the text of a credential: base64url DER, leaf first, separated by dots."""
+    """Return certificates as the text of a credential: base64url DER, leaf first, separated by dots."""
     return ".".join(base64.urlsafe_b64encode(der).rstrip(b"=").decode() for der in ders)
 
 
 def decode_chain(text: str) -> tuple[bytes, ...]:
-    """The certificates in the text of a credential, DER. Raises TOO_LARGE or MALFORMED."""
+    """Return the DER certificates in the text of a credential. Raises TOO_LARGE or MALFORMED."""
     if len(text) > _MAX_CHARS:
         raise Refusal(TOO_LARGE, why="the certificates", max_chars=_MAX_CHARS)
     if not _TEXT.fullmatch(text):

@@ -1,4 +1,4 @@
-"""What a server says of an opaque token: asked once, believed for a while, read strictly (RFC 7662 §2.2)."""
+"""Introspection responses: requested once per token, cached for a limited time, parsed strictly (RFC 7662 §2.2)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sts.resilience.bulkhead import Bulkhead, FullError
 from sts.trust.upstream import PATIENCE
 
 NEGATIVE_TTL: Final = 5.0
-"""Seconds for which a token that is not active is not asked about again."""
+"""Seconds for which the answer "not active" is cached."""
 
 ACTIVE: Final = "active"
 INACTIVE: Final = "inactive"
@@ -26,34 +26,34 @@ UNREADABLE: Final = "unreadable"
 
 _TEXTS: Final = ("client_id", "username", "token_type", "acr", "token_use")
 _ACCESS: Final = frozenset({"bearer", "dpop", "access_token", "urn:ietf:params:oauth:token-type:access_token"})
-"""What `token_type` may say of an access token, in lower case: how it is used (RFC 6749 §7.1), or that it is one."""
+"""The values of `token_type` for an access token, in lower case: how it is used (RFC 6749 §7.1), or that it is one."""
 _OTHER_USES: Final = frozenset({"refresh_token", "refresh", "id_token", "id", "offline"})
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A server's answer: its bytes, b"" for a token that is not active; believed `until` then (Unix seconds)."""
+    """A server's response: its bytes, b"" for a token that is not active; valid `until` then (Unix seconds)."""
 
     body: bytes = field(repr=False)
     until: float
 
 
 class Store(Protocol):
-    """Where answers are kept: bounded, and never handed out after their life."""
+    """A cache for responses. Its size is bounded, and it returns no expired response."""
 
     def get(self, key: bytes, now: float) -> Known | None:
-        """The answer kept under `key`, None where its life is over."""
+        """Return the response under `key`, None if there is none or it has expired."""
 
     def put(self, key: bytes, value: Known, *, size: int, ends: float, now: float) -> None:
-        """Keep an answer of `size` bytes until `ends`."""
+        """Keep a response of `size` bytes until `ends` (Unix seconds)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """What all sources of one worker share.
+    """The resources that all sources of one worker share.
 
-    Two stores, so that a flood of made-up tokens cannot push out what is known of good ones (CA-08); `waiters` bounds
-    how many requests wait for the same question of another one.
+    There are two stores, so that a flood of invented tokens cannot evict the responses for good ones (CA-08). `waiters`
+    limits how many requests wait for the introspection request of another one.
     """
 
     active: Store
@@ -62,12 +62,18 @@ class Stores:
 
 
 class Answers:
-    """The answers of one server: each token is asked about once at a time, and not again for `ttl` seconds.
+    """The responses of one server: one request per token at a time, and no other for `ttl` seconds.
 
-    `ask` is the question; `place` is held by who waits for somebody else's and may not do so as one of `waiters`, and
-    refuses where the server has no room for one more. `notice` hears of each outcome. The key is an HMAC under a secret
-    of this object alone, so that it covers the server, its credentials and the source, and a dump of memory's keys
-    tells no token.
+    The cache key is an HMAC of the token with a secret of this object. So it covers the server, its credentials and the
+    source, and a dump of the cache keys reveals no token.
+
+    Args:
+        ask: Sends the introspection request for a token, and returns the body of the response.
+        ttl: How long a response is cached, in seconds.
+        stores: The shared caches and the limit of waiting requests.
+        notice: Called with each outcome.
+        place: Entered by a request that waits for another one when `stores.waiters` is full; refuses when the
+            server has too many requests.
     """
 
     def __init__(
@@ -83,10 +89,10 @@ class Answers:
         self._flights: dict[bytes, Future[Known]] = {}
 
     def about(self, token: str, now: float) -> Known:
-        """What is known of `token`, now or after one question. Raises SOURCE_UNREACHABLE.
+        """Return the response for `token`, cached or after one request. Raises SOURCE_UNREACHABLE.
 
-        An answer counts from before its question was sent. It is never handed out after that and its life, whatever
-        becomes of the server.
+        The lifetime of a response starts before its request was sent. An expired response is never returned, also not
+        when the server is unreachable.
         """
         key = hmac.digest(self._secret, token.encode("ascii"), "sha256")
         known = self._find(key, now)
@@ -96,7 +102,7 @@ class Answers:
         flight = self._flights.setdefault(key, own)
         if flight is own:
             return self._lead(key, token, now, own)
-        # A `cache_ttl` of nothing means a question of one's own for each request.
+        # With a `cache_ttl` of zero each request needs its own introspection request.
         shared = self._wait(flight) if self._ttl else None
         return shared if shared is not None and now < shared.until else self._learn(key, token, now)
 
@@ -108,7 +114,7 @@ class Answers:
 
     def _lead(self, key: bytes, token: str, now: float, own: Future[Known]) -> Known:
         try:
-            # Another flight may have landed between our look-up and here.
+            # Another request may have completed between our look-up and here.
             known = self._find(key, now) or self._learn(key, token, now)
         except BaseException as error:
             own.set_exception(error)
@@ -120,7 +126,7 @@ class Answers:
             del self._flights[key]
 
     def _wait(self, flight: Future[Known]) -> Known:
-        """Somebody else's answer; its failure is ours too. Never a second question: a crowd would make it a storm."""
+        """Wait for the response to another request; its failure is ours too. A second request could cause a storm."""
         with ExitStack() as held:
             try:
                 held.callback(self._stores.waiters.enter().leave)
@@ -129,7 +135,7 @@ class Answers:
             try:
                 return flight.result(PATIENCE)
             except Late:
-                raise Refusal(SOURCE_UNREACHABLE, why="somebody else's question has no answer in time") from None
+                raise Refusal(SOURCE_UNREACHABLE, why="the introspection by a concurrent request timed out") from None
             except Refusal as refusal:
                 raise Refusal(refusal.reason, **refusal.facts) from None
 
@@ -140,7 +146,7 @@ class Answers:
         except Refusal:
             self._notice(UNREADABLE)
             raise
-        if claims.get("active") is not True:  # the text "true" or the number 1 is no promise (RFC 7662 §2.2)
+        if claims.get("active") is not True:  # the text "true" or the number 1 is not valid (RFC 7662 §2.2)
             self._notice(INACTIVE)
             known = Known(b"", now + min(NEGATIVE_TTL, self._ttl))
             self._stores.inactive.put(key, known, size=0, ends=known.until, now=now)
@@ -154,7 +160,7 @@ class Answers:
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """Read an answer. Raises SOURCE_UNREACHABLE where it cannot be read in one way only: no verdict on the token."""
+    """Parse a response. Raises SOURCE_UNREACHABLE if it is invalid or ambiguous: that is no verdict on the token."""
     try:
         answer = strict_json(body)
     except UnfitError as error:
@@ -165,11 +171,11 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def check_answer(claims: Mapping[str, Any]) -> None:
-    """Check what an active token's answer says, member by member, as strictly as a JWT's claims (IN-04).
+    """Check the types of the members of an active token's response, as strictly as the claims of a JWT (IN-04).
 
-    Which of them must be there, and whether they are good for us, is for the source and for `admit`. Raises MALFORMED
-    for a member of another type, BAD_TYPE for a token that is no access token: servers introspect refresh tokens too,
-    and call them active.
+    The source and `admit` decide which members are required and acceptable. Raises MALFORMED for a member of another
+    type, BAD_TYPE for a token that is not an access token: servers also introspect refresh tokens, and report them as
+    active.
     """
     check_claims(claims)
     for name in _TEXTS:

@@ -1,4 +1,4 @@
-"""Source type `introspection`: an opaque token, proven by asking the server that issued it (RFC 7662)."""
+"""Source type `introspection`: an opaque token that its issuing server verifies (RFC 7662)."""
 
 from __future__ import annotations
 
@@ -23,47 +23,47 @@ from sts.trust.introspection import UNAUTHORIZED, Introspection, Notice, Server
 
 KIND: Final = "introspection"
 MAX_TOKEN: Final = 8192
-"""Characters of an opaque token."""
+"""The maximum length of an opaque token, in characters."""
 
 _JWE_DOTS: Final = 4
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # b64token (RFC 6750 §2.1)
 
 Prefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~+/-]{1,64}$")]
-"""How the tokens of one server begin; characters of a Bearer token (RFC 6750 §2.1)."""
+"""The prefix of the tokens of one server; characters of a Bearer token (RFC 6750 §2.1)."""
 
 
 class Match(Section):
-    """Which opaque tokens are a source's."""
+    """Which opaque tokens belong to a source."""
 
     prefix: Prefix
-    """How its tokens begin."""
+    """The prefix of its tokens."""
 
 
 class IntrospectionSourceSettings(SourceSettings):
-    """A server that issues opaque tokens and says what they mean."""
+    """A server that issues opaque tokens and introspects them."""
 
     type: Literal["introspection"]
     """An opaque token, introspected (RFC 7662)."""
     endpoint: OutboundUrl
     """The server's introspection endpoint."""
     client_id: ShortText
-    """As whom this service authenticates there, with HTTP Basic."""
+    """The client id of this service at that server, for HTTP Basic."""
     client_secret: SecretText
-    """The secret for it: `{env: NAME}` or `{file: PATH}`."""
+    """The secret of that client id: `{env: NAME}` or `{file: PATH}`."""
     ca_file: KeptConfigFile | None = None
-    """PEM certificates of the CAs that the server's https is checked against, instead of the system's."""
+    """PEM certificates of the CAs that verify the server's https, instead of the system's CAs."""
     issuer: ShortText | None = None
-    """The server's issuer identifier: an answer that names another `iss` is refused."""
+    """The server's issuer identifier: a response with another `iss` is refused."""
     audience: SomeNames | None = None
-    """What the answer's `aud` must be: any of these."""
+    """The accepted values of `aud` in the response: any of these."""
     filters_by_caller: bool = False
-    """`true`, instead of `audience`: the server says `active` only of tokens that are meant for us."""
+    """`true`, instead of `audience`: the server reports `active` only for tokens that are meant for this service."""
     match: Match | None = None
-    """Which opaque tokens are asked about there; one introspection source may go without."""
+    """Which opaque tokens are sent to this server; one introspection source may omit it."""
     cache_ttl: Annotated[Duration, Field(ge=0, le=3600)] = 30.0
-    """How long an answer is believed, and so how long a revocation there may take to be felt; never past `exp`."""
+    """How long a response is cached, and so how long a revocation may take to apply; never beyond `exp`."""
     high_entropy: bool = False
-    """Said in writing where its tokens hold 128 random bits or more: only then the shared cache may keep them."""
+    """`true` confirms that its tokens have 128 random bits or more. The shared cache keeps them only then."""
 
     @model_validator(mode="after")
     def _meant_for_us(self) -> Self:
@@ -72,11 +72,11 @@ class IntrospectionSourceSettings(SourceSettings):
         return self
 
     def file_faults(self) -> Iterator[tuple[str, str]]:
-        """As SourceSettings says."""
+        """Yield the key and the description of each fault in the files that these settings name."""
         yield from file_faults("ca_file", self.ca_file, read_ca)
 
     def server(self, name: str) -> Server:
-        """Whom this source asks; `name` is the source's. Raises StartError if its CA file cannot be used."""
+        """Return the server of the source `name`. Raises StartError if its CA file cannot be used."""
         return Server(
             source=name,
             endpoint=self.endpoint,
@@ -87,7 +87,7 @@ class IntrospectionSourceSettings(SourceSettings):
 
 
 class IntrospectionSource:
-    """A `Source`: proves opaque tokens by asking the server that issued them."""
+    """A `Source`: proves opaque tokens by introspection at the issuing server."""
 
     def __init__(
         self, name: str, settings: IntrospectionSourceSettings, server: Introspection, answers: Answers
@@ -101,15 +101,20 @@ class IntrospectionSource:
 
     @property
     def trouble(self) -> str:
-        """As Source says."""
+        """Why the last introspection request failed, "" if it succeeded; for operators."""
         return self._server.trouble
 
     def prove(self, presented: Presented, now: float) -> Principal:
-        """Ask what the token means, unless that is known, and report what the server says; may wait.
+        """Introspect the token, unless a response is cached, and return the facts of the response. May wait.
 
-        Raises REVOKED for a token that is not active, for whatever reason: the server does not say (RFC 7662 §2.2);
-        SOURCE_UNREACHABLE where there is no answer. This proves that the server vouches for these facts now. Whether
-        they are meant for us, alive and fresh is for `admit`.
+        This proves that the server confirms these facts now. `admit` decides whether the token is for us, unexpired and
+        fresh.
+
+        Raises:
+            REVOKED: The token is not active; the server does not give the reason (RFC 7662 §2.2).
+            SOURCE_UNREACHABLE: The server did not answer, or its response is invalid.
+            UNKNOWN_ISSUER: The response has another `iss`.
+            MALFORMED, BAD_TYPE: See `check_answer`.
         """
         known = self._answers.about(presented.unverified, now)
         if not known.body:
@@ -122,7 +127,7 @@ class IntrospectionSource:
         return Principal(
             kind=KIND,
             source=self.name,
-            # Never the answer's own `iss` by itself: any server could call itself any issuer.
+            # Not the `iss` of the response: any server could claim to be any issuer.
             issuer=NOT_APPLICABLE if self._issuer is None else self._issuer,
             subject=claims.get("sub"),
             audience=NOT_APPLICABLE if self._filters_by_caller else text_or_texts(claims.get("aud", []), "aud"),
@@ -143,20 +148,20 @@ class IntrospectionSource:
             attributes=claims,
         )
 
-    def at_hand(self, presented: Presented, now: float) -> bool:  # noqa: ARG002 - as Source says
-        """As Source says: its server is asked."""
+    def at_hand(self, presented: Presented, now: float) -> bool:  # noqa: ARG002 - the signature of Source
+        """Return False: `prove` may wait for the server."""
         return False
 
     def key_current(self, proof_key: str) -> bool:  # noqa: ARG002 - there are no keys
-        """As Source says: no key ever proved a token here."""
+        """Return False: no key proves an opaque token."""
         return False
 
 
 class IntrospectionKind:
     """A `Kind` over all enabled sources of type `introspection`.
 
-    `elsewhere` are prefixes of credentials that are no source's of these: those of disabled ones, and of API keys. They
-    are refused, so that nothing of theirs is ever sent to the source without a prefix (IN-06).
+    `elsewhere` are the prefixes of credentials that belong to none of these sources: those of disabled sources, and of
+    API keys. Such credentials are refused, so that they are never sent to the source without a prefix (IN-06).
     """
 
     token_types = frozenset({TYPE_ACCESS_TOKEN})
@@ -168,9 +173,10 @@ class IntrospectionKind:
         self._elsewhere = tuple(elsewhere)
 
     def recognise(self, credential: Credential) -> Presented | None:
-        """As Kind says. The one source is found by how the token begins; nothing is ever tried at several.
+        """Find the one source by the prefix of the token; a token is never tried at several sources.
 
-        What cannot be a Bearer token is refused here, so that it never leaves (IN-07).
+        A text that cannot be a Bearer token is refused here, so that it is never sent to a server (IN-07). Raises
+        UNKNOWN_ISSUER, TOO_LARGE or MALFORMED.
         """
         token = credential.value
         if token.startswith(self._elsewhere):
@@ -185,15 +191,20 @@ class IntrospectionKind:
             raise Refusal(MALFORMED, why="it has characters that no Bearer token has")
         head, *parts = token.split(".")
         if parts and len(parts) != _JWE_DOTS and looks_signed(head + ".."):
-            raise Refusal(MALFORMED, why="it begins like a JWS and is none")  # a damaged one is somebody's all the same
+            raise Refusal(MALFORMED, why="it begins like a JWS and is none")  # it must not leak to a server
         return Presented(KIND, source.name, credential.token_type, token)
 
 
 def tell(source: str, outcome: str, why: str) -> None:
-    """Tell of a question about an opaque token: counted, and logged where there was no answer.
+    """Count the outcome of an introspection request, and log a failure.
 
-    That a server refuses our own credentials is an alarm: nothing but an operator mends it. The pause after failures
-    keeps it from being told at each request.
+    A server that refuses our own credentials is logged as an error: only an operator can repair that. The pause after
+    failures prevents a log line per request.
+
+    Args:
+        source: The name of the source.
+        outcome: The outcome, as in the metric.
+        why: The reason of a failure, else "".
     """
     metrics.introspected(source, outcome)
     if outcome == UNAUTHORIZED:
@@ -204,11 +215,11 @@ def tell(source: str, outcome: str, why: str) -> None:
 
 @dataclass(slots=True)
 class Introspections:
-    """Puts sources to work, and keeps what is known as long as nothing that shapes an answer has changed.
+    """Builds the sources, and keeps cached responses while the settings that determine a response are unchanged.
 
-    A reload must neither ask about every token anew nor forget that a server is down. `max_waiters` is how many
-    requests may be under way at one server, `all_waiters` what all of them share with others; `notice` hears of every
-    question.
+    A reload must neither introspect every token again nor forget that a server is down. `max_waiters` limits the
+    requests in progress at one server, `all_waiters` those of all servers together. `notice` is called for every
+    request.
     """
 
     monotonic: Callable[[], float]
@@ -221,7 +232,7 @@ class Introspections:
     def at_work(
         self, sources: Mapping[str, SourceSettings]
     ) -> tuple[IntrospectionKind, dict[str, IntrospectionSource]]:
-        """The kind, and its enabled sources by name, out of all configured `sources`; asks nobody yet."""
+        """Return the kind and its enabled sources by name, from all configured `sources`; sends no request."""
         settings = {name: one for name, one in sources.items() if isinstance(one, IntrospectionSourceSettings)}
         wanted = _wanted(settings)
         self._known.update({key: self._make(*key) for key in wanted.values() if key not in self._known})
@@ -232,7 +243,7 @@ class Introspections:
         return IntrospectionKind(found.values(), (*keys, *disabled)), found
 
     def keep(self, sources: Mapping[str, SourceSettings]) -> None:
-        """Forget what is known of all but the enabled ones of these `sources`; their connections are closed."""
+        """Drop the responses and close the connections of all servers except those of the enabled `sources`."""
         for key in self._known.keys() - _wanted(sources).values():
             self._known.pop(key)[0].close()
 
@@ -250,7 +261,7 @@ class Introspections:
 
 
 def prefixes(sources: Mapping[str, SourceSettings]) -> Iterator[str]:
-    """How credentials of these sources begin, where that is written: those of disabled ones are no less secret."""
+    """Yield the configured prefixes of the credentials, also of disabled sources: their credentials are secret, too."""
     for one in sources.values():
         if isinstance(one, ApiKeySourceSettings):
             yield one.prefix
@@ -259,7 +270,7 @@ def prefixes(sources: Mapping[str, SourceSettings]) -> Iterator[str]:
 
 
 def _wanted(sources: Mapping[str, SourceSettings]) -> dict[str, tuple[Server, float]]:
-    """The enabled sources, each with what shapes its answers."""
+    """Return the enabled sources, each with the settings that determine its responses."""
     return {
         name: (one.server(name), one.cache_ttl)
         for name, one in sources.items()

@@ -1,4 +1,4 @@
-"""Source type `jwt`: a signed JWT of a configured issuer, found by its exact `iss` and proven by that issuer's keys."""
+"""Source type `jwt`: a signed JWT of a configured issuer, found by its exact `iss` and verified with its keys."""
 
 from __future__ import annotations
 
@@ -53,28 +53,28 @@ class JwtSourceSettings(SourceSettings):
     type: Literal["jwt"]
     """A signed JWT (RFC 7519)."""
     issuer: ShortText
-    """The exact `iss` of its tokens. Nothing is fetched for any other."""
+    """The exact `iss` of its tokens. The service fetches nothing for another `iss`."""
     jwks_uri: OutboundUrl | None = None
     """Where the issuer publishes its keys: https, or http to a literal loopback address."""
     jwks_file: KeptConfigFile | None = None
-    """The issuer's JWK set as a file, instead of `jwks_uri`; a reload reads it anew."""
+    """The issuer's JWK set as a file, instead of `jwks_uri`; a reload reads it again."""
     discovery: bool = False
     """`true`: find `jwks_uri` in the issuer's OpenID Connect metadata; it must have the issuer's own origin."""
     ca_file: KeptConfigFile | None = None
-    """PEM certificates of the CAs that the issuer's https is checked against, instead of the system's."""
+    """PEM certificates of the CAs that verify the issuer's https, instead of the system's CAs."""
     algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)]
-    """What may have signed its tokens; a key's own type, curve and `alg` narrow it further (RFC 8725 §3.1)."""
+    """The accepted signature algorithms; the type, curve and `alg` of a key restrict them further (RFC 8725 §3.1)."""
     audience: SomeNames
-    """What its tokens' audience must be: any of these."""
+    """The accepted audiences of its tokens: any of these."""
     audience_claim: ShortText = "aud"
-    """What names the audience where there is no `aud`: `client_id` for issuers whose tokens have none."""
+    """The claim that names the audience if a token has no `aud`: `client_id` for issuers whose tokens have no `aud`."""
     token_types: Annotated[tuple[Literal["access_token", "jwt", "id_token"], ...], Field(min_length=1)] = (
         "access_token",
         "jwt",
     )
-    """As what its tokens may be presented; ID tokens only if named here."""
+    """The token types as which its tokens may be presented; ID tokens only if listed here."""
     typ: Annotated[tuple[Typ, ...], Field(min_length=1)] | None = None
-    """Which header `typ` its tokens have; default: none, `JWT` or `at+jwt`. `[at+jwt]` asks for RFC 9068 in full."""
+    """The accepted header `typ`; default: none, `JWT` or `at+jwt`. `[at+jwt]` requires all claims of RFC 9068."""
     leeway: Annotated[Duration, AfterValidator(_short_leeway)] = 10.0
     """How far the issuer's clock may be ahead, for `nbf` and `iat` only; at most 60s."""
     max_lifetime: Duration | None = None
@@ -84,14 +84,14 @@ class JwtSourceSettings(SourceSettings):
     max_auth_age: Duration | None = None
     """The longest time since the user's login, `auth_time`; default: no limit."""
     stale_jwks: Duration = 3600.0
-    """How long the issuer's last keys serve after their time when it cannot be reached."""
+    """How long the issuer's last keys remain in use after their expiry if the issuer is unreachable."""
 
     @model_validator(mode="after")
     def _one_key_source(self) -> Self:
         if [self.jwks_uri is not None, self.jwks_file is not None, self.discovery].count(True) != 1:
             raise ValueError("write exactly one of jwks_uri, jwks_file and discovery: true")
         if self.jwks_file is not None and self.ca_file is not None:
-            raise ValueError("ca_file is for fetching; there is nothing to fetch with jwks_file")
+            raise ValueError("ca_file is for fetching; jwks_file needs no fetching")
         if self.discovery:
             try:
                 check_url(self.issuer)
@@ -100,12 +100,12 @@ class JwtSourceSettings(SourceSettings):
         return self
 
     def file_faults(self) -> Iterator[tuple[str, str]]:
-        """As SourceSettings says."""
+        """Yield the key and the description of each fault in the files that these settings name."""
         yield from file_faults("jwks_file", self.jwks_file, lambda file: FileJwks(file, self.algorithms))
         yield from file_faults("ca_file", self.ca_file, read_ca)
 
     def trusted(self, name: str) -> Issuer:
-        """What decides about this source's keys; `name` is the source's."""
+        """Return the settings that determine the keys of this source; `name` is the name of the source."""
         return Issuer(
             source=name,
             issuer=self.issuer,
@@ -140,16 +140,16 @@ class JwtSource:
 
     @property
     def trouble(self) -> str:
-        """As Source says."""
+        """Why the last fetch of the issuer's keys failed, "" if it succeeded; for operators."""
         return self.keys.trouble
 
     def present(self, token: Compact, declared: str) -> Presented:
-        """As JwtIssuer says."""
+        """Check the form of a parsed token of this issuer; this proves nothing yet. Never waits. Raises Refusal."""
         self.accept(token, declared)
         return Presented(KIND, self.name, declared, token)
 
     def accept(self, token: Compact, declared: str) -> None:
-        """Refuse what this source does not take, before anything is fetched: by form alone, not by what it claims.
+        """Refuse a token that this source does not accept by its form, before any key is fetched.
 
         Raises BAD_ALGORITHM, BAD_TYPE or MALFORMED.
         """
@@ -167,11 +167,12 @@ class JwtSource:
             raise Refusal(MALFORMED, why="a claim is not a text", claim="client_id")
 
     def prove(self, presented: Presented, now: float) -> Principal:
-        """Prove the token's signature by the issuer's keys and report its facts; may wait for the keys.
+        """Verify the signature with the issuer's keys and return the facts of the token. May wait for the keys.
 
-        This proves that the issuer signed these claims. Whether they are meant for us, alive and fresh is for `admit`.
-        One judgement comes before the proof: EXPIRED, since old tokens come in crowds and are refused in any case, and
-        it tells a forger nothing but what he wrote himself. Any other would tell him what the source demands.
+        This proves that the issuer signed these claims. `admit` decides whether the token is for us, unexpired and
+        fresh. Only EXPIRED is raised before the signature is verified: expired tokens arrive in large numbers and are
+        refused in any case, and an attacker learns only what his own token contains. Any other check before the proof
+        would reveal the requirements of the source.
         """
         token: Compact = presented.unverified
         if token.claims["exp"] <= now:
@@ -203,9 +204,9 @@ class JwtSource:
         )
 
     def _audience(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
-        """Whom the token is for: another claim stands in for an absent `aud`, never for one that names others.
+        """Return the audiences of the token. Another claim may replace a missing `aud`, never one with other values.
 
-        Raises AUDIENCE_MISMATCH for a token that is meant for nobody.
+        Raises AUDIENCE_MISMATCH for a token without an audience.
         """
         name = "aud" if "aud" in claims else self._audience_claim
         if name not in claims:
@@ -213,22 +214,22 @@ class JwtSource:
         return text_or_texts(claims[name], name)
 
     def at_hand(self, presented: Presented, now: float) -> bool:
-        """As Source says: a token that has expired is refused without any key."""
+        """Return whether the keys are cached, or the token has expired and is refused without a key."""
         token: Compact = presented.unverified
         return token.claims["exp"] <= now or self.keys.at_hand(token.kid, token.algorithm, now)
 
     def key_current(self, proof_key: str) -> bool:
-        """As Source says."""
+        """Return whether the key is still in the issuer's key set. Never waits."""
         return self.keys.current(proof_key)
 
 
 class JwtIssuer(Protocol):
-    """Whose signed tokens are credentials here."""
+    """An issuer whose signed tokens are accepted as credentials."""
 
     issuer: str
 
     def present(self, token: Compact, declared: str) -> Presented:
-        """Take a parsed token of this issuer, which proves nothing yet; never waits. Raises Refusal."""
+        """Check the form of a parsed token of this issuer; this proves nothing yet. Never waits. Raises Refusal."""
 
 
 class JwtKind:
@@ -240,10 +241,10 @@ class JwtKind:
         self._by_issuer = {one.issuer: one for one in issuers}
 
     def recognise(self, credential: Credential) -> Presented | None:
-        """As Kind says. `iss` is only ever compared with configured issuers: nothing is fetched for an unknown one.
+        """Find the source by `iss`, which is only compared with configured issuers: an unknown one causes no fetch.
 
-        An access token that does not even look signed is left to others; whatever does look signed is refused here if
-        it is faulty, or of no source, and goes nowhere else.
+        Returns None for an access token that does not look signed; another kind may accept it. A token that looks
+        signed is refused here if it is malformed or of no source, and is never passed to another kind.
         """
         if credential.token_type == TYPE_ACCESS_TOKEN and not looks_signed(credential.value):
             return None
@@ -255,10 +256,10 @@ class JwtKind:
 
 
 def _real_type(claims: Mapping[str, Any], declared: str) -> str:
-    """The token's type by its content: an ID token is one whatever it is declared as (RFC 8725 §3.12).
+    """Return the token's type by its content: an ID token stays one under any declared type (RFC 8725 §3.12).
 
-    Logout tokens and other security events are no credentials at all (RFC 8417 §2.2), although many are typed as plain
-    JWTs. This does not prove that the rest are access tokens; only a source with `typ: [at+jwt]` does.
+    Logout tokens and other security events are not credentials (RFC 8417 §2.2), although many have the type of plain
+    JWTs. This does not prove that the other tokens are access tokens; only a source with `typ: [at+jwt]` does.
     """
     if isinstance(claims.get("events"), dict):
         return TYPE_SECURITY_EVENT
@@ -273,9 +274,11 @@ Unrevoked = Callable[[str, Principal, float], None]
 class Bearers:
     """Proves callers' access tokens.
 
-    `sources` are those whose tokens callers may use, `audience` is our issuer identifier; `admit` is the one judgement
-    over proven credentials, with the thumbprint of the caller's certificate as its last argument; `unrevoked` refuses a
-    token that was revoked.
+    Args:
+        sources: The sources whose tokens callers may use.
+        audience: Our issuer identifier.
+        admit: Judges proven credentials; its last argument is the thumbprint of the caller's certificate.
+        unrevoked: Raises Refusal for a revoked token.
     """
 
     def __init__(self, sources: Iterable[JwtSource], audience: str, admit: Admit, unrevoked: Unrevoked) -> None:
@@ -286,17 +289,24 @@ class Bearers:
         self._unrevoked = unrevoked
 
     def prove(self, token: str, certificate: str | None, now: float) -> tuple[str, Mapping[str, Any]]:
-        """Which source issued `token` for us, alive and unrevoked, and its claims. May wait for the source's keys.
+        """Return the source and the claims of `token` if it is for us, unexpired and not revoked.
 
-        `certificate` is the thumbprint of what the caller holds, for a token that is bound to one. Raises what the
-        source, `admit` and `unrevoked` raise. This proves nothing of who may use it.
+        May wait for the keys of the source. This does not prove who may use the token.
+
+        Args:
+            token: The access token.
+            certificate: The thumbprint of the caller's certificate, for a token that is bound to one.
+            now: Unix seconds.
+
+        Raises:
+            Refusal: By the source, `admit` or `unrevoked`.
         """
         presented = self._kind.recognise(Credential(TYPE_ACCESS_TOKEN, token))
         if presented is None:
             raise Refusal(BAD_TYPE, why="not a JWT")
         source = self._sources[presented.source]
         principal = source.prove(presented, now)
-        # Meant for us alone counts here, whatever the source's own audiences are.
+        # Here the token must be for us; the audiences of the source do not apply.
         self._admit(principal, replace(source.limits, audiences=self._audience), now, certificate)
         self._unrevoked(token, principal, now)
         return source.name, principal.attributes

@@ -1,4 +1,4 @@
-"""What every source's settings hold, and what a kind of credential must do."""
+"""The common settings of all sources, and the protocols of sources and kinds of credential."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def _not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 SomeNames = Annotated[Names, AfterValidator(_not_empty)]
-"""At least one text."""
+"""At least one non-empty text."""
 
 
 class SourceSettings(Section):
-    """One configured origin of inbound credentials, whatever its kind.
+    """One configured origin of inbound credentials, of any kind.
 
-    `variable` is what its rules call the proven credential, `attributes` what that one holds: None for whatever an
-    issuer put into it.
+    `variable` is the name of the proven credential in CEL rules. `attributes` are its members; None if the issuer
+    decides which members it has.
     """
 
     not_yet: ClassVar[frozenset[str]] = frozenset()
@@ -37,52 +37,52 @@ class SourceSettings(Section):
     attributes: ClassVar[frozenset[str] | None] = None
 
     enabled: bool = True
-    """`false` refuses the source's credentials from the next reload on and voids the tokens they made."""
+    """`false` refuses the source's credentials from the next reload on, and invalidates the tokens made from them."""
     audiences: Names | None = None
-    """Which backends may be reached from here; `["*"]` for all. Must be written once there are several sources."""
+    """The audiences that its credentials may reach; `["*"]` for all. Required if there are several sources."""
     namespace: Namespace | None = None
-    """Prefix of the minted `sub`, `""` for none. Must be written once there are several sources."""
+    """The prefix of the minted `sub`, `""` for none. Required if there are several sources."""
     same_subjects: bool = False
-    """Said in writing where two sources share a namespace, because their subjects are the same people."""
+    """`true` confirms that two sources share a namespace because their subjects are the same people."""
     require: Rule | None = None
     """A CEL rule over the proven credential that must be `true`, else `requirement_failed`."""
     identity: dict[str, Rule]
-    """CEL per attribute over the proven credential; `subject` must be there."""
+    """CEL per attribute over the proven credential; `subject` is required."""
 
     def file_faults(self) -> Iterator[tuple[str, str]]:
-        """What is wrong with the files that it names: the key, and a sentence."""
+        """Yield the key and the description of each fault in the files that these settings name."""
         yield from ()
 
 
 class Source(Protocol):
-    """A configured source at work: one instance of a kind."""
+    """A configured source at run time: one instance of a kind."""
 
     name: str
     limits: Limits
 
     @property
     def trouble(self) -> str:
-        """Why what it depends on outside could not be had the last time, "" if it could; for operators."""
+        """Why the last access to an external dependency failed, "" if it succeeded; for operators."""
 
     def prove(self, presented: Presented, now: float) -> Principal:
-        """Prove what was presented and report its facts. May wait; raises Refusal."""
+        """Prove a presented credential and return its facts. May wait. Raises Refusal."""
 
     def at_hand(self, presented: Presented, now: float) -> bool:
-        """Whether `prove` would wait for nothing and compute nothing that takes long. Never waits, never raises."""
+        """Return whether `prove` would neither wait nor compute for long. Never waits, never raises."""
 
     def key_current(self, proof_key: str) -> bool:
-        """Whether the key that proved a credential is still in the source's set in force. Never waits."""
+        """Return whether the key that proved a credential is still in the source's key set. Never waits."""
 
 
 class Kind(Protocol):
-    """A kind of credential over all its sources: finds the one source that a credential is for."""
+    """A kind of credential with all its sources: finds the one source of a credential."""
 
     token_types: frozenset[str]
 
     def recognise(self, credential: Credential) -> Presented | None:
-        """Parse as far as needed to name the source; None if this kind does not read it. Never waits.
+        """Parse a credential as far as needed to find its source; None if it is of another kind. Never waits.
 
-        Raises Refusal if the credential is this kind's but malformed, or for a source that is not there.
+        Raises Refusal if the credential is of this kind but malformed, or of an unknown source.
         """
 
 
@@ -94,9 +94,10 @@ class Sources:
     by_name: Mapping[str, Source]
 
     def present(self, credential: Credential) -> Presented:
-        """Find the one source a credential is for, without proving anything and without waiting.
+        """Find the one source of a credential, without proving it and without waiting.
 
-        A declared type that no kind reads is refused before the credential is parsed (RFC 8693 §3).
+        Raises BAD_TYPE for a declared type of no kind, before the credential is parsed (RFC 8693 §3); UNKNOWN_ISSUER if
+        no kind accepts the credential; and what the kind raises.
         """
         readers = [kind for kind in self.kinds if credential.token_type in kind.token_types]
         if not readers:
@@ -112,14 +113,14 @@ class Sources:
         return self.by_name[presented.prover].prove(presented, now)
 
     def at_hand(self, presented: Presented, now: float) -> bool:
-        """Whether `prove` would wait for nothing and compute nothing that takes long."""
+        """Return whether `prove` would neither wait nor compute for long."""
         return self.by_name[presented.prover].at_hand(presented, now)
 
     def limits(self, presented: Presented) -> Limits:
-        """What the source's configuration allows its principals."""
+        """Return the limits that the configuration of the source sets for its principals."""
         return self.by_name[presented.prover].limits
 
     def key_current(self, prover: str, proof_key: str) -> bool:
-        """Whether the key that `prover` proved a credential with is still in its set in force."""
+        """Return whether the key with which `prover` proved a credential is still in its key set."""
         found = self.by_name.get(prover)
         return found is not None and found.key_current(proof_key)

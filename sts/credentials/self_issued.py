@@ -1,4 +1,4 @@
-"""Our own tokens: what proves one, and a `Source` for those that a backend hands back to exchange them again."""
+"""Our own tokens: their verifier, and a `Source` for tokens that a backend presents to exchange them again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sts.trust.remote_jwks import KeySource
 
 KIND: Final = "own"
 NAME: Final = "(own)"
-"""Under which name the prover of our own tokens stands among the sources: no source can be called so."""
+"""The name of our own tokens' prover among the sources; a configured source cannot have this name."""
 
 _TYPES: Final = frozenset({TYPE_ACCESS_TOKEN, TYPE_JWT})
 _TYP: Final = frozenset({"at+jwt", "jwt"})
@@ -22,10 +22,10 @@ _REQUIRED: Final = ("sub", "aud", "exp", "iat", "jti", "client_id")
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """A token that we signed: its claims, and the RFC 7638 thumbprint of the key. Its `exp` is judged elsewhere.
+    """A token that we signed: its claims, and the RFC 7638 thumbprint of the key. Its `exp` is not checked here.
 
-    `since` is when the first credential behind it was issued (Unix seconds), None where the token does not say: one of
-    an earlier release.
+    `since` is when the first credential behind it was issued (Unix seconds); None for a token of an earlier release,
+    which does not contain the time.
     """
 
     claims: Mapping[str, Any] = field(repr=False)
@@ -35,9 +35,10 @@ class Proven:
 
 @dataclass(frozen=True, slots=True)
 class OwnVerifier:
-    """The one proof of tokens of `issuer`, ourselves, by our published `keys`; it never waits.
+    """The one verifier of our own tokens, with our published `keys`; it never waits.
 
-    `sources` and `clients` are the enabled ones: a token that was made from or for another ends with it.
+    `issuer` is our issuer identifier. `sources` and `clients` are the enabled ones: a token that was made from another
+    source, or for another client, is invalid.
     """
 
     issuer: str
@@ -46,11 +47,14 @@ class OwnVerifier:
     clients: Collection[str]
 
     def prove(self, token: Compact, now: float) -> Proven:
-        """Prove that we signed an access token with the claims that we always write.
+        """Verify that we signed an access token, and that it has the claims that we always write.
 
-        Raises UNKNOWN_ISSUER, BAD_TYPE and MALFORMED for what we never write, before any key is looked for; UNKNOWN_KEY
-        for a key that is not published, a revoked one too; BAD_SIGNATURE. Proves neither that the token is alive nor
-        for whom it is.
+        This proves neither that the token is unexpired nor for whom it is.
+
+        Raises:
+            UNKNOWN_ISSUER, BAD_TYPE, MALFORMED: The token cannot be ours; raised before a key is looked up.
+            UNKNOWN_KEY: The key is not published, or it was revoked.
+            BAD_SIGNATURE: The signature is wrong.
         """
         claims = token.claims
         if claims.get("iss") != self.issuer:
@@ -61,11 +65,11 @@ class OwnVerifier:
             if name not in claims:
                 raise Refusal(MALFORMED, why="a claim is missing", claim=name)
         key = verify(token, self.keys.keys_for(token.kid, token.algorithm, now))
-        since = claims.get("src_iat")  # an earlier release let a mapping write it, and then it may be a text
+        since = claims.get("src_iat")  # in an earlier release a mapping could set it, also to a text
         return Proven(claims, key.thumbprint, since if type(since) is int else None)
 
     def check_origin(self, claims: Mapping[str, Any]) -> None:
-        """Raise REVOKED where the client that a proven token was minted for, or its source, is gone or disabled."""
+        """Raise REVOKED if the client or the source of a proven token has been removed or disabled."""
         if claims["client_id"] not in self.clients:
             raise Refusal(REVOKED, why="the client that the token was minted for is gone or disabled")
         if "src" in claims and claims["src"] not in self.sources:
@@ -75,13 +79,13 @@ class OwnVerifier:
 class OwnTokens:
     """A `Source` for our own tokens.
 
-    A token counts as one of the source that it was once made from, its `src`. A token without `src` is for a backend
-    that may not hand it on: it is nobody's credential (TE-33).
+    A token belongs to the source from which it was originally made, its `src`. A token without `src` is for a backend
+    that may not exchange it: it is not a credential (TE-33).
     """
 
     name = NAME
     trouble = ""
-    limits = Limits(audiences=frozenset())  # whose token it is, the consent decides; its age, whoever minted it
+    limits = Limits(audiences=frozenset())  # consent judges the audience; the minting limited the lifetime
 
     def __init__(self, verifier: OwnVerifier, clock: Callable[[], float]) -> None:
         self.issuer = verifier.issuer
@@ -89,14 +93,17 @@ class OwnTokens:
         self._clock = clock
 
     def present(self, token: Compact, declared: str) -> Presented:
-        """As JwtIssuer says. UNKNOWN_ISSUER for a token without `src`, or whose source is gone or disabled.
+        """Verify a token of ours and return it as presented by its source. Never waits.
 
-        What the token says of its source is looked at only once its signature is proven, here already: by a forged one
-        anybody could find out which sources there are, and what they list. Our own keys are never waited for.
+        The signature is verified here, before the `src` claim is used. Otherwise an attacker could find out with forged
+        tokens which sources exist, and what they list.
+
+        Raises UNKNOWN_ISSUER for a token without `src`, or whose source was removed or disabled; BAD_TYPE; and what
+        `OwnVerifier.prove` raises.
         """
         source = token.claims.get("src")
         if not isinstance(source, str):
-            raise Refusal(UNKNOWN_ISSUER, why="a token of ours without `src`: nobody may exchange it again")
+            raise Refusal(UNKNOWN_ISSUER, why="a token of ours without `src`: it must not be exchanged again")
         if declared not in _TYPES:
             raise Refusal(BAD_TYPE, why="not an access token of ours", declared=declared)
         self._verifier.prove(token, self._clock())
@@ -106,9 +113,9 @@ class OwnTokens:
         return Presented(KIND, source, declared, token, proven_by=NAME, minted_for=minted_for)
 
     def prove(self, presented: Presented, now: float) -> Principal:
-        """Prove the token again, by the keys of now. Whose token it is, the consent has judged by its `aud`.
+        """Verify the token again with the present keys. Consent has already judged its `aud`.
 
-        REVOKED as `OwnVerifier.check_origin` says.
+        Raises what `OwnVerifier.prove` and `OwnVerifier.check_origin` raise.
         """
         proven = self._verifier.prove(presented.unverified, now)
         claims = proven.claims
@@ -136,14 +143,14 @@ class OwnTokens:
             attributes=claims,
         )
 
-    def at_hand(self, presented: Presented, now: float) -> bool:  # noqa: ARG002 - as Source says
-        """As Source says: our keys are here."""
+    def at_hand(self, presented: Presented, now: float) -> bool:  # noqa: ARG002 - the signature of Source
+        """Return True: our keys are in memory."""
         return True
 
     def key_current(self, proof_key: str) -> bool:
-        """As Source says: a key of ours that left the JWKS, or was revoked, proves nothing any more.
+        """Return whether the key is still published and the client is still enabled.
 
-        Nor does a token whose client is disabled, which is why the client's id is part of the name here.
+        `proof_key` contains the thumbprint of the key and the id of the client.
         """
         thumbprint, _, client = proof_key.partition(" ")
         return client in self._verifier.clients and self._verifier.keys.current(thumbprint)

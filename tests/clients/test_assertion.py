@@ -192,7 +192,7 @@ def test_keys_that_cannot_be_fetched_are_no_proof_and_the_audit_says_why(prove):
     """Another answer than an unknown client's would tell that there is such a client."""
     unreachable = client(jwks_file=None, jwks_uri="http://127.0.0.1:9/jwks")
     facts = prove(signed(), unreachable)
-    assert (facts["fault"], facts["why"][:37]) == ("source_unreachable", "the client's keys cannot be had: not ")
+    assert (facts["fault"], facts["why"][:41]) == ("source_unreachable", "the client's keys cannot be fetched: not ")
 
 
 def test_an_unknown_client_takes_as_long_as_a_wrong_signature():

@@ -160,7 +160,7 @@ def test_a_pinned_certificate_needs_no_ca_and_no_other_one_will_do(ca, make_ca, 
     for bad in (other, (other[0], mine[0]), ()):
         assert "certificate" in proven(settings, caller(bad))["why"]
     past = ca.issue(begins=-30, ends=-1)
-    assert proven(client(certificates=[pin(past)]), caller(past))["why"].startswith("the certificate is over")
+    assert proven(client(certificates=[pin(past)]), caller(past))["why"].startswith("the certificate has expired")
 
 
 def test_a_secret_is_not_this_clients_way(ca, by_uri, proven):
