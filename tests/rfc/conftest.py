@@ -45,7 +45,7 @@ def client_of(secret, **changes):
 
 @pytest.fixture(scope="session")
 def providers():
-    """`plain` takes defaults, `login` ID tokens only, `strict` RFC 9068 only, `dated` limits age, `down` fails from the start."""
+    """Providers: `login` gives ID tokens only, `strict` RFC 9068 only, `dated` limits the age, `down` always fails."""
     made = {name: Idp(f"https://{name}.example.com") for name in ("plain", "login", "strict", "dated", "down")}
     made["down"].answer = lambda handler: handler.reply(b"no", status=500)
     yield made
