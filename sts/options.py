@@ -1,8 +1,8 @@
-"""The vocabulary in which every part declares its settings: the base class, durations, sizes, names, secrets, files.
+"""The types with which every part declares its settings: the base class, durations, sizes, names, secrets, files.
 
-It stands at the bottom beside `model`, so that a part's settings can stand beside its code; `settings.py` assembles
-them. Values that depend on the place (a relative file, a secret in the environment) are resolved through the
-validation context, a `Place`: nothing here reads the environment.
+This module imports no part, so every part can declare its settings beside its code; `sts.settings` assembles them.
+Values that depend on the place (a relative file, a secret in the environment) are resolved through the validation
+context, a `Place`: this module does not read the environment.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _SIZE: Final = re.compile(r"([1-9][0-9]{0,8})(B|KB|MB|GB|KiB|MiB|GiB)")
 
 @dataclass(frozen=True, slots=True)
 class KeptFile:
-    """A file as it was when the configuration was read, so that all processes believe what was checked.
+    """A file as it was when the configuration was read, so that all processes use the content that was checked.
 
-    `content` is None where it could not be read, for the reason `why`; whoever needs it raises then.
+    `content` is None if the file could not be read; `why` is the reason, and `read` raises it.
     """
 
     path: Path
@@ -51,14 +51,14 @@ class KeptFile:
 
     @classmethod
     def of(cls, path: Path) -> KeptFile:
-        """Read `path` as it is now."""
+        """Read `path` now."""
         try:
             return cls(path, path.read_bytes())
         except OSError as error:
             return cls(path, None, error.strerror or type(error).__name__)
 
     def read(self) -> bytes:
-        """The content. Raises StartError if it could not be read."""
+        """Return the content. Raises StartError if the file could not be read."""
         if self.content is None:
             raise StartError(f"{self.path} cannot be read: {self.why}")
         return self.content
@@ -68,7 +68,7 @@ class KeptFile:
 
 
 def file_faults(key: str, file: KeptFile | None, read: Callable[[KeptFile], object]) -> Iterator[tuple[str, str]]:
-    """The setting's `key` and a sentence where `read` raises StartError for the file; nothing where none is named."""
+    """Yield `key` and a message if `read` raises StartError for the file; yields no value without a file."""
     if file is None:
         return
     try:
@@ -79,9 +79,9 @@ def file_faults(key: str, file: KeptFile | None, read: Callable[[KeptFile], obje
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a configuration stands: relative files count from `directory`; `environment` is the master's copy.
+    """The place of a configuration: relative files count from `directory`; `environment` is the master's copy.
 
-    A file that several settings name is read once, so that all of them hold the same content.
+    A file that several settings name is read once, so that all of them have the same content.
     """
 
     directory: Path
@@ -95,10 +95,10 @@ class Place:
 
 
 class Section(BaseModel):
-    """A part of the configuration: immutable, unknown keys refused.
+    """A part of the configuration: immutable, unknown keys are refused.
 
-    `not_yet` names keys of the contract that this part does not build yet, so that they are refused as "not supported
-    yet" and not as a typing error. A field's `description` is its line in docs/configuration.md.
+    `not_yet` lists keys of the documented contract that are not supported yet; their error is "not supported yet"
+    instead of "unknown key". A field's `description` is its line in docs/configuration.md.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
@@ -108,7 +108,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_look_alike(cls, value: object, info: ValidationInfo) -> object:
-        """Only `true` and `false` are booleans: "yes", `on` and 1 are texts and numbers, in every section."""
+        """Accept only `true` and `false` as booleans, in every section: "yes", `on` and 1 are texts and numbers."""
         field = cls.model_fields[info.field_name or ""]
         if field.annotation is bool and not isinstance(value, bool):
             raise PydanticKnownError("bool_type")
@@ -116,14 +116,14 @@ class Section(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Leave the class's own docstring out of the schema: it speaks to readers of the code."""
+        """Leave the class's own docstring out of the schema: it is for readers of the code."""
         written = handler(schema)
         handler.resolve_ref_schema(written).pop("description", None)
         return written
 
 
 def parse_duration(value: object) -> float:
-    """Read "90s", "5m", "1h", "30d", "250ms" as seconds. Raises ValueError for anything else, a bare number too."""
+    """Parse "90s", "5m", "1h", "30d", "250ms" to seconds. Raises ValueError for any other value, also for a number."""
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError('a duration is a whole number and a unit (ms, s, m, h, d), such as "30s" or "5m"')
@@ -131,7 +131,7 @@ def parse_duration(value: object) -> float:
 
 
 def show_duration(seconds: float) -> str:
-    """Write seconds the way a configuration would, in the largest unit that divides them."""
+    """Format seconds as a configuration would, in the largest unit that divides them."""
     if seconds != int(seconds):
         return f"{round(seconds * 1000)}ms"
     for unit, factor in (("d", 86400), ("h", 3600), ("m", 60)):
@@ -141,7 +141,7 @@ def show_duration(seconds: float) -> str:
 
 
 def parse_size(value: object) -> int:
-    """Read "64MB" or "512KiB" as bytes. Raises ValueError for anything else, a bare number too."""
+    """Parse "64MB" or "512KiB" to bytes. Raises ValueError for any other value, also for a number."""
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError('a size is a whole number and a unit (B, KB, MB, GB, KiB, MiB, GiB), such as "64MB"')
@@ -149,7 +149,7 @@ def parse_size(value: object) -> int:
 
 
 def show_size(size: int) -> str:
-    """Write bytes the way a configuration would, in the largest unit that divides them."""
+    """Format bytes as a configuration would, in the largest unit that divides them."""
     for unit, factor in sorted(_SIZES.items(), key=lambda one: -one[1]):
         if size % factor == 0:
             return f"{size // factor}{unit}"
@@ -164,7 +164,7 @@ def _place(info: ValidationInfo) -> Place:
 
 
 def _read_secret(value: object, info: ValidationInfo) -> object:
-    """Resolve `{env: NAME}` and `{file: PATH}`; a literal stands for itself. Never puts the secret into an error."""
+    """Resolve `{env: NAME}` and `{file: PATH}`; a literal is the secret itself. No error contains the secret."""
     if not isinstance(value, Mapping):
         return value
     if set(value) == {"env"} and isinstance(value["env"], str):
@@ -201,13 +201,13 @@ def _keep_file(value: object, info: ValidationInfo) -> object:
 
 
 def _show_file(file: KeptFile, info: SerializationInfo) -> object:
-    """In a configuration its name; where two configurations are compared, what it holds too."""
+    """Return the file's name for a printed configuration; for a comparison also the SHA-256 of its content."""
     name = str(file)
     return name if info.mode == "json" else {name: hashlib.sha256(file.content or b"").hexdigest()}
 
 
 def _as_tuple(value: object) -> object:
-    """A list may be written as its only element."""
+    """Accept a single text as a list of one."""
     return (value,) if isinstance(value, str) else value
 
 
@@ -239,7 +239,7 @@ SecretText = Annotated[SecretStr, BeforeValidator(_read_secret), WithJsonSchema(
 """A secret: a text, `{env: NAME}` or `{file: PATH}`. Masked wherever it is printed."""
 
 ConfigFile = Annotated[Path, BeforeValidator(_resolve_file), WithJsonSchema({"type": "string", "minLength": 1})]
-"""A file, relative to the configuration file. Whether it exists is checked by the part that reads it."""
+"""A file, relative to the configuration file. The part that reads the file checks whether it exists."""
 
 KeptConfigFile = Annotated[
     KeptFile,
@@ -247,7 +247,7 @@ KeptConfigFile = Annotated[
     PlainSerializer(_show_file),
     WithJsonSchema({"type": "string", "minLength": 1}),
 ]
-"""A file whose content is part of the configuration: read with it, and changed only by a reload."""
+"""A file whose content is part of the configuration: read together with it, and changed only by a reload."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~-]{1,128}$")]
 """The name of a client, source, audience or route. For clients it is the OAuth client id."""
@@ -267,4 +267,4 @@ Rule = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 _NAMES_SCHEMA: Final = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), WithJsonSchema(_NAMES_SCHEMA)]
-"""A list of texts; a single text may stand for a list of one."""
+"""A list of texts; a single text is short for a list of one."""

@@ -1,18 +1,18 @@
-"""The whole configuration: what each part declares beside its code, assembled, checked across parts, and frozen.
+"""The whole configuration: assembles what each part declares beside its code, checks it across parts, freezes it.
 
-`load` lists every fault with file, line and path, or returns settings from which the service can start.
+`load` lists every fault with file, line and path, or returns settings with which the service can start.
 
-    document     the files as plain values, each with the line where it was written
-    assemble     each key and each entry read by itself
-    checks       what only the whole can be judged by: names, consent, subjects, rivals
-    rules        every rule compiled, every outside file and address looked at
+    document     the files as plain values, each with its line
+    assemble     validates each key and each entry separately
+    checks       checks that need the whole configuration: names, consent, subjects, conflicting entries
+    rules        compiles every rule, and reads every file that the configuration names
     model        the frozen `Settings`
-    advice       what is no fault but may well be a mistake, for `sts check`; how large tokens are likely to be
-    loading      all of it, in this order
-    asked        `listen` alone, for who only asks how the service is
+    advice       warnings of `sts check` about likely mistakes; an estimate of token sizes
+    loading      all of these, in order
+    asked        reads `listen` alone, for health checks
 
-A name is imported when it is first used: a health check every few seconds must not cost the import of every part.
-So no module here may bear the name of something that is offered.
+A name is imported at its first use: a health check every few seconds must not import every part. So no module here may
+have the name of an exported object.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _HOMES: Final = {name: module for module, names in _MODULES.items() for name in 
 
 
 def __getattr__(name: str) -> object:
-    """Import what is offered here when it is first asked for (PEP 562)."""
+    """Import an exported name at its first use (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found: object = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,6 +1,6 @@
-"""What is no fault but may well be a mistake: `sts check` prints it, and nothing is refused for it.
+"""Warnings about likely mistakes: `sts check` prints them, and the configuration is still accepted.
 
-A check here is one like those of `checks`: it takes the parts of a configuration without faults and yields findings.
+A check here has the form of those in `checks`: it takes the parts of a valid configuration and yields findings.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sts.settings.model import Settings
 from sts.trust.recipients import EncryptionSettings, FileRecipient
 
 TEXT: Final = "x" * 36
-"""What is not known otherwise: as long as a UUID, which most subjects are."""
+"""A sample for unknown texts: as long as a UUID, which most subjects are."""
 ROLES: Final = ("xxxxxxxxxxxxxxxxxxxx",) * 5
 _NOW: Final = 1_800_000_000
 _KID: Final = "x" * 43  # an RFC 7638 thumbprint
@@ -38,7 +38,7 @@ _SIGNATURE_BYTES: Final[Mapping[str, int]] = {"ES256": 64, "ES384": 96, "Ed25519
 
 
 def estimate(parts: Parts | Settings) -> dict[str, int]:
-    """About how many bytes a token has, for each enabled audience whose rules compile."""
+    """Estimate the bytes of a token, for each enabled audience whose rules compile."""
     keys = parts.keys or KeysSettings()
     return {
         name: len(_typical(AudienceRules.of(name, audience, keys.algorithm), parts))
@@ -57,14 +57,14 @@ def _typical(audience: AudienceRules, parts: Parts | Settings) -> str:
 
 
 def _recipient(settings: EncryptionSettings) -> EncryptKey:
-    """The backend's own key where it is at hand, else one like it."""
+    """Return the backend's own key if it is in a file, else a new key of the same kind."""
     if settings.jwks_file is not None:
         return FileRecipient(settings.jwks_file, settings.alg).key(_NOW)
     return import_encryption_jwk(make_pair(settings.alg)[1], settings.alg)
 
 
 def _grant(audience: AudienceRules, parts: Parts | Settings, issuer: str) -> Grant:
-    """The decision for somebody with every scope of the audience, asked for by the client with the longest name."""
+    """Return the grant of a subject with every scope of the audience, for the client with the longest name."""
     client = max(parts.clients, key=len, default=TEXT)
     namespace = max((source.namespace or "" for source in parts.sources.values()), key=len, default="")
     subject = f"{namespace}|{TEXT}" if namespace else TEXT
@@ -95,7 +95,7 @@ def _claims(audience: AudienceRules, variables: Mapping[str, Any]) -> dict[str, 
         try:
             value = rule.value(scope)
             found[name] = TEXT if value is ABSENT else as_attribute(value)
-        except (EvaluationError, RowsWanted):  # made-up values need not fit, and nobody is asked for a row
+        except (EvaluationError, RowsWanted):  # sample values may not fit a rule, and no table is queried
             found[name] = TEXT
     return found
 
@@ -115,18 +115,18 @@ def _variables(parts: Parts | Settings, client: str, subject: str, scopes: tuple
 
 
 BUFFER: Final = 4096
-"""Bytes of one header buffer, as gateways have them by default (nginx: one memory page)."""
+"""Bytes of one header buffer, the default of gateways (nginx: one memory page)."""
 BESIDE: Final = 1024
-"""Bytes of an answer's head beside the token."""
+"""Bytes of an answer's head without the token."""
 _SHOWN: Final = 3
 
 
 def token_sizes(parts: Parts) -> Iterator[Finding]:
-    """A typical token is not refused for its size, and the largest one fits a gateway's header buffer."""
+    """Warn if a typical token would be refused for its size, or the largest does not fit a gateway's header buffer."""
     for name, typical in estimate(parts).items():
         limit, path = parts.audiences[name].max_token_bytes, ("audiences", name, "max_token_bytes")
         if typical > limit:
-            problem = f"a typical token has about {typical} bytes and would be refused, since {limit} are allowed"
+            problem = f"a typical token has about {typical} bytes and would be refused: the limit is {limit} bytes"
             yield Finding(
                 path, problem, "map fewer or shorter `claims`, or raise it together with the gateway's buffers"
             )
@@ -140,31 +140,31 @@ def token_sizes(parts: Parts) -> Iterator[Finding]:
 
 
 def shared_subjects(parts: Parts) -> Iterator[Finding]:
-    """Two sources without a namespace that reach one audience speak for the same subjects there."""
+    """Warn if two sources without a namespace reach one audience: the audience cannot separate their subjects."""
     bare = {name: source for name, source in parts.sources.items() if source.enabled and source.namespace == ""}
     for name, source in bare.items():
         for other in [other for other in bare if other > name]:
             together = [one for one in parts.audiences if _reaches(source, one) and _reaches(bare[other], one)]
             if together:
                 shown = ", ".join(together[:_SHOWN]) + (", …" if len(together) > _SHOWN else "")
-                problem = f"no namespace tells its subjects from those of {other}, at {shown}"
-                hint = "`alice` of one is `alice` of the other, whoever that is; write a `namespace` unless it is meant"
+                problem = f"no namespace separates its subjects from those of {other}, at {shown}"
+                hint = "`alice` of one is `alice` of the other; write a `namespace` unless that is intended"
                 yield Finding(("sources", name, "namespace"), problem, hint)
 
 
 def unused_sources(parts: Parts) -> Iterator[Finding]:
-    """From every source some client may hand credentials in, else all of them are refused."""
+    """Warn if no client may present credentials of a source: all of them are refused."""
     clients = [client for client in parts.clients.values() if client.enabled]
     listed = {name for client in clients for name in client.sources or (ALL,)}
     proofs = {client.source for client in clients if isinstance(client, AccessTokenClient)}
     for name, source in parts.sources.items():
         if clients and source.enabled and listed.isdisjoint({ALL, name}) and name not in proofs:
             problem = "no client lists it in `sources`: each of its credentials is refused (no_consent)"
-            yield Finding(("sources", name), problem, f"add {name} to the `sources` of who may hand them in")
+            yield Finding(("sources", name), problem, f"add {name} to the `sources` of the clients that present them")
 
 
 def scopeless_sources(parts: Parts) -> Iterator[Finding]:
-    """A source that maps no scopes leads to a backend that has none, since scopes unknown are none."""
+    """Warn if a source maps no scopes but every audience it reaches requires some; unmapped scopes count as none."""
     listed = {name for client in parts.clients.values() if client.enabled for name in client.sources or (ALL,)}
     for name, source in parts.sources.items():
         if not source.enabled or "scopes" in source.identity or listed.isdisjoint({ALL, name}):
@@ -172,23 +172,23 @@ def scopeless_sources(parts: Parts) -> Iterator[Finding]:
         reached = [one for one, audience in parts.audiences.items() if audience.enabled and _reaches(source, one)]
         if reached and all(parts.audiences[one].scopes is not None for one in reached):
             shown = ", ".join(reached[:_SHOWN]) + (", …" if len(reached) > _SHOWN else "")
-            problem = f"maps no `scopes`, and what it reaches ({shown}) has some: each is refused (insufficient_scope)"
-            hint = "write where they stand, such as `claims.scope`, or what all of its credentials may do"
+            problem = f"maps no `scopes`, but its audiences ({shown}) need some: each is refused (insufficient_scope)"
+            hint = "map the credential's scopes, such as `claims.scope`, or write the scopes of all its credentials"
             yield Finding(("sources", name, "identity"), problem, hint)
 
 
 def handed_on(parts: Parts) -> Iterator[Finding]:
-    """What a client may present it may hand in, too."""
+    """Warn if a source in a client's `may_present` is missing in its `sources`."""
     for name, client in parts.clients.items():
         listed = client.sources or (ALL,)
         for index, source in enumerate(client.may_present):
             if ALL not in listed and source not in listed:
-                problem = "is not one of the client's `sources`: what it hands on is refused (no_consent)"
+                problem = "is not one of the client's `sources`: what it presents is refused (no_consent)"
                 yield Finding(("clients", name, "may_present", index), problem, "list it there as well")
 
 
 def actors(parts: Parts) -> Iterator[Finding]:
-    """Whose credentials may act for others can be handed in at all, and some rule says which of them may."""
+    """Warn if a client may not use the sources of its actors, or if no rule restricts which actors may act."""
     unread = [name for name, one in parts.audiences.items() if one.enabled and not (one.opa or _reads_actor(one))]
     for name, client in [(name, client) for name, client in parts.clients.items() if client.actors]:
         for index, source in enumerate(client.actors):
@@ -199,7 +199,7 @@ def actors(parts: Parts) -> Iterator[Finding]:
         if reached:
             shown = ", ".join(reached[:_SHOWN]) + (", …" if len(reached) > _SHOWN else "")
             problem = f"any credential of these sources may act for any subject: no `allow` of {shown} reads `actor`"
-            hint = "write who may, such as `allow: \"!has(actor.subject) || actor.subject == 'nightly-job'\"`"
+            hint = "write a rule, such as `allow: \"!has(actor.subject) || actor.subject == 'nightly-job'\"`"
             yield Finding(("clients", name, "actors"), problem, hint)
 
 
@@ -211,7 +211,7 @@ def _reads_actor(audience: AudienceSettings) -> bool:
 
 
 def unread_headers(parts: Parts) -> Iterator[Finding]:
-    """The form of a header is for the door where clients send headers with certificates."""
+    """Warn about a `certificate_header` without `profile`: only forward-auth reads certificates from headers."""
     for name, client in parts.clients.items():
         if client.certificate_header is not None and client.profile is None:
             hint = "at /token a certificate is a `subject_token`, or comes from one of `proxies`"

@@ -1,7 +1,7 @@
-"""Where a running service listens, for those who ask how it is: `listen` alone, whatever else a file says.
+"""Reads `listen` alone, for commands that check the health of a running service.
 
-A service goes on with what it accepted while its file is being edited. So a fault elsewhere in the file is none here,
-and no other part of the settings is imported.
+A service keeps the configuration that it accepted while its file is being edited. So faults elsewhere in the file do
+not matter here, and no other part of the settings is imported.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from sts.settings.listen import DEFAULT, Listen
 
 
 def listening(path: Path) -> Listen:
-    """The `listen` of the file at `path`, or its default; what is wrong with the rest of the file is not looked at.
+    """Return the `listen` of the file at `path`, or its default; the rest of the file is not checked.
 
-    Raises SettingsError where the file cannot be read to its end, or `listen` itself is faulty.
+    Raises SettingsError if the file cannot be parsed, or if `listen` is faulty.
     """
     document = read_alone(path)
     written = document.value.get("listen")
@@ -34,10 +34,10 @@ def listening(path: Path) -> Listen:
 
 
 def listening_at(address: str, written: Listen | None = None) -> Listen:
-    """What `--listen ADDRESS` means, beside the `listen` that is `written`; a relative socket counts from here.
+    """Return the `Listen` of `--listen ADDRESS`; a relative socket counts from the current directory.
 
-    Without `written` the address is only asked, and nothing is bound: then it may be beyond loopback without further
-    words. Raises OptionError where `listen` would refuse it.
+    `written` is the `listen` of the configuration. Without it, the address is only connected to and not bound, so it
+    may be beyond loopback without `tls` or `transport`. Raises OptionError if `listen` would refuse the address.
     """
     beside = {"transport": "mesh"} if written is None else written.model_dump(exclude={"tls"}) | {"tls": written.tls}
     try:

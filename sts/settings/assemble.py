@@ -1,4 +1,4 @@
-"""From the document to settings: each key and each entry read by itself, so that one fault does not hide another."""
+"""Validates each key and each entry of the document separately, so that one fault does not hide another."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
 
 _LATER: Final[Later] = {
     (AudienceSettings, "format"): frozenset({"txn_token", "passthrough", "unsigned_jwt", "headers"}),
-    # Clients may staple an answer to their certificate (RFC 8446 §4.4.2.1), but Python's ssl neither asks nor tells.
+    # Clients may staple an answer to their certificate (RFC 8446 §4.4.2.1), but Python's ssl does not support that.
     (CertificateSourceSettings, "ocsp"): frozenset({"stapled"}),
 }
 
 
 def validate(document: Document, place: Place) -> tuple[list[Finding], dict[str, Any]]:
-    """Read what the document says.
+    """Validate the document.
 
-    Returns what is wrong, and the values of the keys that are right; of a section with entries those entries.
+    Returns the faults, and the values of the valid keys. Of a section with entries it returns the valid entries.
     """
     found: list[Finding] = []
     values: dict[str, Any] = {}
@@ -50,7 +50,7 @@ def validate(document: Document, place: Place) -> tuple[list[Finding], dict[str,
 
 
 def _nulls(value: object, path: Trail) -> Iterator[Trail]:
-    """Where a null is written, at any depth."""
+    """Yield the path of every null, at any depth."""
     if value is None:
         yield path
     elif isinstance(value, dict):
@@ -62,12 +62,12 @@ def _nulls(value: object, path: Trail) -> Iterator[Trail]:
 
 
 def _nothing(path: Trail) -> Finding:
-    """A key with nothing behind it: `allow:` whose rule is commented out must not open what it was written to close.
+    """Return the fault of an empty key: an `allow:` whose rule is commented out must not allow everything.
 
-    Only what stands at the top may be left empty: a section without entries.
+    Only a top-level section may be empty; it then has no entries.
     """
-    entry = "; {} is an entry of nothing but defaults" if len(path) == 2 and path[0] in KINDS else ""
-    return Finding(path, "is written with nothing behind it", f"write a value or leave the key out{entry}")
+    entry = "; {} is an entry with only defaults" if len(path) == 2 and path[0] in KINDS else ""
+    return Finding(path, "is empty", f"write a value or leave the key out{entry}")
 
 
 def _adapter(name: str) -> TypeAdapter[Any]:
@@ -77,7 +77,7 @@ def _adapter(name: str) -> TypeAdapter[Any]:
 
 
 def _section(section: str, document: Document, place: Place, found: list[Finding]) -> dict[str, Section]:
-    """The entries of a section that are right in themselves; what is wrong with the others goes into `found`."""
+    """Return the valid entries of a section; adds the faults of the others to `found`."""
     kinds = KINDS[section]
     document.merge_defaults(kinds.entry, section)
     entries = document.value[section] or {}
@@ -87,7 +87,7 @@ def _section(section: str, document: Document, place: Place, found: list[Finding
     right: dict[str, Section] = {}
     for name, entry in entries.items():
         if entry is None:
-            continue  # told with all that is empty
+            continue  # reported with the empty keys
         problems = [*_wrong_name(section, name), *_wrong_choice(kinds, section, name, entry)]
         if not problems:
             model = kinds.model_of(entry)
@@ -108,7 +108,7 @@ def _wrong_name(section: str, name: str) -> Iterator[Finding]:
 
 
 def _wrong_choice(kinds: Kinds, section: str, name: str, entry: object) -> Iterator[Finding]:
-    """An entry of a kind that is not known is judged by nothing else: its keys are those of that kind."""
+    """Yield the fault of an unknown kind. The entry is then not validated, because the kind determines its keys."""
     if not kinds.key or not isinstance(entry, dict):
         return
     choice, path = entry.get(kinds.key), (section, name, kinds.key)
@@ -123,10 +123,10 @@ def _wrong_choice(kinds: Kinds, section: str, name: str, entry: object) -> Itera
 
 
 def _faulty_defaults(document: Document, place: Place) -> Iterator[Finding]:
-    """What is wrong with the defaults in themselves, where no entry may show it; what they leave out is no fault.
+    """Yield the faults of `defaults` themselves, which no entry may show; a missing key is not a fault.
 
-    Where a section has several kinds of entries, a default is a fault only if it is one for each of them: one that is
-    good for some kinds shows at the entries of the others.
+    If a section has several kinds of entries, a default is a fault only if it is invalid for every kind. The entries
+    show the fault of a default that is valid for some kinds only.
     """
     defaults = document.value.get("defaults")
     for kinds in KINDS.values():

@@ -1,4 +1,4 @@
-"""What only the whole configuration can tell of callers: whether their way of proving themselves can lead to us."""
+"""Checks of clients that need the whole configuration: whether their authentication can work."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from sts.x509.roots import Roots
 
 
 def files(parts: Parts) -> Iterator[Finding]:
-    """The files that clients name can be used; of a disabled client as well, since a reload may enable it."""
+    """Check that the files of clients can be used; disabled clients count, a reload may enable them."""
     for name, client in parts.clients.items():
         for key, problem in client.file_faults():
             yield Finding(("clients", name, key), problem)
 
 
 def doors(parts: Parts) -> Iterator[Finding]:
-    """A client has the forward-auth door only where it can prove itself there."""
+    """Check that a client with `profile` uses an authentication method that forward-auth supports."""
     for name, client in parts.clients.items():
         if client.profile is not None and not client.has_forward_auth:
-            problem = f"a client with `auth: {client.auth}` cannot prove itself at forward-auth"
+            problem = f"a client with `auth: {client.auth}` cannot authenticate at forward-auth"
             yield Finding(("clients", name, "profile"), problem, "leave it out; `secret`, `tls` and `network` can")
 
 
 def handshakes(parts: Parts) -> Iterator[Finding]:
-    """Who proves itself with a certificate can present it to us, or to a proxy that hands it on."""
+    """Warn if a client that authenticates with a certificate cannot present it to us or to a trusted proxy."""
     tls = parts.listen.tls if parts.listen is not None else None
     proxied = bool(parts.written.get("proxies"))
     for name, client in parts.clients.items():
@@ -46,45 +46,45 @@ def handshakes(parts: Parts) -> Iterator[Finding]:
         path = ("clients", name, "auth")
         if tls is None and not proxied:
             hint = "write `listen: {address, tls}`, or `proxies` that end TLS in front of /token"
-            yield Finding(path, "nobody could present a certificate", hint)
+            yield Finding(path, "no client could present a certificate", hint)
         elif tls is None and client.profile is not None:
-            hint = "at forward-auth a gateway proves itself in its own handshake with us"
-            yield Finding(path, "nobody could present a certificate at forward-auth without `listen.tls`", hint)
+            hint = "at forward-auth a gateway authenticates in its own TLS handshake with us"
+            yield Finding(path, "no client could present a certificate at forward-auth without `listen.tls`", hint)
         elif tls is not None and tls.ca_file is None and client.certificates is not None and not proxied:
-            hint = "write the CA of its certificates, or those that are self-signed themselves, there"
+            hint = "write the CA of its certificates there, or the self-signed certificates themselves"
             yield Finding(path, "the handshake would refuse its certificates: `listen.tls.ca_file` is missing", hint)
 
 
 def places(parts: Parts) -> Iterator[Finding]:
-    """Who is known by where it is can call from there."""
+    """Warn if a client's `networks` cannot reach the socket we listen on."""
     unix = (parts.listen or DEFAULT).is_unix
     for name, client in parts.clients.items():
         if isinstance(client, NetworkClient) and not any((network == UNIX) is unix for network in client.networks):
-            problem = f"nobody calls from there: `listen` is {'a' if unix else 'no'} Unix socket"
-            yield Finding(("clients", name, "networks"), problem, "write where it calls from, or listen there")
+            problem = f"no request can come from there: `listen` is {'a' if unix else 'no'} Unix socket"
+            yield Finding(("clients", name, "networks"), problem, "write the client's networks, or change `listen`")
 
 
 def disabled_issuers(parts: Parts) -> Iterator[Finding]:
-    """Who proves itself with an access token has a source at work that takes it."""
+    """Warn if the source of an `access_token` client is disabled."""
     for name, client in parts.clients.items():
         if isinstance(client, AccessTokenClient) and client.enabled:
             source = parts.sources.get(client.source)
             if source is not None and not source.enabled:
-                problem = f"{client.source} is disabled, so that this client cannot prove itself"
-                yield Finding(("clients", name, "source"), problem, "disable the client, too, if it is meant")
+                problem = f"{client.source} is disabled, so this client cannot authenticate"
+                yield Finding(("clients", name, "source"), problem, "disable the client too, if that is intended")
 
 
 def bindings(parts: Parts) -> Iterator[Finding]:
-    """Tokens that are bound to the caller's certificate need callers that can present one."""
+    """Warn if tokens are bound to the caller's certificate, but no caller can present one."""
     tls = parts.listen.tls if parts.listen is not None else None
     for name, audience in parts.audiences.items():
         if audience.bind != "none" and tls is None and not parts.written.get("proxies"):
             hint = "write `listen: {address, tls}`, or `proxies` that end TLS in front of /token"
-            yield Finding(("audiences", name, "bind"), "nobody could present a certificate", hint)
+            yield Finding(("audiences", name, "bind"), "no client could present a certificate", hint)
 
 
 def issuers(parts: Parts) -> Iterator[Finding]:
-    """Who proves itself with an access token names a source that is there and issues JWTs."""
+    """Check that the source of an `access_token` client exists and has `type: jwt`."""
     sources = parts.entries("sources")
     for name, client in parts.clients.items():
         if not isinstance(client, AccessTokenClient):
@@ -93,14 +93,14 @@ def issuers(parts: Parts) -> Iterator[Finding]:
         if source is None:
             yield Finding(path, f"there is no source {quote(client.source)}", near(client.source, sources))
         elif source.get("type") != "jwt":
-            yield Finding(path, f"{client.source} issues no JWTs", "name a source with `type: jwt`")
+            yield Finding(path, f"{client.source} does not issue JWTs", "name a source with `type: jwt`")
 
 
 CHECKS: Final[tuple[Check, ...]] = (files, doors, issuers)
 """The checks of this module."""
 
 ADVICE: Final[tuple[Check, ...]] = (handshakes, places, disabled_issuers, bindings)
-"""What may well be a mistake: a client that can prove itself nowhere harms nobody."""
+"""Warnings: a client that can never authenticate is useless, but not a risk."""
 
 
 REDIS: Final = "redis"
@@ -110,7 +110,7 @@ _USERS: Final = (*_SHARED, _STATE)
 
 
 def users(written: Mapping[str, Any]) -> list[Trail]:
-    """Where the configuration, as written, asks for Redis: `keys.store`, `state.store`, `cache.shared`, a table."""
+    """Return where the written configuration uses Redis: `keys.store`, `state.store`, `cache.shared`, a table."""
     found = [path for path in _USERS if _asks(_at(written, path))]
     tables = written.get("tables")
     for name, table in tables.items() if isinstance(tables, dict) else ():
@@ -120,7 +120,7 @@ def users(written: Mapping[str, Any]) -> list[Trail]:
 
 
 def _asks(value: object) -> bool:
-    """By name, or as a server of its own (`cache.shared`)."""
+    """Return whether a value is `redis`, or describes its own server (`cache.shared`)."""
     return value == REDIS or isinstance(value, dict)
 
 
@@ -131,28 +131,29 @@ def _at(written: Mapping[str, Any], path: Trail) -> object:
 
 
 def redis(parts: Parts) -> Iterator[Finding]:
-    """Where something says `redis`, there is a server; its CA file can be used."""
-    own = ("cache", "shared")  # may bring a server of its own
+    """Check that a Redis server is configured if a setting needs it, and that its CA file can be used."""
+    own = ("cache", "shared")  # may name its own server
     asking = [path for path in users(parts.written) if path != own or _at(parts.written, own) == REDIS]
     if asking and parts.written.get(REDIS) is None:
         hint = "such as `redis: {url: rediss://redis.example.internal:6379/0}`"
-        yield Finding((REDIS,), f"`redis` is missing: {dotted(asking[0])} asks for it", hint)
+        yield Finding((REDIS,), f"`redis` is missing: {dotted(asking[0])} needs it", hint)
     for key, problem in file_faults("ca_file", parts.redis.ca_file if parts.redis else None, read_ca):
         yield Finding((REDIS, key), problem)
 
 
 def shared_secret(parts: Parts) -> Iterator[Finding]:
-    """Replicas that meet in Redis need one secret: one that each machine makes by itself would part them."""
+    """Require a written secret with Redis: with secrets of their own, replicas could not read each other's data."""
     using = users(parts.written)
     if using and parts.written.get("secret") is None:
-        hint = "write `secret: {file: PATH}` or {env: NAME}, on every machine the same one"
+        hint = "write `secret: {file: PATH}` or {env: NAME}, the same on every machine"
         yield Finding(("secret",), f"`secret` is missing: {dotted(using[0])} uses Redis", hint)
 
 
 def one_state(parts: Parts) -> Iterator[Finding]:
-    """Machines that share keys or a cache must share marks and revocations too, or each would take what others refuse.
+    """Check that machines that share keys or a cache also share replay marks and revocations.
 
-    That there are several machines shows in nothing else.
+    Otherwise a machine would accept a credential that another refuses. No other setting shows that there are several
+    machines.
     """
     store = _at(parts.written, _STATE)
     seen = [path for path in users(parts.written) if path in _SHARED]
@@ -166,11 +167,11 @@ SHARING_CHECKS: Final[tuple[Check, ...]] = (redis, shared_secret, one_state)
 
 
 _NAMES: Final = frozenset({"certificate", "certificate.uri", "certificate.san", "certificate.san.uris"})
-"""What a rule reads where it reads URI names."""
+"""The paths with which a rule reads URI names."""
 
 
 def presenters(parts: Parts) -> Iterator[Finding]:
-    """`may_present` names certificate sources; at forward-auth `certificate_header` says how they come."""
+    """Check that `may_present` names certificate sources, and that `certificate_header` is set for forward-auth."""
     for name, client in parts.clients.items():
         for index, source in enumerate(client.may_present):
             path = ("clients", name, "may_present", index)
@@ -178,17 +179,17 @@ def presenters(parts: Parts) -> Iterator[Finding]:
             if written is None:
                 yield Finding(path, f"there is no source {quote(source)}", near(source, parts.entries("sources")))
             elif written.get("type") != "client_certificate":
-                yield Finding(path, f"{source} is no source of certificates", "its `type` is client_certificate")
+                yield Finding(path, f"{source} is not a source of certificates", "name a `type: client_certificate`")
         if client.profile is not None and client.may_present and client.certificate_header is None:
-            hint = "in which form its requests bring certificates: client_cert, xfcc or nginx"
-            yield Finding(("clients", name, "certificate_header"), "must be written beside `may_present`", hint)
+            hint = "the form in which its requests carry certificates: client_cert, xfcc or nginx"
+            yield Finding(("clients", name, "certificate_header"), "must be written with `may_present`", hint)
 
 
 def bounds(parts: Parts) -> Iterator[Finding]:
-    """A CA whose URI names are read says which of them are its own (XC-07)."""
+    """Require `san_prefix` if a rule reads URI names: it limits the names that the CA may certify (XC-07)."""
     for name, source in parts.sources.items():
         if isinstance(source, CertificateSourceSettings) and source.san_prefix is None and _reads_names(source):
-            hint = "such as spiffe://partners.example/; else this CA could speak for anybody's names"
+            hint = "such as spiffe://partners.example/; without it, this CA could certify any name"
             yield Finding(("sources", name, "san_prefix"), "must be written, since a rule reads URI names", hint)
 
 
@@ -197,12 +198,12 @@ def _reads_names(source: CertificateSourceSettings) -> bool:
     try:
         read = [path for rule in rules for path in compile_rule(rule, frozenset({source.variable})).reads]
     except ExpressionError:
-        return False  # told with the rules
+        return False  # reported with the rules
     return not _NAMES.isdisjoint(read)
 
 
 def rivals(parts: Parts) -> Iterator[Finding]:
-    """Each certificate is one source's: those with one CA divide its names between them."""
+    """Check that each certificate belongs to one source: sources with one CA must have separate `san_prefix`."""
     seen: list[tuple[str, CertificateSourceSettings, frozenset[bytes]]] = []
     for name, source in parts.sources.items():
         if not isinstance(source, CertificateSourceSettings):
@@ -210,12 +211,12 @@ def rivals(parts: Parts) -> Iterator[Finding]:
         try:
             names = Roots(source.ca_file).names
         except StartError:
-            continue  # told with the files
+            continue  # reported with the files
         for other, theirs, their_names in seen:
             if not names.isdisjoint(their_names) and _overlap(source.san_prefix, theirs.san_prefix):
                 where = parts.place(("sources", other))
-                problem = f"{other} ({where}) believes the same CA: a certificate could be of either"
-                hint = "give both a `san_prefix` of which none lies within the other, or make them one source"
+                problem = f"{other} ({where}) trusts the same CA: a certificate could belong to either"
+                hint = "give both a `san_prefix`, neither within the other, or make them one source"
                 yield Finding(("sources", name, "san_prefix"), problem, hint)
         seen.append((name, source, names))
 

@@ -1,7 +1,7 @@
-"""What only the whole configuration can be judged by: names that must exist, consent, subjects, rivals.
+"""Checks that need the whole configuration: referenced names, consent, subjects, conflicting entries.
 
-Each check takes what could be read of the configuration and yields findings; it looks at every entry that is right in
-itself, and at the names of those that are not, so that one fault does not hide the next.
+Each check takes the readable parts of the configuration and yields findings. It checks every valid entry, and uses the
+names of the invalid ones, so that one fault does not hide another.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from sts.settings.listen import Listen
 
 ALL: Final = "*"
 LATER_PROFILES: Final = frozenset({"envoy", "traefik", "caddy", "haproxy", "apisix", "kong"}) - PROFILES.keys()
-"""Profiles of the contract that are not built yet."""
+"""Profiles of the documented contract that are not supported yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What could be read: per section the entries that are right in themselves, and `written`, as they stand."""
+    """The readable parts: the valid entries of each section, and `written`, the values as they are in the files."""
 
     written: Mapping[str, Any]
     place: Callable[[Trail], str]
@@ -55,7 +55,7 @@ class Parts:
     routes: Mapping[str, RouteSettings] = field(default_factory=dict)
 
     def entries(self, section: str) -> dict[str, dict[str, Any]]:
-        """The entries of a section as written, defaults merged: faulty and disabled ones count for names."""
+        """Return the entries of a section as written, defaults merged; faulty and disabled entries are included."""
         found = self.written.get(section)
         entries = found if isinstance(found, dict) else {}
         return {name: entry if isinstance(entry, dict) else {} for name, entry in entries.items()}
@@ -65,7 +65,7 @@ Check = Callable[[Parts], Iterator[Finding]]
 
 
 def names(parts: Parts) -> Iterator[Finding]:
-    """Every audience and source that an entry names exists."""
+    """Check that every audience and source that an entry names exists."""
     audiences, sources = parts.entries("audiences"), parts.entries("sources")
     for name, client in parts.clients.items():
         yield from _known(("clients", name, "audiences"), client.audiences, audiences, "audience")
@@ -93,7 +93,7 @@ def _known(path: Trail, wanted: str | tuple[str, ...], known: Mapping[str, objec
 
 
 def _backends(client: str, backend_of: tuple[str, ...], audiences: Mapping[str, object]) -> Iterator[Finding]:
-    """Whose backend a client is, is said by name: "all" would let it use every backend's tokens."""
+    """Check that `backend_of` lists names: "*" would let the client use every backend's tokens."""
     for index, name in enumerate(backend_of):
         if name not in audiences:
             path = ("clients", client, "backend_of", index)
@@ -101,7 +101,7 @@ def _backends(client: str, backend_of: tuple[str, ...], audiences: Mapping[str, 
 
 
 def consent(parts: Parts) -> Iterator[Finding]:
-    """From two sources on, all three parts of the consent are written, and each source's namespace."""
+    """With two or more sources, require all three parts of the consent, and each source's namespace."""
     sources = parts.entries("sources")
     if len(sources) < 2:
         return
@@ -120,7 +120,7 @@ def consent(parts: Parts) -> Iterator[Finding]:
 
 
 def namespaces(parts: Parts) -> Iterator[Finding]:
-    """Two sources share a namespace only where both say that their subjects are the same people."""
+    """Check that sources share a namespace only if all of them state that their subjects are the same."""
     sources = parts.entries("sources")
     sharing: dict[str, list[str]] = {}
     for name, entry in sources.items():
@@ -131,14 +131,15 @@ def namespaces(parts: Parts) -> Iterator[Finding]:
             if len(together) > 1 and sources[name].get("same_subjects") is not True:
                 others = ", ".join(other for other in together if other != name)
                 problem = (
-                    f"the namespace {quote(namespace)} is also that of {others}: one could speak for the other's users"
+                    f"the namespace {quote(namespace)} is also that of {others}: "
+                    "each could issue credentials for the other's users"
                 )
                 hint = "give each its own, or write `same_subjects: true` at all of them if their subjects are the same"
                 yield Finding(("sources", name, "namespace"), problem, hint)
 
 
 def issuers(parts: Parts) -> Iterator[Finding]:
-    """Each `iss` leads to one source, and never back to us."""
+    """Check that each `iss` belongs to one source, and that none is our own issuer."""
     seen: dict[str, str] = {}
     for name, source in parts.sources.items():
         if not isinstance(source, JwtSourceSettings):
@@ -146,7 +147,7 @@ def issuers(parts: Parts) -> Iterator[Finding]:
         path = ("sources", name, "issuer")
         if source.issuer == parts.issuer:
             yield Finding(
-                path, "is our own issuer: our tokens would come back in as credentials", "name the other issuer"
+                path, "is our own issuer: our tokens would be accepted as credentials", "name the other issuer"
             )
         if source.issuer in seen:
             other = ("sources", seen[source.issuer], "issuer")
@@ -155,7 +156,7 @@ def issuers(parts: Parts) -> Iterator[Finding]:
 
 
 def prefixes(parts: Parts) -> Iterator[Finding]:
-    """Each opaque token, and each API key, is one source's: nothing is ever tried at several (IN-06)."""
+    """Check that each opaque token and each API key belongs to one source; none is tried at several (IN-06)."""
     opaque = {name: one for name, one in parts.sources.items() if isinstance(one, IntrospectionSourceSettings)}
     keys = {name: one for name, one in parts.sources.items() if isinstance(one, ApiKeySourceSettings)}
     known: dict[str, tuple[Trail, str]] = {name: (("prefix",), one.prefix) for name, one in keys.items()}
@@ -163,7 +164,7 @@ def prefixes(parts: Parts) -> Iterator[Finding]:
     yield from _rivals(known)
     rest = [name for name, one in opaque.items() if one.match is None]
     for name in rest[1:]:
-        hint = "one introspection source may go without `match`, for whatever no other one's prefix fits"
+        hint = "only one introspection source may have no `match`; it takes the tokens that match no other prefix"
         yield Finding(("sources", name, "match"), f"must be written, since {rest[0]} has none either", hint)
 
 
@@ -172,13 +173,13 @@ def _rivals(named: Mapping[str, tuple[Trail, str]]) -> Iterator[Finding]:
     for name, (path, prefix) in named.items():
         for other, theirs in seen:
             if prefix.startswith(theirs) or theirs.startswith(prefix):
-                problem = f"{quote(prefix)} and {quote(theirs)} of {other} begin alike: a credential could be of either"
-                yield Finding(("sources", name, *path), problem, "choose prefixes of which none begins another")
+                problem = f"{quote(prefix)} and {quote(theirs)} of {other} overlap: a credential could belong to either"
+                yield Finding(("sources", name, *path), problem, "choose prefixes that do not begin with each other")
         seen.append((name, prefix))
 
 
 def auds(parts: Parts) -> Iterator[Finding]:
-    """No backend can take another's token for its own."""
+    """Check that each `aud` is unique, so that no backend accepts a token for another backend."""
     named = parts.entries("audiences")
     seen: dict[str, str] = {}
     for name, audience in parts.audiences.items():
@@ -194,7 +195,7 @@ def auds(parts: Parts) -> Iterator[Finding]:
 
 
 def scopes(parts: Parts) -> Iterator[Finding]:
-    """A route to an audience with `scopes` demands some of them; to one without, none."""
+    """Check that a route to an audience with `scopes` requires some of them, and to one without requires none."""
     for name, route in parts.routes.items():
         audience = parts.audiences.get(route.audience or "")
         if audience is None:
@@ -214,15 +215,15 @@ def scopes(parts: Parts) -> Iterator[Finding]:
 
 
 def tied_routes(parts: Parts) -> Iterator[Finding]:
-    """No request fits two routes equally well."""
+    """Check that no request matches two routes equally well."""
     for one, other in ties(parts.routes):
-        problem = f"some requests fit it and the route {one} ({parts.place(('routes', one))}) equally well"
+        problem = f"some requests match it and the route {one} ({parts.place(('routes', one))}) equally well"
         hint = "make one of them more specific: its host, more literal segments, or its methods"
         yield Finding(("routes", other), problem, hint)
 
 
 def profiles(parts: Parts) -> Iterator[Finding]:
-    """Every profile is one we have: there is no falling back to another's headers."""
+    """Check that every profile exists; there is no fallback to another profile's headers."""
     for name, client in parts.clients.items():
         profile, path = client.profile, ("clients", name, "profile")
         if profile in LATER_PROFILES:
@@ -232,11 +233,11 @@ def profiles(parts: Parts) -> Iterator[Finding]:
 
 
 NOBODYS: Final = "sha256:" + "0" * 64
-"""Stands in examples where a digest belongs: nobody has its secret, so that clients may share it."""
+"""A placeholder for a digest in examples: no secret with it is known, so clients may share it."""
 
 
 def secrets(parts: Parts) -> Iterator[Finding]:
-    """A secret belongs to one client: shared, either could call as the other."""
+    """Check that each secret belongs to one client: with a shared secret, each could act as the other."""
     seen: dict[str, str] = {}
     for name, client in parts.clients.items():
         written = client.secrets if isinstance(client, SecretClient) else ()
@@ -246,14 +247,14 @@ def secrets(parts: Parts) -> Iterator[Finding]:
             if digest.get_secret_value() == NOBODYS:
                 continue
             if owner != name:
-                hint = "`sts clients secret` makes a new one"
+                hint = "`sts clients secret` creates a new one"
                 yield Finding(path, f"is also a secret of the client {owner}", hint)
             elif digest in written[:index]:
                 yield Finding(path, "is written twice", "keep one of them")
 
 
 def headers(parts: Parts) -> Iterator[Finding]:
-    """An identity header has no other meaning to us or to a gateway, and one spelling."""
+    """Check that an identity header is not reserved by us or a gateway, and has one spelling."""
     token_header = (parts.forward_auth or ForwardAuthSettings()).token_header
     spelled: dict[str, str] = {}
     for name, audience in parts.audiences.items():
@@ -268,22 +269,23 @@ def headers(parts: Parts) -> Iterator[Finding]:
             if folded == token_header.lower():
                 yield Finding(path, f"{header} is `forward_auth.token_header`", "choose another")
             elif header != first:
-                yield Finding(path, f"{header} and {first} are one header to everybody else", f"write it as {first}")
+                yield Finding(path, f"{header} and {first} are the same header name", f"write it as {first}")
 
 
 def opa(parts: Parts) -> Iterator[Finding]:
-    """Who is to be asked is configured; disabled audiences count, so that enabling one is never refused."""
+    """Check that `opa` is configured if an audience uses it; disabled audiences count, so enabling one cannot fail."""
     if parts.written.get("opa") is None:
         for name, audience in parts.audiences.items():
             if audience.opa:
                 hint = "such as `opa: {url: http://127.0.0.1:8181/v1/data/sts/allow}`"
-                yield Finding(("audiences", name, "opa"), "there is no `opa` at the top to be asked", hint)
+                yield Finding(("audiences", name, "opa"), "the top-level `opa` is missing", hint)
 
 
 def cached(parts: Parts) -> Iterator[Finding]:
-    """`cache.min_remaining` leaves a life in the cache to the tokens of some audience that shares them.
+    """Check that `cache.min_remaining` is below the ttl of some audience with `reuse: shared`.
 
-    Disabled audiences count, so that disabling one is never refused; with a faulty one the longest is not known yet.
+    Disabled audiences count, so that disabling one cannot fail. With a faulty audience the longest ttl is unknown, and
+    the check is skipped.
     """
     least = parts.cache.min_remaining if parts.cache is not None else None
     shared = {name: audience.ttl for name, audience in parts.audiences.items() if audience.reuse == "shared"}
@@ -293,7 +295,7 @@ def cached(parts: Parts) -> Iterator[Finding]:
     ttl = show_duration(shared[longest])
     if least >= shared[longest]:
         problem = f"{show_duration(least)} is not below the longest ttl, {ttl} of {longest}: no token would be cached"
-        hint = f"write less than {ttl}, or leave it out; `reuse: unique` says that an audience is never cached"
+        hint = f"write less than {ttl}, or leave it out; `reuse: unique` excludes an audience from the cache"
         yield Finding(("cache", "min_remaining"), problem, hint)
 
 

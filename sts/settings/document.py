@@ -1,10 +1,9 @@
-"""The configuration's files as plain values, each with the file and the line where it was written.
+"""The configuration's files as plain values, each with its file and line.
 
-Safe by construction: the values are built from the parser's events, so that nothing in a file can name a Python type.
-Plain scalars are read as in YAML 1.2 (`on`, `off`, `0o17` and `1:30` are texts). A repeated key is a fault, since
-PyYAML would keep the last and drop the first without a word (LIB-Y01: a repeated audience would lose its `allow`).
-Anchors, aliases and merge keys are refused: `defaults` is the way to share, and without them a small file cannot
-become a huge one ("billion laughs"), nor can an entry mean something else than what stands there.
+The values are built from the parser's events, so a file cannot name a Python type. Plain scalars are read as in YAML
+1.2 (`on`, `off`, `0o17` and `1:30` are texts). A repeated key is a fault: PyYAML would silently keep the last one
+(LIB-Y01: a repeated audience would lose its `allow`). Anchors, aliases and merge keys are refused; `defaults` shares
+settings instead. So a small file cannot become huge ("billion laughs"), and each entry means what is written there.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ import yaml
 from sts.settings.faults import Fault, Mark, SettingsError, Trail, dotted
 
 _BREAK: Final = re.compile(r"\r\n|[\r\n\x85\u2028\u2029]")
-"""What ends a line for the parser, whose marks count them."""
+"""Line breaks as the parser counts them in its marks."""
 _QUOTED: Final = re.compile(r"""[:-]\s+(?:'[^']*'|"[^"]*")\s+$""")
-"""A line up to where a quoted value has ended, and something else follows."""
+"""A line in which text follows a quoted value."""
 _QUOTE_ALL: Final = (
-    "a value that begins with a quote ends with it: quote the whole, such as \"'staff' in identity.roles\""
+    "a value that begins with a quote must end with it: quote the whole, such as \"'staff' in identity.roles\""
 )
 
 
 def syntax_fault(shown: str, text: str, error: yaml.MarkedYAMLError) -> Fault:
-    """Where the parser stopped in `text`, why, and what is most often wrong there."""
+    """Return where the parser stopped in `text`, the reason, and a hint about the usual mistake."""
     mark, start = error.problem_mark or error.context_mark, error.context_mark
     if mark is not None and _at_a_tab(text, mark):
         return Fault(shown, mark.line + 1, "", "is not valid YAML: a tab", "indent with spaces")
@@ -54,13 +53,13 @@ def _hint(text: str, error: yaml.MarkedYAMLError) -> str:
 
 
 def _at_a_tab(text: str, mark: yaml.Mark) -> bool:
-    """Whether the parser stopped at a tab; libyaml does not say so."""
+    """Return whether the parser stopped at a tab; libyaml does not report that."""
     line = next(itertools.islice(_BREAK.split(text), mark.line, None), "")
     return line[mark.column : mark.column + 1] == "\t"
 
 
 SECTIONS: Final = ("clients", "sources", "audiences", "routes", "tables")
-"""What an included file may hold."""
+"""The sections that an included file may contain."""
 
 _MAX_BYTES: Final = 4 * 1024 * 1024
 _MAX_DEPTH: Final = 32
@@ -74,13 +73,13 @@ _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(slots=True)
 class Document:
-    """A configuration as written: plain values, and where each of them stands."""
+    """A configuration as written: plain values, and the position of each."""
 
     value: dict[str, Any] = field(default_factory=dict)
     marks: dict[Trail, Mark] = field(default_factory=dict)
 
     def mark(self, path: Trail) -> Mark:
-        """Where `path` is written, or, for what is missing, the innermost part of it that is there."""
+        """Return where `path` is written; for a missing path, the position of its innermost existing part."""
         for length in range(len(path), -1, -1):
             found = self.marks.get(path[:length])
             if found is not None:
@@ -88,14 +87,14 @@ class Document:
         return Mark("", 0, path)
 
     def fault(self, path: Trail, problem: str, hint: str = "") -> Fault:
-        """Say what is wrong at `path`."""
+        """Return the fault at `path`, with file and line."""
         mark = self.mark(path)
         return Fault(mark.file, mark.line, dotted(mark.path), problem, hint)
 
     def merge_defaults(self, kind: str, section: str) -> None:
-        """Give every entry of `section` the keys of `defaults.<kind>` that it does not write itself.
+        """Add the keys of `defaults.<kind>` to every entry of `section` that does not write them itself.
 
-        A key is taken or left as a whole. What is wrong in a default is told where the default is written.
+        Keys are not merged deeply. A fault in a default is reported where the default is written.
         """
         defaults, entries = self.value.get("defaults"), self.value.get(section)
         shared = defaults.get(kind) if isinstance(defaults, dict) else None
@@ -104,7 +103,7 @@ class Document:
         marks = [(path[2:], mark) for path, mark in self.marks.items() if path[:2] == ("defaults", kind)]
         for name, entry in entries.items():
             if not isinstance(entry, dict):
-                continue  # the settings say so themselves
+                continue  # reported when the settings are validated
             entries[name] = {**shared, **entry}
             for path, mark in marks:
                 if path and path[0] not in entry:
@@ -119,14 +118,14 @@ class _Unreadable(Exception):  # noqa: N818 - carries the fault that ends the re
 
 @dataclass(slots=True)
 class _Builder:
-    """Builds one file's values from its events; collects repeated keys and goes on."""
+    """Builds one file's values from its events; collects repeated keys and continues."""
 
     file: str
     events: Iterator[Any]
     marks: dict[Trail, Mark] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
 
-    def document(self) -> Any:  # noqa: ANN401 - whatever the file holds
+    def document(self) -> Any:  # noqa: ANN401 - a file may contain any value
         next(self.events)  # the stream's start
         if isinstance(next(self.events), yaml.StreamEndEvent):
             return None
@@ -183,7 +182,7 @@ class _Builder:
             raise self.unreadable(event, path, "YAML merge keys are not read", "use `defaults`")
         if _UNUSABLE.search(event.value):
             raise self.unreadable(event, path, "a key holds a NUL or half of a surrogate pair", "")
-        return str(event.value)  # a name is a text, even where it looks like a number or a boolean
+        return str(event.value)  # a name is a text, even if it looks like a number or a boolean
 
     def scalar(self, event: Any, path: Trail) -> Any:  # noqa: ANN401 - see node
         plain, text = event.implicit[0], str(event.value)
@@ -204,7 +203,7 @@ class _Builder:
 
 
 def _parse(file: Path, shown: str) -> tuple[Document, list[Fault]]:
-    """Read one file. Raises _Unreadable where it cannot be read to its end."""
+    """Read one file. Raises _Unreadable if it cannot be read completely."""
     try:
         with file.open("rb") as stream:
             raw = stream.read(_MAX_BYTES + 1)
@@ -233,9 +232,9 @@ def _parse(file: Path, shown: str) -> tuple[Document, list[Fault]]:
 
 
 def read_alone(path: Path) -> Document:
-    """Read one file without what it includes; of a repeated key the first stands.
+    """Read one file without its included files; of a repeated key the first is kept.
 
-    Raises SettingsError where it cannot be read to its end.
+    Raises SettingsError if the file cannot be read completely.
     """
     try:
         return _parse(path, str(path))[0]
@@ -244,10 +243,10 @@ def read_alone(path: Path) -> Document:
 
 
 def read(path: Path) -> tuple[Document, list[Fault], bool]:
-    """Read the configuration file and all that it includes into one document.
+    """Read the configuration file and all included files into one document.
 
-    Returns the document, the faults found, and whether every file could be read to its end: only then is it worth
-    looking at what the document says.
+    Returns the document, the faults, and whether every file could be read completely. If not, the document must not be
+    checked any further.
     """
     try:
         document, faults = _parse(path, str(path))
@@ -267,12 +266,12 @@ def read(path: Path) -> tuple[Document, list[Fault], bool]:
 
 
 def _included(path: Path, document: Document, faults: list[Fault]) -> Iterator[Path]:
-    """The files that `include` names, each once, in the order of their names within one pattern."""
+    """Yield the files that `include` names, each once, sorted by name within one pattern."""
     patterns = document.value.get("include") or []
     if isinstance(patterns, str):
         patterns = [patterns]
     if not isinstance(patterns, list):
-        return  # the settings say so themselves
+        return  # reported when the settings are validated
     seen = {path.resolve()}
     for index, pattern in enumerate(patterns):
         if not isinstance(pattern, str) or not pattern:
@@ -281,7 +280,7 @@ def _included(path: Path, document: Document, faults: list[Fault]) -> Iterator[P
         if not found and glob.has_magic(pattern):
             faults.extend(_nowhere(path.parent, pattern, document.mark(("include", index))))
         elif not found:
-            hint = "the name counts from the configuration file; a pattern such as conf.d/*.yaml may match nothing"
+            hint = "the name counts from the configuration file; a pattern such as conf.d/*.yaml may match no file"
             faults.append(document.fault(("include", index), f"there is no file {path.parent / pattern}", hint))
         for file in found:
             if file.resolve() not in seen:
@@ -290,7 +289,7 @@ def _included(path: Path, document: Document, faults: list[Fault]) -> Iterator[P
 
 
 def _nowhere(directory: Path, pattern: str, mark: Mark) -> Iterator[Fault]:
-    """A pattern may match nothing, but where it looks must be there: a directory misspelt would drop its entries."""
+    """Yield a fault if a pattern's directory is missing. No match is valid, but a misspelt directory drops entries."""
     for part in Path(pattern).parts:
         if glob.has_magic(part):
             break
@@ -298,13 +297,13 @@ def _nowhere(directory: Path, pattern: str, mark: Mark) -> Iterator[Fault]:
     try:
         next(directory.iterdir(), None)
     except OSError as error:
-        hint = "the name counts from the configuration file; an empty directory will do"
+        hint = "the name counts from the configuration file; an empty directory is allowed"
         problem = f"the directory {directory} cannot be read: {error.strerror}"
         yield Fault(mark.file, mark.line, dotted(mark.path), problem, hint)
 
 
 def _add(document: Document, more: Document) -> Iterator[Fault]:
-    """Move an included file's entries into `document`; a name that is there already is a fault and stays as it was."""
+    """Move an included file's entries into `document`. An existing name is a fault, and the first entry is kept."""
     for section, entries in more.value.items():
         if section not in SECTIONS:
             hint = f"an included file holds only {', '.join(SECTIONS)}"
@@ -321,7 +320,7 @@ def _add_section(document: Document, more: Document, section: str, entries: dict
         target = document.value[section] = {}
         document.marks[(section,)] = more.mark((section,))
     if not isinstance(target, dict):
-        return  # the settings say so themselves
+        return  # reported when the settings are validated
     added = set()
     for name, entry in entries.items():
         if name in target:

@@ -1,4 +1,4 @@
-"""The environment: this is the only module that looks at it."""
+"""The environment: only this module reads it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class Environment(Mapping[str, str]):
-    """The environment as it was at the start; knows which of its variables the configuration took a secret from."""
+    """The environment at the start; records which variables the configuration took a secret from."""
 
     def __init__(self, values: Mapping[str, str] | None = None) -> None:
         self._values = dict(os.environ if values is None else values)
@@ -26,15 +26,15 @@ class Environment(Mapping[str, str]):
         return len(self._values)
 
     def take_out_secrets(self) -> None:
-        """Remove from the process's own environment what was read through `{env: NAME}`; this copy keeps it.
+        """Remove the variables read through `{env: NAME}` from the process's environment; this copy keeps them.
 
-        Children and dumps of the environment no longer show the secrets. What the kernel shows as the environment a
-        process was started with (/proc) stays.
+        Child processes and dumps of the environment then do not contain the secrets. The kernel's record of the
+        initial environment (/proc) is not changed.
         """
         for name in self._taken - {"STS_VAR", "STS_CONFIG"}:
             os.environ.pop(name, None)
 
 
 def default_config(environment: Mapping[str, str] | None = None) -> Path:
-    """Where the configuration is unless a command is told: `$STS_CONFIG`, else `./sts.yaml`."""
+    """Return the default path of the configuration: `$STS_CONFIG`, else `./sts.yaml`."""
     return Path((os.environ if environment is None else environment).get("STS_CONFIG") or "sts.yaml")

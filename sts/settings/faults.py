@@ -1,4 +1,4 @@
-"""What is wrong in a configuration: where it stands, what it says, what would be right."""
+"""Faults of a configuration: where a fault is, what is wrong, and what would be right."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Trail = tuple[str | int, ...]
 """A path into the configuration: keys and list positions."""
 
 Later = Mapping[tuple[type[BaseModel], str], frozenset[str]]
-"""Per section and key, the values of the contract that are not built yet."""
+"""The values of the documented contract that are not supported yet, by section and key."""
 
 LATER: Final = "not supported yet"
 _LATER_HINT: Final = "a later release builds it; leave it out until then"
@@ -52,7 +52,7 @@ _BOUNDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Where a value is written: the file as the user named it, the line from 1, and the path there."""
+    """Where a value is written: the file as the user named it, the line (from 1), and the path."""
 
     file: str
     line: int
@@ -61,7 +61,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong: `file` and `line` (0: the file as a whole), the dotted `path`, what is wrong, what is right."""
+    """One fault: `file` and `line` (0: the whole file), the dotted `path`, the problem, and a hint."""
 
     file: str
     line: int
@@ -71,38 +71,38 @@ class Fault:
 
     @property
     def place(self) -> str:
-        """`file:line`, the way editors and terminals open it."""
+        """`file:line`, the form that editors and terminals open."""
         return f"{self.file}:{self.line}" if self.line else self.file
 
     def __str__(self) -> str:
-        """Write the fault on one line."""
+        """Format the fault on one line."""
         words = "  ".join(part for part in (self.place, self.path, self.problem) if part)
         return printable(f"{words}; {self.hint}" if self.hint else words)
 
 
 class SettingsError(StartError):
-    """The configuration has faults: all that could be found, in the order of files and lines."""
+    """The configuration has faults: all that were found, in the order of files and lines."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(sorted(dict.fromkeys(faults), key=lambda fault: (fault.file, fault.line)))
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
     def __reduce__(self) -> tuple[type[SettingsError], tuple[tuple[Fault, ...]]]:
-        """Let it travel between processes."""
+        """Support pickling, so that the error can be sent between processes."""
         return type(self), (self.faults,)
 
 
 class OptionError(SettingsError):
-    """The faults are those of an option of the command line, and not of the configuration."""
+    """The faults are in an option of the command line, not in the configuration."""
 
 
 def printable(text: str) -> str:
-    """Text from a file, safe to show: a control character must not drive the terminal, a line break not fake a line."""
+    """Escape text from a file: control characters must not control the terminal, line breaks not fake a line."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def dotted(path: Trail) -> str:
-    """Write a path as `clients.edge.secrets[0]`."""
+    """Format a path as `clients.edge.secrets[0]`."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -110,23 +110,23 @@ def dotted(path: Trail) -> str:
 
 
 def near(word: str, known: Iterable[str]) -> str:
-    """What was probably meant by `word`, as a hint; the known words where nothing comes near."""
+    """Return a hint with the known word nearest to `word`, or with the known words if none is near."""
     words = sorted(known)
     close = difflib.get_close_matches(word.lower(), words, n=1, cutoff=0.6)
     if close:
         return f"did you mean `{close[0]}`?"
     shown = ", ".join(words[:_WORDS]) + (", …" if len(words) > _WORDS else "")
-    return f"known here: {shown}" if words else "nothing is known here"
+    return f"known here: {shown}" if words else "no names are known here"
 
 
 def not_yet(name: str) -> tuple[str, str]:
-    """Problem and hint for a word of the contract that is not built yet."""
+    """Return problem and hint for a word of the documented contract that is not supported yet."""
     return f"`{name}` is {LATER}", _LATER_HINT
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A fault whose file and line are still to be looked up."""
+    """A fault without file and line; `Document.fault` adds them."""
 
     path: Trail
     problem: str
@@ -134,9 +134,9 @@ class Finding:
 
 
 def findings(error: ValidationError, model: type[Section], base: Trail, at: Trail, later: Later) -> Iterator[Finding]:
-    """Say in our words what pydantic found in the value at `at` within a `model` that stands at `base`.
+    """Translate pydantic's errors about the value at `at` within a `model` at `base` into our own messages.
 
-    A value is quoted only where it cannot be a secret: names, keys and choices.
+    A message quotes a value only if the value cannot be a secret: names, keys and choices.
     """
     told: set[Trail] = set()
     for detail in error.errors(include_url=False):
@@ -144,9 +144,9 @@ def findings(error: ValidationError, model: type[Section], base: Trail, at: Trai
         key = loc[-1:] == ("[key]",)
         path = loc if detail["type"] in {"extra_forbidden", "missing"} else _within(model, loc[:-1] if key else loc)
         if path in told and not key and len(path) < len(loc):
-            continue  # one more branch of a union that was told already
+            continue  # another branch of a union that is already reported
         if detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]:
-            continue  # too short only because what is wrong in it was told already
+            continue  # too short only because an invalid element, already reported, is missing
         told.add(path)
         problem, hint = _say(detail, model, path, later)
         yield Finding((*base, *path), problem, hint)
@@ -188,25 +188,25 @@ def _is_duration(model: type[BaseModel], path: Trail) -> bool:
 
 
 def _show_bound(seconds: float) -> str:
-    """Write a bound as people say it: a day as 24h."""
+    """Format a limit in seconds; a day as 24h."""
     return "24h" if seconds == 86400 else show_duration(seconds)
 
 
 def unknown_key(name: str, model: type[BaseModel] | None) -> tuple[str, str]:
-    """Problem and hint for a key that `model` does not have."""
+    """Return problem and hint for a key that `model` does not have."""
     if model is not None and issubclass(model, Section) and name in model.not_yet:
         return not_yet(name)
     return "unknown key", near(name, model.model_fields if model is not None else ())
 
 
 def quote(value: object) -> str:
-    """A value as a sentence shows it, cut where it is long; of a list or a mapping only what it is."""
+    """Quote a value for a message, shortened if it is long; of a list or a mapping only its type."""
     text = value if isinstance(value, str) else type(value).__name__ if isinstance(value, dict | list) else str(value)
     return f'"{text[:_SHOWN]}…"' if len(text) > _SHOWN else f'"{text}"'
 
 
 def described(model: type[BaseModel], path: Trail) -> str:
-    """The first sentence of what the documentation says about the setting at `path`."""
+    """Return the first sentence of the documentation of the setting at `path`."""
     for length in range(len(path), 0, -1):
         field = _field_at(model, path[:length])
         if field is not None and field.description:
@@ -220,14 +220,14 @@ def _field_at(model: type[BaseModel], path: Trail) -> FieldInfo | None:
 
 
 def _model_at(model: type[BaseModel], path: Trail) -> type[BaseModel] | None:
-    """The section that stands at `path` within `model`, or None if what stands there is no section."""
+    """Return the section at `path` within `model`, or None if there is no section."""
     found = _type_at(model, path)
     sections = [part for part in _alternatives(found) if isinstance(part, type) and issubclass(part, BaseModel)]
     return sections[0] if sections else None
 
 
 def _within(model: type[BaseModel], loc: Trail) -> Trail:
-    """The part of pydantic's `loc` that is a path into the configuration, less the names of union branches."""
+    """Return the part of pydantic's `loc` that is a path in the configuration, without the names of union branches."""
     for length in range(len(loc), 0, -1):
         if _type_at(model, loc[:length]) is not None:
             return loc[:length]
@@ -235,7 +235,7 @@ def _within(model: type[BaseModel], loc: Trail) -> Trail:
 
 
 def _type_at(model: Any, path: Trail) -> Any:  # noqa: ANN401 - walks type expressions
-    """The type expression at `path`, or None where the types do not lead there."""
+    """Return the type expression at `path`, or None if the types do not lead there."""
     here: Any = model
     for part in path:
         here = next((found for option in _alternatives(here) if (found := _step(option, part)) is not None), None)

@@ -1,4 +1,4 @@
-"""From a file to settings that were checked as a whole."""
+"""Loads a configuration file and checks it as a whole."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ NEEDS_RESTART: Final = (
     *("issuer", "workers", "threads", "var", "secret", "redis"),
     *("listen", "keys.store", "keys.seal_keys", "state.store"),
 )
-"""The settings, as dotted names, that a running service cannot change: a reload that changes one is refused."""
+"""The settings, as dotted names, that a running service cannot change; a reload that changes one is refused."""
 
 
 def load(path: Path, environment: Mapping[str, str] | None = None) -> Settings:
-    """Read and check the configuration at `path` with all that it includes; relative files count from its directory.
+    """Read and check the configuration at `path` and its included files; relative files count from its directory.
 
-    Raises SettingsError with every fault that can be found; of a file that is not valid YAML only that is told.
+    Raises SettingsError with every fault found. If a file is not valid YAML, the error lists only the faults of that
+    step.
     """
     return _examine(path, environment)[0]
 
 
 def examine(path: Path, environment: Mapping[str, str] | None = None) -> tuple[Settings, tuple[Fault, ...]]:
-    """Load as `load` does, and say too what is no fault but may well be a mistake."""
+    """Load as `load` does, and also return warnings about likely mistakes."""
     settings, document, parts = _examine(path, environment)
     found = [finding for check in (*advice.CHECKS, *callers.ADVICE) for finding in check(parts)]
     warnings = [document.fault(one.path, one.problem, one.hint) for one in found]
@@ -51,7 +52,7 @@ def _examine(path: Path, environment: Mapping[str, str] | None) -> tuple[Setting
     directory = path.absolute().parent
     var = _var(document, directory, environment)
     if _is_ours(document.value.get("secret"), directory, var) and not callers.users(document.value):
-        del document.value["secret"]  # the default, written out: it is made at the first start, so it may be missing
+        del document.value["secret"]  # the default path, written out: the first start creates it, so it may be missing
     found, values = validate(document, Place(directory, environment))
     parts = Parts(
         written=document.value,
@@ -64,18 +65,18 @@ def _examine(path: Path, environment: Mapping[str, str] | None) -> tuple[Setting
     if faults:
         raise SettingsError(faults)
     values["var"] = var
-    # Every piece is validated already; a second time would ask a duration that is a number by now for its unit.
+    # Every value is validated already. A second validation would reject a duration, which is a number by now.
     return Settings.model_construct(_fields_set=set(values), **values), document, parts
 
 
 def _var(document: Document, directory: Path, environment: Mapping[str, str]) -> Path:
-    """The directory of secret, key ring and state; the environment wins, so that an image can say where it is."""
+    """Return the directory of secret, key ring and state. `STS_VAR` wins over the file, so that an image can set it."""
     written = document.value.get("var")
     return Path(environment.get("STS_VAR") or directory / (written if isinstance(written, str) else "var")).absolute()
 
 
 def _is_ours(secret: object, directory: Path, var: Path) -> bool:
-    """Whether `secret` names the file in `var` that is the default."""
+    """Return whether `secret` names the default file in `var`."""
     named = secret.get("file") if isinstance(secret, dict) and len(secret) == 1 else None
     return isinstance(named, str) and os.path.realpath(directory / named) == os.path.realpath(var / SECRET_FILE)
 
@@ -83,7 +84,7 @@ def _is_ours(secret: object, directory: Path, var: Path) -> bool:
 def changes_needing_restart(old: Settings, new: Settings) -> tuple[str, ...]:
     """Return the names of `NEEDS_RESTART` whose settings differ.
 
-    `workers` counts only where it is written: the default follows the machine, whose quota may change by itself.
+    `workers` counts only if it is written: the default follows the machine's CPU quota, which may change by itself.
     """
     changed = [name for name in NEEDS_RESTART if _differs(attrgetter(name)(old), attrgetter(name)(new))]
     if "workers" in changed and "workers" not in old.model_fields_set | new.model_fields_set:
@@ -92,7 +93,7 @@ def changes_needing_restart(old: Settings, new: Settings) -> tuple[str, ...]:
 
 
 def _differs(old: object, new: object) -> bool:
-    """Whether two values of one setting differ; of `listen.tls` the content of the files may change."""
+    """Return whether two values of one setting differ; the content of the files of `listen.tls` may change."""
     if isinstance(old, Listen) and isinstance(new, Listen):
         return old.differs_for_good(new)
     return old != new

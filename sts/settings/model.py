@@ -1,4 +1,4 @@
-"""The configuration as a whole: what each part declares beside its code, assembled and frozen."""
+"""The whole configuration as a frozen model: assembled from what each part declares beside its code."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ AnySource = JwtSourceSettings | IntrospectionSourceSettings | ApiKeySourceSettin
 
 @dataclass(frozen=True, slots=True)
 class Kinds:
-    """The kinds of one section's entries: `models` by what an entry's `key` says, or one alone where there is no key.
+    """The kinds of one section's entries: `models` by the value of an entry's `key`, or a single model without `key`.
 
-    `entry` is the word for one entry; `later` are the contract's kinds that are not built yet.
+    `entry` is the word for one entry; `later` are the kinds of the documented contract that are not supported yet.
     """
 
     entry: str
@@ -66,7 +66,7 @@ class Kinds:
     later: frozenset[str] = frozenset()
 
     def model_of(self, entry: object) -> type[Section]:
-        """The model that an entry is read with; it says itself what is wrong with one that is no mapping."""
+        """Return the model that validates an entry; for an invalid kind any model, which reports the fault."""
         choice = entry.get(self.key) if isinstance(entry, dict) else None
         found = self.models.get(choice) if isinstance(choice, str) else None
         return next(iter(self.models.values())) if found is None else found
@@ -102,9 +102,9 @@ KINDS: Final[Mapping[str, Kinds]] = {
 
 
 def digest(*values: object) -> str:
-    """SHA-256, in hex, over a canonical form of `values` in which secrets stand as they are.
+    """Return the SHA-256, in hex, of a canonical form of `values`, with secrets in the clear.
 
-    It is kept in memory only: whoever has the digest of a short secret could guess it.
+    Keep the digest in memory only: an attacker who has the digest of a short secret could guess the secret.
     """
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -123,11 +123,11 @@ def _plain(value: object) -> object:
 
 
 MERGED: Final = ("include", "defaults")
-"""Keys that have no life of their own once a configuration is loaded."""
+"""Keys that are merged into others when a configuration is loaded."""
 
 
 def _check_issuer(value: str) -> str:
-    """RFC 8414 §2: https, no query, no fragment; without a final slash, since `iss` is compared byte for byte."""
+    """Check an issuer (RFC 8414 §2): https, no query, no fragment, no final slash, since `iss` is compared exactly."""
     check_url(value)
     if value.endswith("/") or not {"?", "#", "@"}.isdisjoint(value):
         raise ValueError("an issuer has no trailing slash, query, fragment or user name")
@@ -135,9 +135,9 @@ def _check_issuer(value: str) -> str:
 
 
 def _stands_elsewhere(value: object) -> object:
-    """The secret all others are derived from has no place in a file that people mail to each other."""
+    """Reject a literal deployment secret: all other secrets derive from it, and people send configuration files."""
     if not isinstance(value, Mapping):
-        raise ValueError("write where the deployment secret stands: {file: PATH} or {env: NAME}")  # noqa: TRY004 - pydantic's way
+        raise ValueError("write the deployment secret as {file: PATH} or {env: NAME}")  # noqa: TRY004 - pydantic's way
     return value
 
 
@@ -150,7 +150,7 @@ def _is_a_secret(value: SecretStr) -> SecretStr:
 
 
 class GivenSecret(SecretStr):
-    """A secret that takes the place of `previous`, which still opens what was written under it."""
+    """A secret that replaces `previous`, which still decrypts what was written under it."""
 
     def __init__(self, current: SecretStr, previous: SecretStr) -> None:
         super().__init__(current.get_secret_value())
@@ -184,17 +184,17 @@ class Defaults(Section):
 
 
 class Settings(Section):
-    """A configuration that was checked as a whole; every file in it is absolute."""
+    """A configuration that was checked as a whole; every file path in it is absolute."""
 
     not_yet: ClassVar[frozenset[str]] = frozenset({"trust_domain", "security_events"})
 
     issuer: Annotated[str, AfterValidator(_check_issuer)]
     """`iss` of every minted token: an https URL without trailing slash, query or fragment (RFC 8414 §2)."""
     var: ConfigFile = Path("var")
-    """Where secret, key ring and state live; the environment's `STS_VAR` wins."""
+    """Directory of secret, key ring and state; the environment variable `STS_VAR` wins."""
     include: Names = ()
     """More files with clients, sources, audiences, routes: `[conf.d/*.yaml]`. A name defined twice is a fault,
-    and so is a directory that is not there."""
+    and so is a missing directory."""
     listen: Listen = DEFAULT
     """`host:port`, `unix:/path`, or `{address, tls, transport, socket_mode, socket_group}`."""
     shutdown: ShutdownSettings = ShutdownSettings()
@@ -202,12 +202,12 @@ class Settings(Section):
     workers: Annotated[int, Field(ge=1, le=512, strict=True)] = Field(default_factory=available_cpus)
     """Worker processes; default: as many as the CPU quota allows."""
     threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 64
-    """Threads of each worker, for what may wait or computes long; a request from the cache needs none."""
+    """Threads of each worker, for requests that wait or compute long; a request from the cache needs none."""
     ops_networks: tuple[PeerNetwork, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"), UNIX)
-    """Who may read `/metrics` and the detail of `/readyz`: the socket's peer, `unix` for our own socket."""
+    """Networks that may read `/metrics` and the detail of `/readyz`: the socket's peer, `unix` for our own socket."""
     proxies: tuple[ProxySettings, ...] = ()
-    """Who ends callers' TLS in front of `/token` and may hand their certificates on: each with `networks`, `secrets`
-    and `certificate_header`."""
+    """Proxies that end callers' TLS in front of `/token` and may forward their certificates: each with `networks`,
+    `secrets` and `certificate_header`."""
     secret: (
         Annotated[
             SecretText,
@@ -218,45 +218,45 @@ class Settings(Section):
         | None
     ) = None
     """The deployment secret, 32 random bytes (`openssl rand -hex 32`): `{file: PATH}` or `{env: NAME}`; default:
-    `var/secret`, made at first start. While it is replaced, `previous: {file: PATH}` beside it is the former one, which
-    still opens what was written under it."""
+    `var/secret`, created at the first start. During a replacement, `previous: {file: PATH}` beside it names the former
+    secret, which still decrypts what was written under it."""
     redis: RedisSettings | None = None
-    """The Redis or Valkey server of whatever says `redis`; `secret` must be written then, for all replicas the same."""
+    """The Redis or Valkey server for every setting with the value `redis`; needs `secret`, the same on all replicas."""
     keys: KeysSettings = KeysSettings()
-    """The life of the signing keys."""
+    """The lifetime of the signing keys."""
     state: StateSettings = StateSettings()
-    """Where once-only marks, revocations and API keys live (docs/state.md)."""
+    """Where replay marks, revocations and API keys are stored (docs/state.md)."""
     cache: CacheSettings = CacheSettings()
     """The cache of minted tokens."""
     audit: AuditSettings = AuditSettings()
     """Where each decision is recorded."""
     forward_auth: ForwardAuthSettings = ForwardAuthSettings()
-    """How the forward-auth door answers."""
+    """The answers of the forward-auth door."""
     opa: OpaSettings | None = None
-    """The policy server, asked where an audience says `opa: true`."""
+    """The policy server, called for audiences with `opa: true`."""
     defaults: Defaults = Defaults()
     """Settings merged into every entry of a section."""
     clients: dict[Name, AnyClient] = Field(default_factory=dict)
-    """Who may ask for tokens: the gateways, by client id."""
+    """The callers that may request tokens: the gateways, by client id."""
     sources: dict[Name, AnySource] = Field(default_factory=dict)
-    """Which inbound credentials are believed, by name."""
+    """The sources of accepted inbound credentials, by name."""
     audiences: dict[Name, AudienceSettings] = Field(default_factory=dict)
-    """The backends, by name, and what each one's token holds."""
+    """The backends, by name, and the content of their tokens."""
     tables: dict[Name, TableSettings] = Field(default_factory=dict)
-    """What rules look up, by name: `lookup('employees', claims.sub).employee_id`."""
+    """The tables that rules look up, by name: `lookup('employees', claims.sub).employee_id`."""
     routes: dict[Name, RouteSettings] = Field(default_factory=dict)
-    """At the forward-auth door: which request is meant for which audience; the most specific route wins."""
+    """For the forward-auth door: the audience of each request; the most specific route wins."""
 
     def longest_ttl(self) -> float:
-        """Seconds that a token may live at most, whatever its audience; disabled audiences count."""
+        """Return the maximum lifetime of a token in seconds over all audiences; disabled audiences count."""
         return max((audience.ttl for audience in self.audiences.values()), default=0.0)
 
     def with_backends(self) -> frozenset[str]:
-        """The audiences of which some client is the backend; disabled clients count."""
+        """Return the audiences that have a client as their backend; disabled clients count."""
         return frozenset(name for client in self.clients.values() for name in client.backend_of)
 
     def own_subjects(self) -> dict[str, tuple[str, str]]:
-        """As whom clients with tokens of their own are known, (source, raw subject) by the client's id."""
+        """Return the (source, raw subject) of each client that authenticates with its own token, by client id."""
         return {
             name: (client.source, client.client_id)
             for name, client in self.clients.items()
@@ -264,9 +264,9 @@ class Settings(Section):
         }
 
     def handshake_cas(self) -> tuple[KeptFile, ...]:
-        """Whose certificates a caller may present in a handshake: those of every purpose together.
+        """Return the CAs whose certificates a caller may present in a handshake, of all purposes together.
 
-        Which of them counts for what is not decided there.
+        The handshake does not decide which CA is valid for which purpose.
         """
         tls = self.listen.tls
         if tls is None:
@@ -278,13 +278,13 @@ class Settings(Section):
         return tuple(file for file in (tls.ca_file, *sources, *callers) if file is not None)
 
     def wanted(self) -> Wanted:
-        """What the key ring must be able to do for this configuration; disabled audiences count."""
+        """Return what the key ring must provide for this configuration; disabled audiences count."""
         chosen = sorted({audience.algorithm for audience in self.audiences.values() if audience.algorithm is not None})
         algorithms = tuple(dict.fromkeys((self.keys.algorithm, *chosen)))
         return Wanted(self.keys.schedule(), self.longest_ttl(), algorithms)
 
     def given_secret(self) -> DeploymentSecret | None:
-        """The deployment secret that is given here, if one is."""
+        """Return the configured deployment secret, or None."""
         if self.secret is None:
             return None
         given = DeploymentSecret.parse(self.secret.get_secret_value())
@@ -293,10 +293,10 @@ class Settings(Section):
         return replace(given, previous=DeploymentSecret.parse(self.secret.previous.get_secret_value()))
 
     def fingerprints(self) -> dict[str, str]:
-        """One SHA-256 per entry, keyed `client/<name>`, and so on for `source`, `audience`, `table` and `route`.
+        """Return one SHA-256 per entry, keyed `client/<name>`, and so on for `source`, `audience`, `table`, `route`.
 
-        It changes with everything configured that shapes a token which the entry takes part in. A subject may not be
-        named like a client, so a source's depends on the clients' names as well.
+        It changes with every setting that affects a token in which the entry takes part. A subject may not have the
+        name of a client, so a source's fingerprint depends on the clients' names too.
         """
         beside: dict[str, tuple[Mapping[str, Section], object]] = {
             "client": (self.clients, self.issuer),
@@ -313,11 +313,11 @@ class Settings(Section):
 
     @property
     def revision(self) -> str:
-        """A short name of this configuration, which stands in logs: so the deployment secret is not part of it."""
+        """A short id of this configuration. Logs contain it, so the deployment secret is not part of it."""
         shown = self.model_dump(exclude={"secret", *MERGED})
         shown["keys"].pop("seal_keys")
         return digest(shown)[:12]
 
     def listening_at(self, address: str) -> Settings:
-        """The same settings at another address. Raises OptionError where `listen` would refuse it."""
+        """Return the same settings at another address. Raises OptionError if `listen` would refuse the address."""
         return self.model_copy(update={"listen": listening_at(address, self.listen)})

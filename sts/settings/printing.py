@@ -1,4 +1,4 @@
-"""Settings for people and their editors: in force as YAML, and as a schema."""
+"""Prints settings: the configuration in force as YAML, and the JSON Schema for editors."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import yaml
 from sts.settings.model import MERGED, Settings
 
 _WITH_DEFAULTS: Final = {"client": "clients", "source": "sources", "audience": "audiences", "route": "routes"}
-"""Which section each part of `defaults` is merged into."""
+"""The section into which each part of `defaults` is merged."""
 
 
 def effective(settings: Settings) -> str:
-    """The configuration in force as YAML: defaults and included files merged, secrets masked."""
+    """Return the configuration in force as YAML: defaults and included files merged, secrets masked."""
     values = settings.model_dump(mode="json", exclude=set(MERGED), exclude_none=True)
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of what a user may write."""
+    """Return the JSON Schema (2020-12) of the configuration file."""
     written = Settings.model_json_schema()
     sections, definitions = written["properties"], written["$defs"]
     listen = {"$ref": sections["listen"].pop("$ref")}
@@ -30,14 +30,14 @@ def schema() -> dict[str, Any]:
         place["properties"] = {**place["properties"], "previous": previous}
     for properties in (sections, *(definition.get("properties", {}) for definition in definitions.values())):
         for value in properties.values():
-            if "anyOf" in value:  # a key is left out, never written with nothing behind it
+            if "anyOf" in value:  # a key must be left out instead of written empty
                 value["anyOf"] = [form for form in value["anyOf"] if form != {"type": "null"}]
     for kind, section in _WITH_DEFAULTS.items():
-        sections[section]["additionalProperties"] = False  # a name that fits no pattern
+        sections[section]["additionalProperties"] = False  # refuses a name that does not match the pattern
         (entry,) = sections[section]["patternProperties"].values()
         for one in entry.get("anyOf", [entry]):
-            # Any required key of an entry may come from `defaults` instead, which a schema cannot see; but for the one
-            # that says which kind it is, as long as there are several.
+            # Any required key of an entry may come from `defaults` instead, which a schema cannot check. Only the key
+            # that selects the kind is required, if there are several kinds.
             definition = definitions[one["$ref"].rpartition("/")[2]]
             choice = [name for name in ("type", "auth") if name in definition.get("required", ()) and "anyOf" in entry]
             definition.pop("required", None)

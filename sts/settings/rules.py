@@ -1,4 +1,4 @@
-"""Every rule and mapping of the configuration is compiled and every outside file read before anything starts."""
+"""Compiles every rule and mapping of the configuration, and reads every file it names, before the service starts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Read = Callable[[Any], object]
 
 @dataclass(frozen=True, slots=True)
 class _Samples:
-    """An example for every row: some row of its table."""
+    """A sample row for every lookup: any row of its table."""
 
     files: Mapping[str, FileTable]
 
@@ -42,7 +42,7 @@ class _Samples:
 
 @dataclass(frozen=True, slots=True)
 class Compiler:
-    """Compiles rules over `variables`, of which `known` says what some of them hold."""
+    """Compiles rules over `variables`; `known` has the attributes of some of them."""
 
     parts: Parts
     variables: frozenset[str]
@@ -50,9 +50,9 @@ class Compiler:
     _files: dict[str, FileTable | None] = field(default_factory=dict)
 
     def __call__(self, path: Trail, rule: str, read: Read | None = None, *, trial: bool = False) -> Iterator[Finding]:
-        """Yield what is wrong with the rule at `path`, whose value is for `read`; without it, it is a condition.
+        """Yield the faults of the rule at `path`. `read` converts its value; without `read` the rule is a condition.
 
-        `trial`: it is judged beside the decision, and may not make anybody wait.
+        With `trial` the rule is evaluated beside the decision (`shadow`), and must not delay a request.
         """
         try:
             expression = compile_rule(rule, self.variables)
@@ -64,7 +64,7 @@ class Compiler:
             return
         if trial and expression.lookups:
             hint = "map it to an attribute of the identity, and let the rule read that"
-            yield Finding(path, "cannot look anything up: a table that is down would change the answer", hint)
+            yield Finding(path, "must not look up a table: an unavailable table would change the answer", hint)
             return
         looks_up = list(self._looks_up(path, expression))
         yield from looks_up
@@ -76,7 +76,7 @@ class Compiler:
             yield self._fault(path, error)
 
     def _fault(self, path: Trail, error: ExpressionError) -> Finding:
-        return Finding(path, f"is no valid rule: {error}", f"CEL over {', '.join(sorted(self.variables))}")
+        return Finding(path, f"is not a valid rule: {error}", f"CEL over {', '.join(sorted(self.variables))}")
 
     def _looks_up(self, path: Trail, expression: Expression) -> Iterator[Finding]:
         tables = self.parts.entries("tables")
@@ -88,33 +88,33 @@ class Compiler:
                 yield Finding(path, f"the table {table} has no column {quote(column)}", near(column, file.columns))
 
     def _samples(self, expression: Expression) -> _Samples | None:
-        """Rows to try the rule on; None where one comes from elsewhere, and nobody knows what it may hold."""
+        """Return sample rows for the rule; None if a table is not a file, because its content is unknown."""
         files = {table: self._file(table) for table, _ in expression.lookups}
         known = {table: file for table, file in files.items() if file is not None}
         return _Samples(known) if len(known) == len(files) else None
 
     def _file(self, table: str) -> FileTable | None:
-        """The table, if it is one of a file that can be used."""
+        """Return the table if it is a file that can be used."""
         if table not in self._files:
             settings = self.parts.tables.get(table)
             try:
                 self._files[table] = settings.at_file() if settings is not None else None
             except StartError:
-                self._files[table] = None  # told as a fault of the file
+                self._files[table] = None  # reported as a fault of the file
         return self._files[table]
 
 
 _ALWAYS: Final = frozenset({"subject", "scopes"})
 _LOGIN: Final = frozenset({"auth_time", "acr", "amr"})
-"""What a credential may say of the login (OpenID Connect Core §2): a rule may ask for it before any source maps it."""
+"""Facts about the login (OpenID Connect Core §2); a rule may read them even if no source maps them."""
 
 
 def source_rules(parts: Parts) -> Iterator[Finding]:
-    """`require` is a condition over the credential, and each attribute's mapping compiles; `subject` is there."""
+    """Check that `require` is a condition over the credential, each mapping compiles, and `subject` is mapped."""
     for name, source in parts.sources.items():
         path = ("sources", name)
         if "subject" not in source.identity:
-            hint = "such as `subject: claims.sub`: whom the minted token is about"
+            hint = "such as `subject: claims.sub`: the minted token's subject"
             yield Finding((*path, "identity", "subject"), "`subject` is missing", hint)
         variables = frozenset({source.variable})
         known = {} if source.attributes is None else {source.variable: source.attributes}
@@ -126,7 +126,7 @@ def source_rules(parts: Parts) -> Iterator[Finding]:
 
 
 def source_files(parts: Parts) -> Iterator[Finding]:
-    """The files that sources and tables name can be used; of a disabled one as well, since a reload may enable it."""
+    """Check that the files of sources and tables can be used; disabled entries count, a reload may enable them."""
     for section, entries in (("sources", parts.sources), ("tables", parts.tables)):
         for name, entry in entries.items():
             for key, problem in entry.file_faults():
@@ -134,7 +134,7 @@ def source_files(parts: Parts) -> Iterator[Finding]:
 
 
 def listener(parts: Parts) -> Iterator[Finding]:
-    """The files of our own TLS can be used."""
+    """Check that the files of our own TLS can be used."""
     tls = parts.listen.tls if parts.listen is not None else None
     if tls is None:
         return
@@ -145,20 +145,20 @@ def listener(parts: Parts) -> Iterator[Finding]:
 
 
 def audience_files(parts: Parts) -> Iterator[Finding]:
-    """The files that audiences name can be used; of a disabled audience as well, since a reload may enable it."""
+    """Check that the files of audiences can be used; disabled audiences count, a reload may enable them."""
     for name, audience in parts.audiences.items():
         for key, problem in audience.encryption.file_faults() if audience.encryption is not None else ():
             yield Finding(("audiences", name, "encryption", key), problem)
 
 
 def opa_file(parts: Parts) -> Iterator[Finding]:
-    """The CA file of `opa` can be used."""
+    """Check that the CA file of `opa` can be used."""
     for key, problem in file_faults("ca_file", parts.opa.ca_file if parts.opa else None, read_ca):
         yield Finding(("opa", key), problem)
 
 
 def evidence(parts: Parts) -> Iterator[Finding]:
-    """What `evidence: true` takes from the credential, no mapping can write."""
+    """Check that no mapping writes a claim that `evidence: true` copies from the credential."""
     for name, audience in parts.audiences.items():
         for claim in EVIDENCE_CLAIMS if audience.evidence else ():
             if claim in audience.claims:
@@ -167,7 +167,7 @@ def evidence(parts: Parts) -> Iterator[Finding]:
 
 
 def audience_rules(parts: Parts) -> Iterator[Finding]:
-    """Each rule of an audience or a route compiles and reads only what some source can give."""
+    """Check that each rule of an audience or a route compiles and reads only attributes that some source maps."""
     compiles = Compiler(parts, AUDIENCE_VARIABLES, _known(parts))
     for name, audience in parts.audiences.items():
         path = ("audiences", name)
@@ -184,7 +184,7 @@ def audience_rules(parts: Parts) -> Iterator[Finding]:
 
 
 def _known(parts: Parts) -> dict[str, frozenset[str]]:
-    """What the variables of an audience hold; attributes of faulty and disabled sources count."""
+    """Return the attributes of an audience's variables; attributes of faulty and disabled sources count."""
     mapped: set[str] = set(_ALWAYS | _LOGIN)
     for entry in parts.entries("sources").values():
         identity = entry.get("identity")
@@ -199,7 +199,7 @@ def _known(parts: Parts) -> dict[str, frozenset[str]]:
 
 
 def schedule(parts: Parts) -> Iterator[Finding]:
-    """The life of keys fits the life of tokens (RO-04)."""
+    """Check that the lifetimes of keys and tokens fit together (RO-04)."""
     if parts.keys is None and "keys" in parts.written:
         return
     longest = max((audience.ttl for audience in parts.audiences.values()), default=0.0)

@@ -23,7 +23,7 @@ def test_a_limit_below_a_typical_token_is_told_with_its_place(base, warnings):
     (only,) = warnings(base)
     assert only.path == "audiences.orders.max_token_bytes"
     assert only.line
-    assert "would be refused, since 256 are allowed" in only.problem
+    assert "would be refused: the limit is 256 bytes" in only.problem
 
 
 @pytest.mark.parametrize(("limit", "told"), [(3072, 0), (3073, 1)])
@@ -111,7 +111,7 @@ def test_a_source_without_scopes_for_backends_that_have_some_is_told(base, warni
     del base["sources"]["idp"]["identity"]["scopes"]
     (only,) = warnings(base)
     assert only.path == "sources.idp.identity"
-    assert "maps no `scopes`, and what it reaches (orders) has some" in only.problem
+    assert "maps no `scopes`, but its audiences (orders) need some" in only.problem
     base["audiences"]["plain"] = {}
     assert warnings(base) == (), "it is of use for a backend without scopes"
     base["audiences"]["plain"]["enabled"] = False

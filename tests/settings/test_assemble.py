@@ -262,7 +262,7 @@ def test_a_key_with_nothing_behind_it_is_a_fault_and_told_once(base, only_fault,
     merge(base, yaml.safe_load(text))
     fault = only_fault(base)
     assert fault.path == path
-    assert fault.problem == "is written with nothing behind it"
+    assert fault.problem == "is empty"
     assert fault.hint.startswith("write a value or leave the key out")
 
 
@@ -270,7 +270,7 @@ def test_a_rule_that_is_commented_out_is_told_with_its_line(base, faults):
     base["audiences"] = {}
     text = yaml.safe_dump(base).replace("audiences: {}\n", "")
     found = faults("audiences:\n  orders:\n    allow:\n      # \"'admin' in identity.roles\"\n" + text)
-    assert [(fault.line, fault.path) for fault in found if "nothing behind" in fault.problem] == [
+    assert [(fault.line, fault.path) for fault in found if fault.problem == "is empty"] == [
         (3, "audiences.orders.allow")
     ]
 

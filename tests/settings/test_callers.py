@@ -61,7 +61,7 @@ def test_an_access_token_is_of_a_source_that_issues_jwts(base, only_fault, two_s
         "audience": "x", "audiences": ["*"], "namespace": "o", "identity": {"subject": "claims.sub"},
     }  # fmt: skip
     fault = only_fault(with_client(two_sources, "access_token", source="opaque", sources=["*"]))
-    assert (fault.path, fault.problem) == ("clients.other.source", "opaque issues no JWTs")
+    assert (fault.path, fault.problem) == ("clients.other.source", "opaque does not issue JWTs")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_file_that_cannot_be_used_is_a_fault_of_its_client(base, only_fault, t
 @pytest.mark.parametrize(
     ("kind", "changes", "above", "told"),
     [
-        ("tls", {}, {}, "nobody could present a certificate"),
+        ("tls", {}, {}, "no client could present a certificate"),
         ("tls", {"profile": "nginx"}, {"proxies": True}, "at forward-auth"),
         ("tls", {}, {"proxies": True}, ""),
         ("tls", {"profile": "nginx"}, {"tls": TLS}, ""),

@@ -155,7 +155,7 @@ def test_what_a_client_may_present_and_not_hand_in_is_told(certificates, write):
     certificates["clients"]["edge"]["sources"] = ["idp"]
     told = [one for one in examine(write(certificates), {})[1] if one.path == "clients.edge.may_present[0]"]
     assert [one.problem for one in told] == [
-        "is not one of the client's `sources`: what it hands on is refused (no_consent)"
+        "is not one of the client's `sources`: what it presents is refused (no_consent)"
     ]
     certificates["clients"]["edge"]["sources"] = ["idp", "partner"]
     assert not [one for one in examine(write(certificates), {})[1] if "may_present" in one.path]

@@ -262,4 +262,4 @@ def test_an_opaque_token_cannot_begin_as_an_api_key_does(two_sources, only_fault
     }
     fault = only_fault(two_sources)
     assert fault.path == "sources.opaque.match.prefix"
-    assert "begin alike" in fault.problem
+    assert "overlap" in fault.problem

@@ -144,7 +144,7 @@ def test_a_block_that_does_not_line_up_is_told_to_be_looked_at(refused, text):
 @pytest.mark.parametrize("text", ["a:\n  b: 'x' in y\n  c: 1\n", 'a:\n  b: "x" in y\n', "a:\n  - 'x' in y\n"])
 def test_a_value_that_goes_on_behind_its_quotes_is_told_to_be_quoted(refused, text):
     fault = refused(text)
-    assert (fault.line, fault.hint[:38]) == (2, "a value that begins with a quote ends ")
+    assert (fault.line, fault.hint[:42]) == (2, "a value that begins with a quote must end ")
 
 
 def test_a_text_with_a_colon_in_it_is_told_to_be_quoted(refused):

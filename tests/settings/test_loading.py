@@ -347,13 +347,13 @@ def test_a_secret_file_that_is_not_that_of_var_must_be_there(base, only_fault, v
 @pytest.mark.parametrize(
     ("secret", "problem"),
     [
-        (SECRET, "where the deployment secret stands"),
+        (SECRET, "write the deployment secret as"),
         ({"env": "NOWHERE"}, "NOWHERE is not set"),
         ({"file": "nowhere"}, "cannot be read"),
         ({"env": "SHORT"}, "32 random bytes"),
         ({"env": "STS_SECRET", "previous": {"env": "NOWHERE"}}, "NOWHERE is not set"),
         ({"env": "STS_SECRET", "previous": {"env": "SHORT"}}, "32 random bytes"),
-        ({"env": "STS_SECRET", "previous": SECRET}, "where the deployment secret stands"),
+        ({"env": "STS_SECRET", "previous": SECRET}, "write the deployment secret as"),
         ({"vault": "x"}, "{env: NAME} or {file: PATH}"),
     ],
 )

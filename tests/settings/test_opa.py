@@ -10,7 +10,7 @@ def test_an_audience_cannot_ask_where_nobody_is_to_be_asked(base, only_fault):
     base["audiences"]["orders"].update(opa=True, enabled=False)
     fault = only_fault(base)
     assert fault.path == "audiences.orders.opa"
-    assert "no `opa`" in fault.problem
+    assert "`opa` is missing" in fault.problem
 
 
 def test_a_faulty_policy_server_is_one_fault(base, only_fault):

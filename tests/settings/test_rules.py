@@ -19,11 +19,11 @@ def at(config, path, value):
 @pytest.mark.parametrize(
     ("path", "rule", "problem"),
     [
-        ("sources.idp.require", "claims.a ==", "no valid rule"),
+        ("sources.idp.require", "claims.a ==", "not a valid rule"),
         ("sources.idp.require", "identity.subject == 'a'", "identity"),
         ("sources.idp.require", "'a'", "true or false"),
         ("sources.idp.identity.tenant", "claim.tenant", "claim"),
-        ("sources.idp.identity.subject", "claims.sub + ", "no valid rule"),
+        ("sources.idp.identity.subject", "claims.sub + ", "not a valid rule"),
         ("audiences.orders.allow", "identity.rolse.size() > 0", "did you mean `roles`?"),
         ("audiences.orders.allow", "claims.sub == 'a'", "claims"),
         ("sources.idp.identity.subject", "claims.iat", "it fails whatever `claims.iat` may be"),
@@ -37,11 +37,11 @@ def at(config, path, value):
         ("audiences.orders.allow", "route.path == 'a'", "`route` has no `path`"),
         ("audiences.orders.allow", "1 + 1", "true or false"),
         ("audiences.orders.claims.tenant", "identity.tenant", "`identity` has no `tenant`"),
-        ("audiences.orders.headers.X-User", "identity.", "no valid rule"),
+        ("audiences.orders.headers.X-User", "identity.", "not a valid rule"),
         ("routes.orders.allow", "identity.rolse == []", "`identity` has no `rolse`"),
         ("audiences.orders.shadow", "identity.rolse == []", "did you mean `roles`?"),
         ("audiences.orders.shadow", "'a'", "true or false"),
-        ("audiences.orders.shadow", "lookup('staff', identity.subject).id == 1", "cannot look anything up"),
+        ("audiences.orders.shadow", "lookup('staff', identity.subject).id == 1", "must not look up a table"),
         ("audiences.orders.claims.staff", "lookup('staff', identity.subject).id", 'there is no table "staff"'),
         ("sources.idp.identity.subject", "lookup(claims.t, claims.sub).id", "the table of `lookup`"),
         ("routes.orders.allow", "ip_in(request.ip, '10.0.0.1/8')", "has host bits set"),
@@ -95,7 +95,7 @@ def test_rules_may_look_rows_up(with_table, loaded, path, rule):
         ("sources.idp.identity.subject", "lookup('staff', claims.sub).ids", "did you mean `id`?"),
         ("audiences.orders.allow", "has(lookup('staff', identity.subject).place)", 'no column "place"'),
         ("audiences.orders.claims.x", "lookup('staff', identity.subject)['nam']", 'no column "nam"'),
-        ("audiences.orders.shadow", "lookup('staff', identity.subject).id == ''", "cannot look anything up"),
+        ("audiences.orders.shadow", "lookup('staff', identity.subject).id == ''", "must not look up a table"),
     ],
 )
 def test_a_table_or_column_that_is_not_there_is_a_fault_where_it_is_read(with_table, only_fault, path, rule, problem):

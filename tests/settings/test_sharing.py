@@ -22,7 +22,7 @@ STATE = {"store": "redis"}
 
 def test_whoever_says_redis_needs_the_section(told):
     found = told(state=STATE, secret={"env": "SECRET"}, environment={"SECRET": SECRET})
-    assert found == {"redis": "`redis` is missing: state.store asks for it"}
+    assert found == {"redis": "`redis` is missing: state.store needs it"}
 
 
 def test_where_redis_is_used_the_secret_must_be_written(told):
