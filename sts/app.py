@@ -25,12 +25,10 @@ from sts.clients.assertion import AssertionClient
 from sts.clients.client import ClientSettings
 from sts.clients.failures import Failures
 from sts.clients.registry import Clients, World
-from sts.credentials.api_key import ApiKeyKind, ApiKeySource, ApiKeySourceSettings
-from sts.credentials.certificate import CertificateKind, CertificateSource, CertificateSourceSettings
-from sts.credentials.introspected import Known, Stores
-from sts.credentials.introspection import Introspections, tell
-from sts.credentials.jwt import Bearers, JwtKind, JwtSource, JwtSourceSettings
-from sts.credentials.kind import Source, Sources, SourceSettings
+from sts.credentials.introspected import Introspections, Known, Stores
+from sts.credentials.jwt import Bearers
+from sts.credentials.kind import Services, Source, Sources, SourceSettings
+from sts.credentials.registry import build_sources, prefixes
 from sts.credentials.self_issued import OwnTokens, OwnVerifier
 from sts.edge.certificate_headers import Proxies
 from sts.edge.discovery import Readiness, discovery, health, site
@@ -51,7 +49,8 @@ from sts.policy.decide import Policy
 from sts.policy.rules import AudienceRules, RouteRules, SourceRules
 from sts.settings import Settings
 from sts.state.worker_state import StateAtWork
-from sts.telemetry import Reading, log, metrics
+from sts.telemetry import Reading, know_prefixes, log, metrics
+from sts.trust.introspection import UNAUTHORIZED
 from sts.trust.issuers import Issuers, OwnKeys
 from sts.trust.recipients import Recipient, Recipients
 from sts.trust.remote_jwks import RemoteSet, warm_up
@@ -77,6 +76,19 @@ def metrics_of_opa(why: str) -> None:
     metrics.opa_asked("failed" if why else "answered")
     if why:
         log.warning("opa", why=why)
+
+
+def metrics_of_introspection(source: str, outcome: str, why: str) -> None:
+    """Count the outcome of an introspection request, and log a failure.
+
+    A server that refuses our own credentials is logged as an error: only an operator can repair that. The pause after
+    failures prevents a log line per request.
+    """
+    metrics.introspected(source, outcome)
+    if outcome == UNAUTHORIZED:
+        log.error("introspection server", source=source, why=why)
+    elif why:
+        log.warning("introspection server", source=source, why=why)
 
 
 def ocsp_asked(source: str, why: str) -> None:
@@ -144,8 +156,8 @@ class App:
         self.own_keys = OwnKeys(lambda now: self.keyring.jwks(now), clock)  # noqa: PLW0108 - explain has none
         self.authorities = Authorities(clock, ocsp_asked)
         answers: tuple[Memory[Known], Memory[Known]] = (Memory(ACTIVE_BYTES), Memory(INACTIVE_BYTES))
-        stores = Stores(*answers, self.tokens.waiters)
-        self.introspections = Introspections(time.monotonic, stores, waiters, self.issuers.all_waiters, tell)
+        stores, notice = Stores(*answers, self.tokens.waiters), metrics_of_introspection
+        self.introspections = Introspections(time.monotonic, stores, waiters, self.issuers.all_waiters, notice)
         self.failures = Failures(time.monotonic, metrics.client_limited)
         self.opa = OpaServers(time.monotonic, waiters, self.issuers.all_waiters, metrics_of_opa)
         self.tables = Tables(clock, waiters, settings.redis)
@@ -164,7 +176,8 @@ class App:
             self.current = made
         finally:  # close what only the former revision asked, or one that could not be built
             in_force = self.current.settings
-            self.introspections.keep(in_force.sources)
+            asked = [one.asks(name) for name, one in in_force.sources.items() if one.enabled]
+            self.introspections.keep([one for one in asked if one is not None])
             self.tables.keep(in_force.tables)
             self.opa.keep(in_force.opa)
         self.keyring.reschedule(settings.keys.schedule())
@@ -176,18 +189,18 @@ class App:
 
         To be called before a worker takes requests: a burst at a cold worker would be refused while it fetches them.
         """
-        entries = [*revision.settings.sources.items(), *revision.settings.clients.items()]
+        sources, clients = revision.settings.sources, revision.settings.clients
         issuers = [
-            one.trusted(name)
-            for name, one in entries
-            if one.enabled and isinstance(one, JwtSourceSettings | AssertionClient)
+            *(one.trusted(name) for name, one in sources.items() if one.enabled),
+            *(one.trusted(name) for name, one in clients.items() if one.enabled and isinstance(one, AssertionClient)),
         ]
-        keys = [self.issuers.keys(one) for one in issuers if one.jwks_file is None]
+        keys = [self.issuers.keys(one) for one in issuers if one is not None and one.jwks_file is None]
         warm_up([one for one in (*keys, *revision.recipients.values()) if isinstance(one, RemoteSet)], time.monotonic)
 
     def build(self, settings: Settings) -> Revision:
         """Compile a whole revision; nothing is in force until it is assigned. Raises StartError."""
-        sources = self._sources(settings)
+        know_prefixes(prefixes(settings.sources))
+        sources = build_sources(settings.sources, self._services(settings))
         recipients = self._recipients(settings)
         exchange = Exchange(
             revision=settings.revision,
@@ -207,7 +220,7 @@ class App:
             Routes(settings.routes),
             [name for audience in settings.audiences.values() for name in audience.headers],
             {name: audience.max_token_bytes for name, audience in settings.audiences.items()},
-            [source.header for source in settings.sources.values() if isinstance(source, ApiKeySourceSettings)],
+            dict(filter(None, (source.credential_header() for source in settings.sources.values()))),
         )
         token_door = TokenDoor(Proxies(settings.proxies))
         answers = self._introspection(settings, exchange.clients, token_door)
@@ -238,7 +251,7 @@ class App:
     def _world(self, settings: Settings, sources: Sources) -> World:
         """What callers' ways of proving themselves need."""
         issuers = {client.source for client in settings.clients.values() if isinstance(client, AccessTokenClient)}
-        at_work = [one for name, one in sources.by_name.items() if name in issuers and isinstance(one, JwtSource)]
+        at_work = [one for name, one in sources.by_name.items() if name in issuers]
         return World(
             issuer=settings.issuer,
             keys=self.issuers.keys,
@@ -247,29 +260,15 @@ class App:
             clock=self.clock,
         )
 
-    def _sources(self, settings: Settings) -> Sources:
-        """Put the enabled sources to work, each as its kind wants it."""
-        enabled = {name: source for name, source in settings.sources.items() if source.enabled}
-        jwt = {
-            name: JwtSource(name, source, self.issuers.keys(source.trusted(name)))
-            for name, source in enabled.items()
-            if isinstance(source, JwtSourceSettings)
-        }
-        own = OwnTokens(self._own_verifier(settings), self.clock)
-        certificates = {
-            name: CertificateSource(name, source, self.authorities.authority(source.trusted(name)))
-            for name, source in enabled.items()
-            if isinstance(source, CertificateSourceSettings)
-        }
-        keys = {
-            name: ApiKeySource(name, source, self.state.keys)
-            for name, source in enabled.items()
-            if isinstance(source, ApiKeySourceSettings)
-        }
-        opaque_kind, opaque = self.introspections.at_work(settings.sources)
-        jwt_kind = JwtKind([*jwt.values(), own])
-        kinds = (jwt_kind, opaque_kind, CertificateKind(certificates.values()), ApiKeyKind(keys.values()))
-        return Sources(kinds, {**jwt, **opaque, **certificates, **keys, own.name: own})
+    def _services(self, settings: Settings) -> Services:
+        """What sources are built with."""
+        return Services(
+            issuers=self.issuers,
+            authorities=self.authorities,
+            introspections=self.introspections,
+            api_keys=self.state.keys,
+            own=OwnTokens(self._own_verifier(settings), self.clock),
+        )
 
     def _recipients(self, settings: Settings) -> dict[str, Recipient]:
         """The backends that tokens are encrypted for, by audience."""

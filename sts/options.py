@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import (
@@ -97,13 +98,15 @@ class Place:
 class Section(BaseModel):
     """A part of the configuration: immutable, unknown keys are refused.
 
-    `not_yet` lists keys of the documented contract that are not supported yet; their error is "not supported yet"
-    instead of "unknown key". A field's `description` is its line in docs/configuration.md.
+    `not_yet` lists keys of the documented contract that are not supported yet, `not_yet_values` such values of its
+    keys; their error is "not supported yet" instead of "unknown key". A field's `description` is its line in
+    docs/configuration.md.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
 
     not_yet: ClassVar[frozenset[str]] = frozenset()
+    not_yet_values: ClassVar[Mapping[str, frozenset[str]]] = MappingProxyType({})
 
     @field_validator("*", mode="before")
     @classmethod

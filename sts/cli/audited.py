@@ -12,7 +12,7 @@ from sts.audit.file import AuditFile
 from sts.audit.operators import operators_event
 from sts.audit.sanitize import bounded_text
 from sts.cli import common
-from sts.credentials.introspection import prefixes
+from sts.credentials.registry import prefixes
 from sts.errors import StartError
 from sts.settings import Settings
 from sts.telemetry import know_prefixes

@@ -12,20 +12,20 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from sts.cli import common
-from sts.credentials.api_key import ApiKeySourceSettings
 from sts.credentials.certificate import decode_chain, encode_chain
+from sts.credentials.registry import KINDS
 from sts.edge.certificate_headers import CLIENT_CERT, CLIENT_CERT_CHAIN, NGINX_CERT, NGINX_VERIFY, XFCC, Form
 from sts.errors import Refusal
-from sts.model import TYPE_API_KEY, TYPE_CLIENT_CERTIFICATE, TYPE_PREFIX
+from sts.model import TYPE_CLIENT_CERTIFICATE, TYPE_PREFIX
 from sts.settings import Settings
 
-_OURS: Final = {urn.rpartition(":")[2]: urn for urn in (TYPE_API_KEY, TYPE_CLIENT_CERTIFICATE)}
 _NO_CERTIFICATE: Final = "the file holds no certificate in PEM"
 
 
 def urn(token_type: str) -> str:
     """A token type as it is declared; its last part is enough."""
-    return token_type if token_type.startswith("urn:") else _OURS.get(token_type, TYPE_PREFIX + token_type)
+    known = {urn.rpartition(":")[2]: urn for kind in KINDS.values() for urn in kind.credential_types}
+    return token_type if token_type.startswith("urn:") else known.get(token_type, TYPE_PREFIX + token_type)
 
 
 def certificates(text: str) -> tuple[bytes, ...]:
@@ -46,10 +46,11 @@ def as_sent(token_type: str, text: str) -> str:
 
 def as_header(settings: Settings, client: str, token_type: str, text: str) -> dict[str, str]:
     """The headers in which the gateway `client` hands a user's credential on at forward-auth, with lower-case names."""
-    if token_type == TYPE_API_KEY:
-        sources = [one for one in settings.sources.values() if isinstance(one, ApiKeySourceSettings)]
-        fitting = [one for one in sources if text.startswith(one.prefix)] or sources
-        return {fitting[0].header.lower() if fitting else "x-api-key": text}
+    if not token_type.startswith(TYPE_PREFIX) and token_type != TYPE_CLIENT_CERTIFICATE:
+        known = [(one.credential_prefix() or "", one.credential_header()) for one in settings.sources.values()]
+        ours = [(prefix, header[0]) for prefix, header in known if header is not None and header[1] == token_type]
+        fitting = [header for prefix, header in ours if text.startswith(prefix)] or [header for _, header in ours]
+        return {header.lower(): text for header in fitting[:1]}
     if token_type != TYPE_CLIENT_CERTIFICATE:
         return {"authorization": f"Bearer {text}"}
     try:

@@ -16,7 +16,7 @@ from sts.audit.log import LABEL
 from sts.cli import common
 from sts.cli.audited import audit
 from sts.cli.state import warn_of_loss
-from sts.credentials.api_key import ApiKeySourceSettings
+from sts.credentials.api_key import key_prefixes
 from sts.errors import StartError
 from sts.mint.keystore import open_secret
 from sts.options import parse_duration, show_duration
@@ -137,9 +137,9 @@ def _what(**given: str | None) -> tuple[Kind, str]:
 
 def _concerns_keys(settings: Settings, kind: Kind, value: str, source: str | None) -> bool:
     """Whether it may concern API keys, which can live longer than any revocation is kept."""
-    keys = {name: one for name, one in settings.sources.items() if isinstance(one, ApiKeySourceSettings)}
+    keys = key_prefixes(settings.sources)
     if kind == "credential":
-        return value.startswith(tuple(one.prefix for one in keys.values()))
+        return value.startswith(tuple(keys.values()))
     return source in keys or (kind == "subject" and bool(keys))
 
 

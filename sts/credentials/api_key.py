@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Final, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import StringConstraints
 
-from sts.credentials.kind import SourceSettings
+from sts.credentials.kind import HeaderName, KeyTable, Services, SourceSettings
 from sts.errors import TOO_LARGE, UNKNOWN_ISSUER, Refusal
 from sts.model import NOT_APPLICABLE, TYPE_API_KEY, Credential, Limits, Presented, Principal
 
 KIND: Final = "api_key"
 MAX_CHARS: Final = 256
 
-_HEADER: Final = r"^[A-Za-z][A-Za-z0-9-]{0,63}$"
-_TAKEN: Final = frozenset(
-    {
-        *("authorization", "cookie", "host", "origin", "dpop", "forwarded", "x-real-ip", "user-agent", "referer"),
-        *("x-gateway-secret", "x-request-id", "x-auth-reason", "x-token-expires-at"),
-        *("connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect", "via", "date"),
-    }
-)
-_TAKEN_PREFIXES: Final = (
-    *("x-original-", "x-forwarded-", "x-envoy-", "x-accel-", "client-cert", "x-ssl-client"),
-    *("accept", "access-control-", "cache-", "content-", "if-", "proxy-", "range", "sec-", "signature"),
-)
-
 KeyPrefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,30}_$")]
 """The prefix of the keys of one source: letters, digits and `_`; the last character is `_`."""
-
-
-def _header(value: str) -> str:
-    if value.lower() in _TAKEN or value.lower().startswith(_TAKEN_PREFIXES):
-        raise ValueError(f"{value} has another meaning: keys are sent in a header of their own")
-    return value
 
 
 class ApiKeySourceSettings(SourceSettings):
@@ -42,64 +23,39 @@ class ApiKeySourceSettings(SourceSettings):
 
     variable: ClassVar[str] = "key"
     attributes: ClassVar[frozenset[str] | None] = frozenset({"id", "owner", "tenant", "scopes", "audiences", "tier"})
+    credential_types: ClassVar[frozenset[str]] = frozenset({TYPE_API_KEY})
+    kept_in_state: ClassVar[bool] = True
 
     type: Literal["api_key"]
     """An API key made with `sts api-keys create`."""
-    header: Annotated[str, StringConstraints(pattern=_HEADER), AfterValidator(_header)] = "X-API-Key"
+    header: HeaderName = "X-API-Key"
     """The request header that contains the key at forward-auth; a query parameter is never read."""
     prefix: KeyPrefix
     """The prefix of its keys, so that scanners and people recognise a leaked key, for example `sk_live_`."""
     high_entropy: bool = False
     """`true` confirms that imported keys have 128 random bits or more. The shared cache keeps them only then."""
 
+    def credential_prefix(self) -> str:
+        """Return how its keys begin."""
+        return self.prefix
 
-class KnownKey(Protocol):
-    """A verified key."""
+    def credential_header(self) -> tuple[str, str]:
+        """Return the header that its keys come in, and their token type."""
+        return self.header, TYPE_API_KEY
 
-    @property
-    def id(self) -> str:
-        """The public id of the key."""
+    def build(self, name: str, services: Services) -> ApiKeySource:
+        """Return the source `name`, which reads the keys of the state store."""
+        return ApiKeySource(name, self, services.api_keys)
 
-    @property
-    def owner(self) -> str:
-        """The owner: the subject of the key, as the source writes it."""
-
-    @property
-    def proof(self) -> str:
-        """Identifies the present state of the record; it changes when the record changes."""
-
-    @property
-    def created_at(self) -> int:
-        """When the key was created, in Unix seconds."""
-
-    @property
-    def expires_at(self) -> int | None:
-        """When the key expires, in Unix seconds; None if only a revocation ends it."""
-
-    @property
-    def reach(self) -> frozenset[str] | None:
-        """The audiences that the key may reach, None for all audiences of its source."""
-
-    @property
-    def attributes(self) -> Mapping[str, Any]:
-        """The attributes for mappings."""
+    @classmethod
+    def reader(cls, sources: Iterable[Any], elsewhere: Iterable[str], services: Services) -> ApiKeyKind:  # noqa: ARG003
+        """Return the kind over these `ApiKeySource`s."""
+        return ApiKeyKind(sources)
 
 
-class KeyTable(Protocol):
-    """The table of all API keys."""
-
-    @property
-    def trouble(self) -> str:
-        """Why the last read of the keys failed, "" if it succeeded."""
-
-    def known(self, prefix: str, text: str) -> str:
-        """Return the id in a key text if such a key exists, else "". This proves nothing. Never waits."""
-
-    def prove(self, source: str, prefix: str, text: str) -> KnownKey:
-        """Return the key with exactly this text. Never waits. Raises Refusal."""
-
-    def current(self, proof: str) -> bool:
-        """Return whether this state of a key's record is still valid. Never waits."""
+def key_prefixes(sources: Mapping[str, SourceSettings]) -> dict[str, str]:
+    """Return the sources of API keys by name, disabled ones too, with the prefix of their keys."""
+    return {name: one.prefix for name, one in sources.items() if isinstance(one, ApiKeySourceSettings)}
 
 
 class ApiKeySource:
@@ -162,7 +118,7 @@ class ApiKeySource:
 class ApiKeyKind:
     """A `Kind` over all enabled sources of type `api_key`."""
 
-    token_types = frozenset({TYPE_API_KEY})
+    token_types = ApiKeySourceSettings.credential_types
 
     def __init__(self, sources: Iterable[ApiKeySource]) -> None:
         self._sources = tuple(sources)

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Iterator
-from typing import Annotated, ClassVar, Final, Literal, Self
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, model_validator
 
-from sts.credentials.kind import SourceSettings
-from sts.errors import BINDING_FAILED, MALFORMED, TOO_LARGE, UNKNOWN_ISSUER, Refusal
+from sts.credentials.kind import Clash, Services, SourceSettings
+from sts.errors import BINDING_FAILED, MALFORMED, TOO_LARGE, UNKNOWN_ISSUER, Refusal, StartError
+from sts.expressions import ExpressionError, compile_rule
 from sts.model import NOT_APPLICABLE, TYPE_CLIENT_CERTIFICATE, Credential, Limits, Presented, Principal
-from sts.options import ConfigFile, KeptConfigFile, file_faults
+from sts.options import ConfigFile, KeptConfigFile, KeptFile, file_faults
 from sts.x509.authority import Authority, AuthoritySettings
 from sts.x509.chain import MAX_CERTIFICATE_BYTES, MAX_CERTIFICATES, UnverifiedChain, read_chain
 from sts.x509.crl import CrlFile
-from sts.x509.names import ATTRIBUTES, attributes, check_prefix, speaks_for
+from sts.x509.names import ATTRIBUTES, attributes, check_prefix, speaks_for, within
 from sts.x509.revocation import Mode
 from sts.x509.roots import Roots
 
 KIND: Final = "client_certificate"
 
+_NAMES: Final = frozenset({"certificate", "certificate.uri", "certificate.san", "certificate.san.uris"})
+"""The paths with which a rule reads URI names."""
 _TEXT: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _MAX_CHARS: Final = MAX_CERTIFICATES * (MAX_CERTIFICATE_BYTES * 4 // 3 + 4)
 
@@ -35,6 +38,9 @@ class CertificateSourceSettings(SourceSettings):
 
     variable: ClassVar[str] = "certificate"
     attributes: ClassVar[frozenset[str] | None] = ATTRIBUTES
+    credential_types: ClassVar[frozenset[str]] = frozenset({TYPE_CLIENT_CERTIFICATE})
+    # Clients may staple an answer to their certificate (RFC 8446 §4.4.2.1), but Python's ssl does not support that.
+    not_yet_values: ClassVar[Mapping[str, frozenset[str]]] = {"ocsp": frozenset({"stapled"})}
 
     type: Literal["client_certificate"]
     """A client certificate (RFC 5280): from the caller's own connection, or forwarded by a client that may do so."""
@@ -65,7 +71,7 @@ class CertificateSourceSettings(SourceSettings):
             return self.revocation
         return "off" if self.crl_file is None and self.ocsp == "off" else "require"
 
-    def trusted(self, name: str) -> AuthoritySettings:
+    def authority(self, name: str) -> AuthoritySettings:
         """Return the settings that determine which certificates are trusted; `name` is the name of the source."""
         return AuthoritySettings(name, self.ca_file, self.san_prefix, self.crl_file, self.mode, self.ocsp)
 
@@ -74,6 +80,52 @@ class CertificateSourceSettings(SourceSettings):
         yield from file_faults("ca_file", self.ca_file, Roots)
         if self.crl_file is not None and (trouble := CrlFile(self.crl_file).trouble):
             yield "crl_file", f"the CRL file {self.crl_file} cannot be used: {trouble}"
+
+    def faults(self) -> Iterator[tuple[str, str, str]]:
+        """Require `san_prefix` if a rule reads URI names: it limits the names that the CA may certify (XC-07)."""
+        if self.san_prefix is None and self._reads_names():
+            hint = "such as spiffe://partners.example/; without it, this CA could certify any name"
+            yield "san_prefix", "must be written, since a rule reads URI names", hint
+
+    def _reads_names(self) -> bool:
+        rules = [*self.identity.values(), *([self.require] if self.require else [])]
+        try:
+            read = [path for rule in rules for path in compile_rule(rule, frozenset({self.variable})).reads]
+        except ExpressionError:
+            return False  # reported with the rules
+        return not _NAMES.isdisjoint(read)
+
+    def clash(self, other: Self) -> Clash | None:
+        """Check that each certificate belongs to one source: sources with one CA must have separate `san_prefix`."""
+        if not _overlap(self.san_prefix, other.san_prefix):
+            return None
+        try:
+            if Roots(self.ca_file).names.isdisjoint(Roots(other.ca_file).names):
+                return None
+        except StartError:
+            return None  # reported with the files
+        problem = "{other} trusts the same CA: a certificate could belong to either"
+        hint = "give both a `san_prefix`, neither within the other, or make them one source"
+        return Clash("san_prefix", problem, hint)
+
+    def trust_anchor(self) -> KeptFile:
+        """Return the CAs that are trusted for this source."""
+        return self.ca_file
+
+    def build(self, name: str, services: Services) -> CertificateSource:
+        """Return the source `name`; the known revocation status survives a reload."""
+        return CertificateSource(name, self, services.authorities.authority(self.authority(name)))
+
+    @classmethod
+    def reader(cls, sources: Iterable[Any], elsewhere: Iterable[str], services: Services) -> CertificateKind:  # noqa: ARG003
+        """Return the kind over these `CertificateSource`s."""
+        return CertificateKind(sources)
+
+
+def _overlap(one: str | None, other: str | None) -> bool:
+    if one is None or other is None:
+        return True
+    return one.rstrip("/:") == other.rstrip("/:") or within(one.rstrip("/:"), other) or within(other.rstrip("/:"), one)
 
 
 class CertificateSource:
@@ -133,7 +185,7 @@ class CertificateSource:
 class CertificateKind:
     """A `Kind` over all enabled sources of type `client_certificate`."""
 
-    token_types = frozenset({TYPE_CLIENT_CERTIFICATE})
+    token_types = CertificateSourceSettings.credential_types
 
     def __init__(self, sources: Iterable[CertificateSource]) -> None:
         self._by_anchor: dict[bytes, list[CertificateSource]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 from sts.errors import BAD_TYPE, MALFORMED, SOURCE_UNREACHABLE, Refusal
 from sts.jose import UnfitError, check_claims, strict_json, text_or_texts
 from sts.resilience.bulkhead import Bulkhead, FullError
+from sts.trust.introspection import Introspection, Notice, Server
 from sts.trust.upstream import PATIENCE
 
 NEGATIVE_TTL: Final = 5.0
@@ -157,6 +158,47 @@ class Answers:
         ends = min(known.until, end) if isinstance(end, int | float) else known.until
         self._stores.active.put(key, known, size=len(body), ends=ends, now=now)
         return known
+
+
+@dataclass(slots=True)
+class Introspections:
+    """Keeps servers and their cached responses while the settings that determine a response are unchanged.
+
+    A reload must neither introspect every token again nor forget that a server is down. `max_waiters` limits the
+    requests in progress at one server, `all_waiters` those of all servers together. `notice` is called for every
+    request.
+    """
+
+    monotonic: Callable[[], float]
+    stores: Stores
+    max_waiters: int
+    all_waiters: Bulkhead | None = None
+    notice: Notice = lambda _source, _outcome, _why: None
+    _known: dict[tuple[Server, float], tuple[Introspection, Answers]] = field(default_factory=dict, repr=False)
+
+    def of(self, server: Server, ttl: float) -> tuple[Introspection, Answers]:
+        """Return the client of `server` and its responses, each valid for `ttl` seconds; sends no request."""
+        key = (server, ttl)
+        if key not in self._known:
+            self._known[key] = self._make(server, ttl)
+        return self._known[key]
+
+    def keep(self, wanted: Collection[tuple[Server, float]]) -> None:
+        """Drop the responses and close the connections of all servers except `wanted`."""
+        for key in self._known.keys() - set(wanted):
+            self._known.pop(key)[0].close()
+
+    def _make(self, server: Server, ttl: float) -> tuple[Introspection, Answers]:
+        asked = Introspection(
+            server,
+            self.monotonic,
+            max_waiters=self.max_waiters,
+            all_waiters=self.all_waiters,
+            notice=self.notice,
+        )
+        return asked, Answers(
+            asked.ask, ttl, self.stores, lambda outcome: self.notice(server.source, outcome, ""), asked.place
+        )
 
 
 def parse(body: bytes) -> dict[str, Any]:

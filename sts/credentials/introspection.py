@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Final, Literal, Self
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from sts.credentials.api_key import ApiKeySourceSettings
-from sts.credentials.introspected import Answers, Stores, check_answer, parse
-from sts.credentials.kind import ShortText, SomeNames, SourceSettings
+from sts.credentials.introspected import Answers, check_answer, parse
+from sts.credentials.kind import Clash, Services, ShortText, SomeNames, SourceSettings
 from sts.errors import MALFORMED, REVOKED, TOO_LARGE, UNKNOWN_ISSUER, Refusal
 from sts.jose import looks_signed, text_or_texts
 from sts.model import NOT_APPLICABLE, TYPE_ACCESS_TOKEN, Credential, Limits, Presented, Principal
 from sts.options import Duration, KeptConfigFile, SecretText, Section, file_faults
-from sts.resilience.bulkhead import Bulkhead
-from sts.telemetry import know_prefixes, log, metrics
 from sts.trust.fetch import OutboundUrl, read_ca
-from sts.trust.introspection import UNAUTHORIZED, Introspection, Notice, Server
+from sts.trust.introspection import Introspection, Server
 
 KIND: Final = "introspection"
 MAX_TOKEN: Final = 8192
@@ -41,6 +37,9 @@ class Match(Section):
 
 class IntrospectionSourceSettings(SourceSettings):
     """A server that issues opaque tokens and introspects them."""
+
+    credential_types: ClassVar[frozenset[str]] = frozenset({TYPE_ACCESS_TOKEN})
+    prefix_path: ClassVar[tuple[str, ...]] = ("match", "prefix")
 
     type: Literal["introspection"]
     """An opaque token, introspected (RFC 7662)."""
@@ -74,6 +73,30 @@ class IntrospectionSourceSettings(SourceSettings):
     def file_faults(self) -> Iterator[tuple[str, str]]:
         """Yield the key and the description of each fault in the files that these settings name."""
         yield from file_faults("ca_file", self.ca_file, read_ca)
+
+    def clash(self, other: Self) -> Clash | None:
+        """Check that at most one source has no `match`: each opaque token belongs to one source (IN-06)."""
+        if self.match is not None or other.match is not None:
+            return None
+        hint = "only one introspection source may have no `match`; it takes the tokens that match no other prefix"
+        return Clash("match", "must be written, since {other} has none either", hint)
+
+    def credential_prefix(self) -> str | None:
+        """Return how its tokens begin, None where no `match` says it."""
+        return None if self.match is None else self.match.prefix
+
+    def asks(self, name: str) -> tuple[Server, float]:
+        """Return its server, and `cache_ttl`."""
+        return self.server(name), self.cache_ttl
+
+    def build(self, name: str, services: Services) -> IntrospectionSource:
+        """Return the source `name`; its cached responses survive a reload."""
+        return IntrospectionSource(name, self, *services.introspections.of(*self.asks(name)))
+
+    @classmethod
+    def reader(cls, sources: Iterable[Any], elsewhere: Iterable[str], services: Services) -> IntrospectionKind:  # noqa: ARG003
+        """Return the kind over these `IntrospectionSource`s."""
+        return IntrospectionKind(sources, elsewhere)
 
     def server(self, name: str) -> Server:
         """Return the server of the source `name`. Raises StartError if its CA file cannot be used."""
@@ -164,7 +187,7 @@ class IntrospectionKind:
     API keys. Such credentials are refused, so that they are never sent to the source without a prefix (IN-06).
     """
 
-    token_types = frozenset({TYPE_ACCESS_TOKEN})
+    token_types = IntrospectionSourceSettings.credential_types
 
     def __init__(self, sources: Iterable[IntrospectionSource], elsewhere: Iterable[str] = ()) -> None:
         by_prefix = {source.prefix: source for source in sources}
@@ -193,86 +216,3 @@ class IntrospectionKind:
         if parts and len(parts) != _JWE_DOTS and looks_signed(head + ".."):
             raise Refusal(MALFORMED, why="it begins like a JWS and is none")  # it must not leak to a server
         return Presented(KIND, source.name, credential.token_type, token)
-
-
-def tell(source: str, outcome: str, why: str) -> None:
-    """Count the outcome of an introspection request, and log a failure.
-
-    A server that refuses our own credentials is logged as an error: only an operator can repair that. The pause after
-    failures prevents a log line per request.
-
-    Args:
-        source: The name of the source.
-        outcome: The outcome, as in the metric.
-        why: The reason of a failure, else "".
-    """
-    metrics.introspected(source, outcome)
-    if outcome == UNAUTHORIZED:
-        log.error("introspection server", source=source, why=why)
-    elif why:
-        log.warning("introspection server", source=source, why=why)
-
-
-@dataclass(slots=True)
-class Introspections:
-    """Builds the sources, and keeps cached responses while the settings that determine a response are unchanged.
-
-    A reload must neither introspect every token again nor forget that a server is down. `max_waiters` limits the
-    requests in progress at one server, `all_waiters` those of all servers together. `notice` is called for every
-    request.
-    """
-
-    monotonic: Callable[[], float]
-    stores: Stores
-    max_waiters: int
-    all_waiters: Bulkhead | None = None
-    notice: Notice = lambda _source, _outcome, _why: None
-    _known: dict[tuple[Server, float], tuple[Introspection, Answers]] = field(default_factory=dict, repr=False)
-
-    def at_work(
-        self, sources: Mapping[str, SourceSettings]
-    ) -> tuple[IntrospectionKind, dict[str, IntrospectionSource]]:
-        """Return the kind and its enabled sources by name, from all configured `sources`; sends no request."""
-        settings = {name: one for name, one in sources.items() if isinstance(one, IntrospectionSourceSettings)}
-        wanted = _wanted(settings)
-        self._known.update({key: self._make(*key) for key in wanted.values() if key not in self._known})
-        found = {name: IntrospectionSource(name, settings[name], *self._known[key]) for name, key in wanted.items()}
-        know_prefixes(prefixes(sources))
-        keys = [one.prefix for one in sources.values() if isinstance(one, ApiKeySourceSettings)]
-        disabled = [one.match.prefix for one in settings.values() if one.match is not None and not one.enabled]
-        return IntrospectionKind(found.values(), (*keys, *disabled)), found
-
-    def keep(self, sources: Mapping[str, SourceSettings]) -> None:
-        """Drop the responses and close the connections of all servers except those of the enabled `sources`."""
-        for key in self._known.keys() - _wanted(sources).values():
-            self._known.pop(key)[0].close()
-
-    def _make(self, server: Server, ttl: float) -> tuple[Introspection, Answers]:
-        asked = Introspection(
-            server,
-            self.monotonic,
-            max_waiters=self.max_waiters,
-            all_waiters=self.all_waiters,
-            notice=self.notice,
-        )
-        return asked, Answers(
-            asked.ask, ttl, self.stores, lambda outcome: self.notice(server.source, outcome, ""), asked.place
-        )
-
-
-def prefixes(sources: Mapping[str, SourceSettings]) -> Iterator[str]:
-    """Yield the configured prefixes of the credentials, also of disabled sources: their credentials are secret, too."""
-    for one in sources.values():
-        if isinstance(one, ApiKeySourceSettings):
-            yield one.prefix
-        elif isinstance(one, IntrospectionSourceSettings) and one.match is not None:
-            yield one.match.prefix
-
-
-def _wanted(sources: Mapping[str, SourceSettings]) -> dict[str, tuple[Server, float]]:
-    """Return the enabled sources, each with the settings that determine its responses."""
-    return {
-        name: (one.server(name), one.cache_ttl)
-        for name, one in sources.items()
-        if isinstance(one, IntrospectionSourceSettings) and one.enabled
-    }

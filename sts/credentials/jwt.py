@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Protocol, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from sts.credentials.kind import ShortText, SomeNames, SourceSettings
+from sts.credentials.kind import Services, ShortText, SomeNames, Source, SourceSettings
 from sts.errors import AUDIENCE_MISMATCH, BAD_ALGORITHM, BAD_TYPE, EXPIRED, MALFORMED, UNKNOWN_ISSUER, Refusal
 from sts.jose import Algorithm, Compact, looks_signed, media_type, parse, text_or_texts, verify
 from sts.model import (
@@ -49,6 +49,7 @@ class JwtSourceSettings(SourceSettings):
     """An issuer of signed JWTs."""
 
     not_yet: ClassVar[frozenset[str]] = SourceSettings.not_yet | {"envelope"}
+    credential_types: ClassVar[frozenset[str]] = frozenset({TYPE_JWT, TYPE_ACCESS_TOKEN, TYPE_ID_TOKEN})
 
     type: Literal["jwt"]
     """A signed JWT (RFC 7519)."""
@@ -103,6 +104,19 @@ class JwtSourceSettings(SourceSettings):
         """Yield the key and the description of each fault in the files that these settings name."""
         yield from file_faults("jwks_file", self.jwks_file, lambda file: FileJwks(file, self.algorithms))
         yield from file_faults("ca_file", self.ca_file, read_ca)
+
+    def claims_issuer(self) -> str:
+        """Return the exact `iss` of its tokens."""
+        return self.issuer
+
+    def build(self, name: str, services: Services) -> JwtSource:
+        """Return the source `name`; its keys are those that earlier revisions have fetched, if any."""
+        return JwtSource(name, self, services.issuers.keys(self.trusted(name)))
+
+    @classmethod
+    def reader(cls, sources: Iterable[Any], elsewhere: Iterable[str], services: Services) -> JwtKind:  # noqa: ARG003
+        """Return the kind over these `JwtSource`s and ourselves."""
+        return JwtKind([*sources, services.own])
 
     def trusted(self, name: str) -> Issuer:
         """Return the settings that determine the keys of this source; `name` is the name of the source."""
@@ -235,7 +249,7 @@ class JwtIssuer(Protocol):
 class JwtKind:
     """A `Kind` over all issuers of signed tokens: the enabled sources of type `jwt`, and ourselves."""
 
-    token_types = frozenset({TYPE_JWT, TYPE_ACCESS_TOKEN, TYPE_ID_TOKEN})
+    token_types = JwtSourceSettings.credential_types
 
     def __init__(self, issuers: Iterable[JwtIssuer]) -> None:
         self._by_issuer = {one.issuer: one for one in issuers}
@@ -275,14 +289,14 @@ class Bearers:
     """Proves callers' access tokens.
 
     Args:
-        sources: The sources whose tokens callers may use.
+        sources: The sources whose tokens callers may use; those of other kinds are ignored.
         audience: Our issuer identifier.
         admit: Judges proven credentials; its last argument is the thumbprint of the caller's certificate.
         unrevoked: Raises Refusal for a revoked token.
     """
 
-    def __init__(self, sources: Iterable[JwtSource], audience: str, admit: Admit, unrevoked: Unrevoked) -> None:
-        self._sources = {source.name: source for source in sources}
+    def __init__(self, sources: Iterable[Source], audience: str, admit: Admit, unrevoked: Unrevoked) -> None:
+        self._sources = {source.name: source for source in sources if isinstance(source, JwtSource)}
         self._kind = JwtKind(self._sources.values())
         self._audience = frozenset({audience})
         self._admit = admit

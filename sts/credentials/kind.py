@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Final, Protocol, Self
 
 from pydantic import AfterValidator, StringConstraints
 
+from sts.credentials.introspected import Introspections
+from sts.credentials.self_issued import OwnTokens
 from sts.errors import BAD_TYPE, UNKNOWN_ISSUER, Refusal
 from sts.model import Credential, Limits, Presented, Principal
-from sts.options import Names, Namespace, Rule, Section
+from sts.options import KeptFile, Names, Namespace, Rule, Section
+from sts.trust.introspection import Server
+from sts.trust.issuers import Issuer, Issuers
+from sts.x509.authority import Authorities
 
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 
@@ -25,16 +30,63 @@ SomeNames = Annotated[Names, AfterValidator(_not_empty)]
 """At least one non-empty text."""
 
 
+_HEADER: Final = r"^[A-Za-z][A-Za-z0-9-]{0,63}$"
+_TAKEN: Final = frozenset(
+    {
+        *("authorization", "cookie", "host", "origin", "dpop", "forwarded", "x-real-ip", "user-agent", "referer"),
+        *("x-gateway-secret", "x-request-id", "x-auth-reason", "x-token-expires-at"),
+        *("connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect", "via", "date"),
+    }
+)
+_TAKEN_PREFIXES: Final = (
+    *("x-original-", "x-forwarded-", "x-envoy-", "x-accel-", "client-cert", "x-ssl-client"),
+    *("accept", "access-control-", "cache-", "content-", "if-", "proxy-", "range", "sec-", "signature"),
+)
+
+
+def _header(value: str) -> str:
+    if value.lower() in _TAKEN or value.lower().startswith(_TAKEN_PREFIXES):
+        raise ValueError(f"{value} has another meaning: keys are sent in a header of their own")
+    return value
+
+
+HeaderName = Annotated[str, StringConstraints(pattern=_HEADER), AfterValidator(_header)]
+"""A request header that credentials come in at forward-auth, and that has no other meaning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clash:
+    """Why two sources of one kind cannot be configured side by side.
+
+    `key` is the setting of the later source that is wrong. `problem` says why; `{other}` in it becomes the name and the
+    place of the earlier source.
+    """
+
+    key: str
+    problem: str
+    hint: str
+
+
 class SourceSettings(Section):
     """One configured origin of inbound credentials, of any kind.
 
     `variable` is the name of the proven credential in CEL rules. `attributes` are its members; None if the issuer
     decides which members it has.
+
+    A kind of credential is a subclass with a `Source` and a `Kind` beside it, and a line in `registry.KINDS`. The
+    methods say what the rest of the service must know of a kind; a kind overrides those that concern it. `build` and
+    `reader` have no default.
+
+    `credential_types` are the token types (URNs) of its credentials. `prefix_path` is the setting in which
+    `credential_prefix` is written. `kept_in_state` says that the state store holds its credentials.
     """
 
     not_yet: ClassVar[frozenset[str]] = frozenset()
     variable: ClassVar[str] = "claims"
     attributes: ClassVar[frozenset[str] | None] = None
+    credential_types: ClassVar[frozenset[str]] = frozenset()
+    prefix_path: ClassVar[tuple[str, ...]] = ("prefix",)
+    kept_in_state: ClassVar[bool] = False
 
     enabled: bool = True
     """`false` refuses the source's credentials from the next reload on, and invalidates the tokens made from them."""
@@ -52,6 +104,60 @@ class SourceSettings(Section):
     def file_faults(self) -> Iterator[tuple[str, str]]:
         """Yield the key and the description of each fault in the files that these settings name."""
         yield from ()
+
+    def faults(self) -> Iterator[tuple[str, str, str]]:
+        """Yield what else is wrong with these settings: the key, a sentence, and a hint."""
+        yield from ()
+
+    def clash(self, other: Self) -> Clash | None:  # noqa: ARG002 - for kinds that override it
+        """Say why it cannot be configured beside `other`, an earlier source of the same kind; None where it can."""
+        return None
+
+    def credential_prefix(self) -> str | None:
+        """Return how all of its credentials begin, None where they have nothing in common.
+
+        No other source's prefix may begin alike. The log masks what follows a prefix.
+        """
+        return None
+
+    def claims_issuer(self) -> str | None:
+        """Return the `iss` by which its JWTs are found, None for another kind. No two sources have the same."""
+        return None
+
+    def credential_header(self) -> tuple[str, str] | None:
+        """Return the header that its credentials come in at forward-auth, and their token type.
+
+        None where they come as a Bearer token or a client certificate.
+        """
+        return None
+
+    def trust_anchor(self) -> KeptFile | None:
+        """Return the CAs of the certificates that callers may present in a TLS handshake because of it."""
+        return None
+
+    def trusted(self, name: str) -> Issuer | None:  # noqa: ARG002 - for kinds that override it
+        """Return whose keys prove the credentials of this source, `name`; None where no issuer's keys do."""
+        return None
+
+    def asks(self, name: str) -> tuple[Server, float] | None:  # noqa: ARG002 - for kinds that override it
+        """Return the server that this source, `name`, asks about its credentials, and the seconds an answer counts.
+
+        None where no server is asked. Raises StartError if the server's CA file cannot be used.
+        """
+        return None
+
+    def build(self, name: str, services: Services) -> Source:
+        """Put this source, `name`, to work. Must not wait. Raises StartError."""
+        raise NotImplementedError
+
+    @classmethod
+    def reader(cls, sources: Iterable[Any], elsewhere: Iterable[str], services: Services) -> Kind:
+        """Return what finds the source of a credential.
+
+        `sources` are all enabled ones of this kind, as `build` returned them. `elsewhere` are the prefixes of the other
+        configured sources: those of other kinds, and disabled ones of this kind.
+        """
+        raise NotImplementedError
 
 
 class Source(Protocol):
@@ -72,6 +178,66 @@ class Source(Protocol):
 
     def key_current(self, proof_key: str) -> bool:
         """Return whether the key that proved a credential is still in the source's key set. Never waits."""
+
+
+class KnownKey(Protocol):
+    """A verified key."""
+
+    @property
+    def id(self) -> str:
+        """The public id of the key."""
+
+    @property
+    def owner(self) -> str:
+        """The owner: the subject of the key, as the source writes it."""
+
+    @property
+    def proof(self) -> str:
+        """Identifies the present state of the record; it changes when the record changes."""
+
+    @property
+    def created_at(self) -> int:
+        """When the key was created, in Unix seconds."""
+
+    @property
+    def expires_at(self) -> int | None:
+        """When the key expires, in Unix seconds; None if only a revocation ends it."""
+
+    @property
+    def reach(self) -> frozenset[str] | None:
+        """The audiences that the key may reach, None for all audiences of its source."""
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """The attributes for mappings."""
+
+
+class KeyTable(Protocol):
+    """The table of all API keys."""
+
+    @property
+    def trouble(self) -> str:
+        """Why the last read of the keys failed, "" if it succeeded."""
+
+    def known(self, prefix: str, text: str) -> str:
+        """Return the id in a key text if such a key exists, else "". This proves nothing. Never waits."""
+
+    def prove(self, source: str, prefix: str, text: str) -> KnownKey:
+        """Return the key with exactly this text. Never waits. Raises Refusal."""
+
+    def current(self, proof: str) -> bool:
+        """Return whether this state of a key's record is still valid. Never waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What sources are built with. `own` belongs to one revision; the rest outlives a reload."""
+
+    issuers: Issuers
+    authorities: Authorities
+    introspections: Introspections
+    api_keys: KeyTable
+    own: OwnTokens
 
 
 class Kind(Protocol):

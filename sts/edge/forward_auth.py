@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Final
 
 from pydantic import AfterValidator
@@ -28,7 +29,6 @@ from sts.errors import (
 )
 from sts.model import (
     TYPE_ACCESS_TOKEN,
-    TYPE_API_KEY,
     TYPE_CLIENT_CERTIFICATE,
     Ask,
     Caller,
@@ -71,7 +71,8 @@ class ForwardAuthDoor:
 
     `identity_headers` are the names of all audiences' identity headers: every 200 carries each of them, so that the
     gateway overwrites what a client forged (CVE-2026-30851). `max_token_bytes` is each audience's, by name.
-    `key_headers` are the headers that API keys come in, those of disabled sources too.
+    `credential_headers` are the headers that credentials of some kinds come in, each with their token type; those of
+    disabled sources too.
     """
 
     name: DoorName = "forward_auth"
@@ -82,14 +83,14 @@ class ForwardAuthDoor:
         routes: Routes,
         identity_headers: Iterable[str],
         max_token_bytes: Mapping[str, int],
-        key_headers: Iterable[str] = (),
+        credential_headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.routes = routes
         self._token_header = settings.token_header
         self._token_prefix = "Bearer " if settings.token_header == AUTHORIZATION else ""
         self._absent = dict.fromkeys([self._token_header, *sorted(set(identity_headers))], ABSENT)
         self._max_token_bytes = dict(max_token_bytes)
-        self._key_headers = tuple(sorted({header.lower() for header in key_headers}))
+        self._credential_headers = {header.lower(): declared for header, declared in credential_headers.items()}
 
     def caller(self, incoming: Incoming) -> Caller:
         """Who the caller says it is: the client id in the path, and `X-Gateway-Secret`, or its connection without it.
@@ -114,9 +115,10 @@ class ForwardAuthDoor:
         headers = incoming.headers
         request = PROFILES[client.profile].facts(headers)
         route = self.routes.match(request, preflight=is_preflight(headers))
+        known = self._credential_headers
         try:
             certificates = None if route.open else handed_on(headers, client.certificate_header)
-            credential = None if route.open else _read_credential(headers, client, certificates, self._key_headers)
+            credential = None if route.open else _read_credential(headers, client, certificates, known)
         except Refusal as refusal:
             raise Refusal(refusal.reason, **refusal.facts, route=route.name) from None
         return Ask(
@@ -164,19 +166,20 @@ class ForwardAuthDoor:
 
 
 def _read_credential(
-    headers: Mapping[str, str], client: Client, certificates: tuple[bytes, ...] | None, key_headers: Iterable[str]
+    headers: Mapping[str, str], client: Client, certificates: tuple[bytes, ...] | None, known: Mapping[str, str]
 ) -> Credential:
-    """The one credential of a request: a Bearer token, an API key, or the certificates that the gateway hands on.
+    """The one credential of a request: a Bearer token, one in a header of its kind, or certificates handed on.
 
-    Beside a token or a key a certificate is no credential; a token may be bound to it. Raises MISSING_CREDENTIAL,
-    MALFORMED, also for a token beside a key (AK-03).
+    `known` are the headers of kinds, such as that of API keys, with their token types. Beside a token or a key a
+    certificate is no credential; a token may be bound to it. Raises MISSING_CREDENTIAL, MALFORMED, also for a token
+    beside a key (AK-03).
     """
     authorization = headers.get("authorization")
-    keys = [headers[name] for name in key_headers if name in headers]
+    keys = [Credential(declared, headers[name].strip()) for name, declared in known.items() if name in headers]
     if len(keys) > 1 or (keys and authorization is not None):
         raise Refusal(MALFORMED, why="two credentials in one request")
     if keys:
-        return Credential(TYPE_API_KEY, keys[0].strip())
+        return keys[0]
     if certificates is None or authorization is not None:
         return bearer(authorization or "")
     return Credential(TYPE_CLIENT_CERTIFICATE, encode_chain(certificates), handed_on=client.may_present)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema, model_validator
 
@@ -42,6 +43,10 @@ ClaimName = Annotated[str, StringConstraints(min_length=1, max_length=128), Afte
 
 class AudienceSettings(Section):
     """One backend: what its token holds, for how long, under which rule."""
+
+    not_yet_values: ClassVar[Mapping[str, frozenset[str]]] = {
+        "format": frozenset({"txn_token", "passthrough", "unsigned_jwt", "headers"})
+    }
 
     enabled: bool = True
     """`false` refuses the audience from the next reload on and voids its cached tokens."""

@@ -29,7 +29,7 @@ def listening(path: Path) -> Listen:
         directory = path.absolute().parent
         return Listen.model_validate(written, context=Place(directory, {})).resolved(directory)
     except ValidationError as error:
-        found = findings(error, Listen, ("listen",), (), {})
+        found = findings(error, Listen, ("listen",), ())
         raise SettingsError(document.fault(one.path, one.problem, one.hint) for one in found) from None
 
 
@@ -43,5 +43,5 @@ def listening_at(address: str, written: Listen | None = None) -> Listen:
     try:
         return Listen.model_validate(beside | {"address": address}).resolved(Path.cwd())
     except ValidationError as error:
-        found = findings(error, Listen, (), (), {})
+        found = findings(error, Listen, (), ())
         raise OptionError(Fault("--listen", 0, address, one.problem, one.hint) for one in found) from None

@@ -7,20 +7,12 @@ from typing import Annotated, Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from sts.credentials.certificate import CertificateSourceSettings
 from sts.options import Name, Place, Section
-from sts.policy.settings import AudienceSettings
 from sts.settings.document import Document
-from sts.settings.faults import Finding, Later, Trail, findings, near, not_yet, quote, unknown_key
+from sts.settings.faults import Finding, Trail, findings, near, not_yet, quote, unknown_key
 from sts.settings.model import KINDS, Kinds, Settings
 
 _NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
-
-_LATER: Final[Later] = {
-    (AudienceSettings, "format"): frozenset({"txn_token", "passthrough", "unsigned_jwt", "headers"}),
-    # Clients may staple an answer to their certificate (RFC 8446 §4.4.2.1), but Python's ssl does not support that.
-    (CertificateSourceSettings, "ocsp"): frozenset({"stapled"}),
-}
 
 
 def validate(document: Document, place: Place) -> tuple[list[Finding], dict[str, Any]]:
@@ -39,7 +31,7 @@ def validate(document: Document, place: Place) -> tuple[list[Finding], dict[str,
             try:
                 values[name] = _adapter(name).validate_python(written, context=place)
             except ValidationError as error:
-                found.extend(findings(error, Settings, (), (name,), _LATER))
+                found.extend(findings(error, Settings, (), (name,)))
     if "issuer" not in values and not any(finding.path == ("issuer",) for finding in found):
         found.append(Finding(("issuer",), "`issuer` is missing", "such as https://sts.example.internal"))
     found.extend(_faulty_defaults(document, place))
@@ -94,7 +86,7 @@ def _section(section: str, document: Document, place: Place, found: list[Finding
             try:
                 right[name] = model.model_validate(entry, context=place)
             except ValidationError as error:
-                problems.extend(findings(error, model, (section, name), (), _LATER))
+                problems.extend(findings(error, model, (section, name), ()))
         found.extend(problems)
     return right
 
@@ -148,6 +140,6 @@ def _faults_of(shared: dict[str, Any], model: type[Section], entry: str, place: 
     try:
         model.model_validate(shared, context=place)
     except ValidationError as error:
-        found = findings(error, model, ("defaults", entry), (), _LATER)
+        found = findings(error, model, ("defaults", entry), ())
         return [one for one in found if len(one.path) > 2 and one.path[2] in shared]
     return []

@@ -9,16 +9,11 @@ from sts.clients.access_token import AccessTokenClient
 from sts.clients.client import UNIX
 from sts.clients.network import NetworkClient
 from sts.clients.tls import TlsClient
-from sts.credentials.certificate import CertificateSourceSettings
-from sts.errors import StartError
-from sts.expressions import ExpressionError, compile_rule
 from sts.options import file_faults
 from sts.redis_link.settings import read_ca
 from sts.settings.checks import Check, Parts
 from sts.settings.faults import Finding, Trail, dotted, near, quote
 from sts.settings.listen import DEFAULT
-from sts.x509.names import within
-from sts.x509.roots import Roots
 
 
 def files(parts: Parts) -> Iterator[Finding]:
@@ -166,10 +161,6 @@ SHARING_CHECKS: Final[tuple[Check, ...]] = (redis, shared_secret, one_state)
 """The checks of this module."""
 
 
-_NAMES: Final = frozenset({"certificate", "certificate.uri", "certificate.san", "certificate.san.uris"})
-"""The paths with which a rule reads URI names."""
-
-
 def presenters(parts: Parts) -> Iterator[Finding]:
     """Check that `may_present` names certificate sources, and that `certificate_header` is set for forward-auth."""
     for name, client in parts.clients.items():
@@ -185,47 +176,5 @@ def presenters(parts: Parts) -> Iterator[Finding]:
             yield Finding(("clients", name, "certificate_header"), "must be written with `may_present`", hint)
 
 
-def bounds(parts: Parts) -> Iterator[Finding]:
-    """Require `san_prefix` if a rule reads URI names: it limits the names that the CA may certify (XC-07)."""
-    for name, source in parts.sources.items():
-        if isinstance(source, CertificateSourceSettings) and source.san_prefix is None and _reads_names(source):
-            hint = "such as spiffe://partners.example/; without it, this CA could certify any name"
-            yield Finding(("sources", name, "san_prefix"), "must be written, since a rule reads URI names", hint)
-
-
-def _reads_names(source: CertificateSourceSettings) -> bool:
-    rules = [*source.identity.values(), *([source.require] if source.require else [])]
-    try:
-        read = [path for rule in rules for path in compile_rule(rule, frozenset({source.variable})).reads]
-    except ExpressionError:
-        return False  # reported with the rules
-    return not _NAMES.isdisjoint(read)
-
-
-def rivals(parts: Parts) -> Iterator[Finding]:
-    """Check that each certificate belongs to one source: sources with one CA must have separate `san_prefix`."""
-    seen: list[tuple[str, CertificateSourceSettings, frozenset[bytes]]] = []
-    for name, source in parts.sources.items():
-        if not isinstance(source, CertificateSourceSettings):
-            continue
-        try:
-            names = Roots(source.ca_file).names
-        except StartError:
-            continue  # reported with the files
-        for other, theirs, their_names in seen:
-            if not names.isdisjoint(their_names) and _overlap(source.san_prefix, theirs.san_prefix):
-                where = parts.place(("sources", other))
-                problem = f"{other} ({where}) trusts the same CA: a certificate could belong to either"
-                hint = "give both a `san_prefix`, neither within the other, or make them one source"
-                yield Finding(("sources", name, "san_prefix"), problem, hint)
-        seen.append((name, source, names))
-
-
-def _overlap(one: str | None, other: str | None) -> bool:
-    if one is None or other is None:
-        return True
-    return one.rstrip("/:") == other.rstrip("/:") or within(one.rstrip("/:"), other) or within(other.rstrip("/:"), one)
-
-
-CERTIFICATE_CHECKS: Final[tuple[Check, ...]] = (presenters, bounds, rivals)
+CERTIFICATE_CHECKS: Final[tuple[Check, ...]] = (presenters,)
 """The checks of this module."""

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any, Final
 
 from sts.cache.tokens import CacheSettings
 from sts.clients.client import ClientSettings
 from sts.clients.secret import SecretClient
-from sts.credentials.api_key import ApiKeySourceSettings
-from sts.credentials.introspection import IntrospectionSourceSettings
-from sts.credentials.jwt import JwtSourceSettings
 from sts.credentials.kind import SourceSettings
 from sts.edge.forward_auth import ForwardAuthSettings
 from sts.edge.profiles import PROFILES
@@ -142,30 +140,46 @@ def issuers(parts: Parts) -> Iterator[Finding]:
     """Check that each `iss` belongs to one source, and that none is our own issuer."""
     seen: dict[str, str] = {}
     for name, source in parts.sources.items():
-        if not isinstance(source, JwtSourceSettings):
+        issuer, path = source.claims_issuer(), ("sources", name, "issuer")
+        if issuer is None:
             continue
-        path = ("sources", name, "issuer")
-        if source.issuer == parts.issuer:
+        if issuer == parts.issuer:
             yield Finding(
                 path, "is our own issuer: our tokens would be accepted as credentials", "name the other issuer"
             )
-        if source.issuer in seen:
-            other = ("sources", seen[source.issuer], "issuer")
+        if issuer in seen:
+            other = ("sources", seen[issuer], "issuer")
             yield Finding(path, f"is also the issuer of {other[1]} ({parts.place(other)})", "one source per issuer")
-        seen.setdefault(source.issuer, name)
+        seen.setdefault(issuer, name)
 
 
 def prefixes(parts: Parts) -> Iterator[Finding]:
     """Check that each opaque token and each API key belongs to one source; none is tried at several (IN-06)."""
-    opaque = {name: one for name, one in parts.sources.items() if isinstance(one, IntrospectionSourceSettings)}
-    keys = {name: one for name, one in parts.sources.items() if isinstance(one, ApiKeySourceSettings)}
-    known: dict[str, tuple[Trail, str]] = {name: (("prefix",), one.prefix) for name, one in keys.items()}
-    known |= {name: (("match", "prefix"), one.match.prefix) for name, one in opaque.items() if one.match}
-    yield from _rivals(known)
-    rest = [name for name, one in opaque.items() if one.match is None]
-    for name in rest[1:]:
-        hint = "only one introspection source may have no `match`; it takes the tokens that match no other prefix"
-        yield Finding(("sources", name, "match"), f"must be written, since {rest[0]} has none either", hint)
+    named = {name: (one.prefix_path, one.credential_prefix()) for name, one in parts.sources.items()}
+    yield from _rivals({name: (path, prefix) for name, (path, prefix) in named.items() if prefix is not None})
+
+
+def credential_headers(parts: Parts) -> Iterator[Finding]:
+    """Check that each credential header belongs to one token type, since its value is read as that type."""
+    seen: dict[str, tuple[str, str]] = {}
+    for name, source in parts.sources.items():
+        header, token_type = source.credential_header() or ("", "")
+        other, theirs = seen.setdefault(header.lower(), (name, token_type))
+        if token_type != theirs:
+            problem = f"{header} is also the header of {other}, whose credentials are of another type"
+            yield Finding(("sources", name, "header"), problem, "choose another header for one of the two")
+
+
+def source_faults(parts: Parts) -> Iterator[Finding]:
+    """Run the checks that each kind declares: of one source, and of two sources of the kind."""
+    for name, source in parts.sources.items():
+        for key, problem, hint in source.faults():
+            yield Finding(("sources", name, key), problem, hint)
+    for (other, theirs), (name, mine) in combinations(parts.sources.items(), 2):
+        clash = mine.clash(theirs) if type(mine) is type(theirs) else None
+        if clash is not None:
+            place = f"{other} ({parts.place(('sources', other))})"
+            yield Finding(("sources", name, clash.key), clash.problem.replace("{other}", place), clash.hint)
 
 
 def _rivals(named: Mapping[str, tuple[Trail, str]]) -> Iterator[Finding]:
@@ -300,7 +314,7 @@ def cached(parts: Parts) -> Iterator[Finding]:
 
 
 CHECKS: Final[tuple[Check, ...]] = (
-    *(names, consent, namespaces, issuers, prefixes, auds, scopes, tied_routes, profiles, secrets, headers),
-    *(opa, cached),
+    *(names, consent, namespaces, issuers, prefixes, credential_headers, source_faults, auds, scopes, tied_routes),
+    *(profiles, secrets, headers, opa, cached),
 )
 """The checks of this module, in the order of the sections."""

@@ -20,9 +20,6 @@ from sts.options import Section, parse_duration, show_duration
 Trail = tuple[str | int, ...]
 """A path into the configuration: keys and list positions."""
 
-Later = Mapping[tuple[type[BaseModel], str], frozenset[str]]
-"""The values of the documented contract that are not supported yet, by section and key."""
-
 LATER: Final = "not supported yet"
 _LATER_HINT: Final = "a later release builds it; leave it out until then"
 _SHOWN: Final = 80
@@ -133,7 +130,7 @@ class Finding:
     hint: str = ""
 
 
-def findings(error: ValidationError, model: type[Section], base: Trail, at: Trail, later: Later) -> Iterator[Finding]:
+def findings(error: ValidationError, model: type[Section], base: Trail, at: Trail) -> Iterator[Finding]:
     """Translate pydantic's errors about the value at `at` within a `model` at `base` into our own messages.
 
     A message quotes a value only if the value cannot be a secret: names, keys and choices.
@@ -148,11 +145,11 @@ def findings(error: ValidationError, model: type[Section], base: Trail, at: Trai
         if detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]:
             continue  # too short only because an invalid element, already reported, is missing
         told.add(path)
-        problem, hint = _say(detail, model, path, later)
+        problem, hint = _say(detail, model, path)
         yield Finding((*base, *path), problem, hint)
 
 
-def _say(detail: ErrorDetails, model: type[Section], path: Trail, later: Later) -> tuple[str, str]:
+def _say(detail: ErrorDetails, model: type[Section], path: Trail) -> tuple[str, str]:
     kind, value = detail["type"], detail["input"]
     context: Mapping[str, Any] = detail.get("ctx", {})
     hint = described(model, path)
@@ -164,7 +161,7 @@ def _say(detail: ErrorDetails, model: type[Section], path: Trail, later: Later) 
         problem, hint = str(context["error"]), ""
     elif kind == "literal_error":
         owner = _model_at(model, path[:-1])
-        if owner is not None and isinstance(value, str) and value in later.get((owner, str(path[-1])), ()):
+        if owner is not None and isinstance(value, str) and value in owner.not_yet_values.get(str(path[-1]), ()):
             return not_yet(value)
         problem = f"{quote(value)} is not one of: {str(context['expected']).replace(' or ', ', ')}"
     elif kind == "string_pattern_mismatch":
@@ -219,10 +216,10 @@ def _field_at(model: type[BaseModel], path: Trail) -> FieldInfo | None:
     return owner.model_fields.get(str(path[-1])) if owner is not None and path else None
 
 
-def _model_at(model: type[BaseModel], path: Trail) -> type[BaseModel] | None:
+def _model_at(model: type[BaseModel], path: Trail) -> type[Section] | None:
     """Return the section at `path` within `model`, or None if there is no section."""
     found = _type_at(model, path)
-    sections = [part for part in _alternatives(found) if isinstance(part, type) and issubclass(part, BaseModel)]
+    sections = [part for part in _alternatives(found) if isinstance(part, type) and issubclass(part, Section)]
     return sections[0] if sections else None
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 from pydantic import (
     AfterValidator,
@@ -16,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     SecretStr,
+    SerializeAsAny,
     ValidatorFunctionWrapHandler,
     WrapValidator,
 )
@@ -29,10 +32,8 @@ from sts.clients.client import UNIX, PeerNetwork
 from sts.clients.network import NetworkClient
 from sts.clients.secret import SecretClient
 from sts.clients.tls import TlsClient
-from sts.credentials.api_key import ApiKeySourceSettings
-from sts.credentials.certificate import CertificateSourceSettings
-from sts.credentials.introspection import IntrospectionSourceSettings
-from sts.credentials.jwt import JwtSourceSettings
+from sts.credentials import registry
+from sts.credentials.kind import SourceSettings
 from sts.edge.certificate_headers import ProxySettings
 from sts.edge.forward_auth import ForwardAuthSettings
 from sts.edge.routes import RouteSettings
@@ -50,7 +51,10 @@ from sts.state import StateSettings
 from sts.trust.fetch import check_url
 
 AnyClient = SecretClient | AssertionClient | TlsClient | NetworkClient | AccessTokenClient
-AnySource = JwtSourceSettings | IntrospectionSourceSettings | ApiKeySourceSettings | CertificateSourceSettings
+if TYPE_CHECKING:
+    AnySource = SourceSettings
+else:
+    AnySource = SerializeAsAny[reduce(operator.or_, registry.KINDS.values())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +90,7 @@ KINDS: Final[Mapping[str, Kinds]] = {
     ),
     "sources": Kinds(
         "source",
-        {
-            "jwt": JwtSourceSettings,
-            "introspection": IntrospectionSourceSettings,
-            "api_key": ApiKeySourceSettings,
-            "client_certificate": CertificateSourceSettings,
-        },
+        registry.KINDS,
         key="type",
         later=frozenset({"signed_request", "self_signed_jwt", "vouched"}),
     ),
@@ -271,9 +270,7 @@ class Settings(Section):
         tls = self.listen.tls
         if tls is None:
             return ()
-        sources = [
-            one.ca_file for one in self.sources.values() if isinstance(one, CertificateSourceSettings) and one.enabled
-        ]
+        sources = [one.trust_anchor() for one in self.sources.values() if one.enabled]
         callers = [one.handshake_ca for one in self.clients.values() if one.enabled]
         return tuple(file for file in (tls.ca_file, *sources, *callers) if file is not None)
 

@@ -35,7 +35,7 @@ def source_of(tmp_path, partner_ca):
             **changes,
         }
         settings = CertificateSourceSettings.model_validate(written, context=Place(tmp_path, {}))
-        return CertificateSource(name, settings, authorities.authority(settings.trusted(name)))
+        return CertificateSource(name, settings, authorities.authority(settings.authority(name)))
 
     return make
 

@@ -2,6 +2,7 @@ import json
 import threading
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 from harness import b64, wait_for
@@ -10,14 +11,15 @@ from pydantic import ValidationError
 
 from sts.cache.memory import Memory
 from sts.credentials.api_key import ApiKeySourceSettings
-from sts.credentials.introspected import NEGATIVE_TTL, Answers, Stores
+from sts.credentials.introspected import NEGATIVE_TTL, Answers, Introspections, Stores
 from sts.credentials.introspection import (
     MAX_TOKEN,
     IntrospectionKind,
-    Introspections,
     IntrospectionSource,
     IntrospectionSourceSettings,
 )
+from sts.credentials.kind import Services
+from sts.credentials.registry import build_sources
 from sts.errors import BAD_TYPE, MALFORMED, REVOKED, SOURCE_UNREACHABLE, TOO_LARGE, UNKNOWN_ISSUER, Refusal
 from sts.model import NOT_APPLICABLE, TYPE_ACCESS_TOKEN, TYPE_JWT, Credential, Presented
 from sts.options import Place
@@ -551,10 +553,10 @@ def reload(settings, stores):
     known = Introspections(time.monotonic, stores, 2)
 
     def reload(**changed):
-        sources = {"legacy": settings(**changed)}
-        _, found = known.at_work(sources)
-        known.keep(sources)
-        return found["legacy"]
+        asked = settings(**changed)
+        source = IntrospectionSource("legacy", asked, *known.of(*asked.asks("legacy")))
+        known.keep([asked.asks("legacy")])
+        return source
 
     return reload
 
@@ -588,8 +590,10 @@ def test_a_disabled_source_is_not_at_work_and_its_tokens_go_nowhere_else(setting
     """IN-06."""
     keys = ApiKeySourceSettings(type="api_key", prefix="sk_", identity={"subject": "key.owner"})
     sources = {"rest": settings(), "old": settings(match={"prefix": "op_"}, enabled=False), "keys": keys}
-    kind, found = Introspections(time.monotonic, stores, 2).at_work(sources)
-    assert set(found) == {"rest"}
+    own = SimpleNamespace(name="own", issuer="")
+    built = build_sources(sources, Services(None, None, Introspections(time.monotonic, stores, 2), None, own))
+    assert set(built.by_name) == {"rest", "keys", "own"}
+    kind = next(one for one in built.kinds if isinstance(one, IntrospectionKind))
     assert recognised(kind, "other") == "rest"
     for token in ("op_1", "sk_1"):
         with refused(UNKNOWN_ISSUER):

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from sts.cli import audited, common
 from sts.cli.state import warn_of_loss
-from sts.credentials.api_key import ApiKeySourceSettings
+from sts.credentials.api_key import key_prefixes
 from sts.errors import StartError
 from sts.mint.keystore import open_secret
 from sts.options import parse_duration
@@ -91,9 +91,7 @@ def unknown_scopes(settings: Settings, scopes: Iterable[str]) -> str:
 
 def prefixes(settings: Settings) -> dict[str, str]:
     """The sources of API keys, disabled ones too, and how their keys begin."""
-    return {
-        name: source.prefix for name, source in settings.sources.items() if isinstance(source, ApiKeySourceSettings)
-    }
+    return key_prefixes(settings.sources)
 
 
 def source_of(settings: Settings, name: str | None) -> tuple[str, str]:

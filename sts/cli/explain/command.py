@@ -25,8 +25,6 @@ from sts.cli.explain.trace import SHOWN, NullRevocations, NullSigner, Trace, Tra
 from sts.cli.keys.opening import open_ring
 from sts.clients.client import ClientSettings
 from sts.clients.secret import SecretClient, digest
-from sts.credentials.api_key import ApiKeySourceSettings
-from sts.credentials.jwt import JwtSourceSettings
 from sts.edge.token import GRANT_TYPE
 from sts.errors import SOURCE_UNREACHABLE, STATE_UNAVAILABLE, UNKNOWN_ISSUER, Refusal, StartError
 from sts.jose import parse
@@ -225,7 +223,7 @@ def _revision(settings: Settings, story: Trace) -> Revision:
 
 def _keys(settings: Settings) -> ApiKeys | None:
     """The API keys as they stand in the store now, where the configuration has sources of them. Raises StartError."""
-    if not any(isinstance(source, ApiKeySourceSettings) for source in settings.sources.values()):
+    if not any(source.kept_in_state for source in settings.sources.values()):
         return None
     secret = open_secret(settings.given_secret(), settings.var)
     store = open_state(settings.state, settings.redis, settings.var, time.time)
@@ -246,9 +244,9 @@ def _unknown(settings: Settings, credential: str) -> dict[str, object]:
         hints["unverified header"] = token.header
         hints["unverified claims"] = token.claims
     known = [
-        source.issuer + ("" if source.enabled else " (disabled)")
+        issuer + ("" if source.enabled else " (disabled)")
         for source in settings.sources.values()
-        if isinstance(source, JwtSourceSettings)
+        if (issuer := source.claims_issuer()) is not None
     ]
     return {**hints, "configured issuers": ", ".join(known) or "none"}
 
