@@ -173,8 +173,9 @@ SECRETS = {"STS_SECRET": "A" * 43, "REDIS_PASSWORD": "a-password-for-tests-only"
 
 @pytest.fixture
 def behind_redis(started, redis_kind, tmp_path):
-    """Two machines with one Redis between them, reached through a proxy."""
-    server = RedisServer(redis_kind, tmp_path / "redis").start()
+    """Two machines with one Redis between them, which keeps its data over a restart, reached through a proxy."""
+    keeps = ("--appendonly", "yes", "--appendfsync", "always")
+    server = RedisServer(redis_kind, tmp_path / "redis", *keeps).start()
     proxy = Proxy(server.port)
     redis = {"url": f"redis://127.0.0.1:{proxy.port}", "password": {"env": "REDIS_PASSWORD"}}
     sections = {"redis": redis, "secret": {"env": "STS_SECRET"}, "workers": 1}
