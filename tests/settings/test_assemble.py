@@ -46,12 +46,12 @@ from sts.settings import model as _all_sections  # noqa: F401 - so that each is 
             "known here: access_token, network, private_key_jwt, secret, tls",
         ),
         ("clients", "auth", 12, "auth", '"12" is not one of', ""),
-        ("clients", "sources", 5, "sources", "must be a list", "Which sources"),
+        ("clients", "sources", 5, "sources", "must be a list", "The sources whose"),
         ("sources", "type", "vouched", "type", "`vouched` is not supported yet", "later release"),
         ("sources", "type", "saml", "type", "\"saml\" is not one of: 'jwt', 'introspection'", ""),
-        ("sources", "algorithms", [], "algorithms", "must not be empty", "What may have signed"),
-        ("sources", "algorithms", ["HS256"], "algorithms[0]", '"HS256" is not one of', "What may have signed"),
-        ("sources", "algorithms", ["none"], "algorithms[0]", '"none" is not one of', "What may have signed"),
+        ("sources", "algorithms", [], "algorithms", "must not be empty", "The accepted signature"),
+        ("sources", "algorithms", ["HS256"], "algorithms[0]", '"HS256" is not one of', "The accepted signature"),
+        ("sources", "algorithms", ["none"], "algorithms[0]", '"none" is not one of', "The accepted signature"),
         ("sources", "jwks_uri", "http://idp.example.com/", "jwks_uri", "https", ""),
         ("sources", "jwks_uri", None, "", "exactly one of jwks_uri", ""),
         ("sources", "envelope", {}, "envelope", "`envelope` is not supported yet", "later release"),
@@ -192,7 +192,7 @@ def test_required_keys_are_told_each_at_the_entry_with_what_they_mean(base, faul
     found = {fault.path: fault for fault in faults(base)}
     assert {"clients.bare.audiences", "clients.bare.secrets"} <= set(found)
     assert found["clients.bare.audiences"].problem == "`audiences` is missing"
-    assert found["clients.bare.audiences"].hint.startswith("Which audiences it may ask for")
+    assert found["clients.bare.audiences"].hint.startswith("Which audiences it may request")
     assert found["clients.bare.audiences"].line == found["clients.bare.secrets"].line > 1
 
 
