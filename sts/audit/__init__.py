@@ -1,1 +1,1 @@
-"""The audit: one event for each decision, and where its line goes."""
+"""The audit log: one event per decision, and its output."""

@@ -1,8 +1,8 @@
-"""Where the audit's lines go: one descriptor of the worker, appended to with one call for each line.
+"""The output of the audit log: a file, a FIFO or standard output; each line is appended with one system call.
 
-A file is watched while it is written to: whether it is still the one at its path, and whether the line before is whole.
-What stands at the path may have been put there by another user of the folder, so it is judged before it is used: no
-symbolic link, no file of another user.
+While a worker writes to a file, it checks that the file is still at its path, and that the previous line is complete.
+Another user of the folder may have put a file at the path. Therefore the file is checked before use: no symbolic link,
+no file of another user.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sts.errors import StartError
 from sts.telemetry import Turn, log
 
 LOOK_EVERY_S: Final = 1.0
-"""How often a writer looks whether the file was renamed. A deleted file shows with each line."""
+"""How often a writer checks whether the file was renamed, in seconds. A deleted file is detected at each line."""
 
 _LOCK_PAUSE_S: Final = 0.001
 _LOCK_ATTEMPTS: Final = 50
@@ -34,10 +34,10 @@ _FLAGS: Final = os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY | os.O_
 
 
 class AuditFile:
-    """Where events go: a file or FIFO, appended to, or standard output. It outlives a reload, which opens it anew."""
+    """The output of events: a file or FIFO to append to, or standard output. A reload keeps it and reopens the file."""
 
     def __init__(self, path: Path | None) -> None:
-        """Open `path`, or standard output for None. Raises StartError where it cannot be opened."""
+        """Open `path`, or standard output for None. Raises StartError if it cannot be opened."""
         self._path = path
         self._descriptor = _open(path)
         self._plain = path is not None and _is_plain(self._descriptor)
@@ -48,7 +48,7 @@ class AuditFile:
         self._looked_at = time.monotonic()
 
     def write(self, line: bytes) -> None:
-        """Append one line with one call. Raises OSError where it could not be written, or not wholly."""
+        """Append one line with one system call. Raises OSError if it was not written completely."""
         if not self._plain:
             with self._turn.wait(self._descriptor):
                 self._put(b"\n" + line if self._torn else line)
@@ -56,24 +56,24 @@ class AuditFile:
         with self._lock:
             self._stay_at_path()
             self._append(line)
-            if os.fstat(self._descriptor).st_nlink == 0:  # it was deleted, and the line is gone with it
+            if os.fstat(self._descriptor).st_nlink == 0:  # the file was deleted, and the line is lost with it
                 self._back_to_path()
                 self._append(line)
 
     def reopen(self, path: Path | None) -> None:
-        """Go on at `path`, after a reload or a rotation of the file; writers in between lose nothing.
+        """Continue at `path`, after a reload or a rotation of the file; concurrent writers lose no line.
 
-        Raises StartError where it cannot be opened; then everything stays as it was.
+        Raises StartError if it cannot be opened; then the present file stays open.
         """
         with self._lock:
             self._open_again(path)
 
     def close(self) -> None:
-        """Close it; nothing can be written any more."""
+        """Close the output; afterwards `write` fails."""
         os.close(self._descriptor)
 
     def _append(self, line: bytes) -> None:
-        """Append to the file on a line of its own: a line that a worker tore must not swallow the next one."""
+        """Append to the file, on a new line: an incomplete line of a worker must not merge with the next one."""
         with self._locked():
             end = os.lseek(self._descriptor, 0, os.SEEK_END)
             self._put(line if self._is_whole_up_to(end) else b"\n" + line)
@@ -81,11 +81,11 @@ class AuditFile:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Keep the workers from writing at the same time: half a line of another worker would look like a torn one.
+        """Lock the file against other workers: a half-written line of another worker would look like an incomplete one.
 
-        The lock is a POSIX record lock, which belongs to the process: workers share the open file. It is advisory, and
-        a worker that the kernel stopped may hold it, so after 50 ms the line is written without it. Then at worst an
-        empty line is between two events.
+        The lock is a POSIX record lock, which belongs to the process: workers share the open file. It is advisory. A
+        worker that the kernel stopped may hold it, so after 50 ms the line is written without the lock. The worst
+        result is an empty line between two events.
         """
         locked = False
         for attempt in range(_LOCK_ATTEMPTS):
@@ -111,22 +111,25 @@ class AuditFile:
         self._torn = False
 
     def _is_whole_up_to(self, end: int) -> bool:
-        """Whether what stands before the offset `end` is whole lines; where that cannot be read, what we know."""
+        """Return whether the content before the offset `end` ends with a line break.
+
+        If the file is not readable, the result is whether our own last line was complete.
+        """
         if end in {0, self._whole_to}:
             return True
         try:
             return os.pread(self._descriptor, 1, end - 1) == b"\n"
-        except OSError:  # it may be appended to and not read
+        except OSError:  # the file is writable but not readable
             return not self._torn
 
     def _stay_at_path(self) -> None:
-        """Open the file again where it was renamed; this is looked at once in a while, since it loses no event."""
+        """Reopen the path if the file was renamed; checked every LOOK_EVERY_S, because a rename loses no event."""
         now = time.monotonic()
         if now - self._looked_at < LOOK_EVERY_S:
             return
         self._looked_at = now
         if not self._is_at_path():
-            with contextlib.suppress(OSError):  # told; until it can be opened, the renamed file takes the lines
+            with contextlib.suppress(OSError):  # logged; until the path can be opened, the lines go to the renamed file
                 self._back_to_path()
 
     def _is_at_path(self) -> bool:
@@ -169,15 +172,15 @@ def _open(path: Path | None) -> int:
 
 
 def _open_stdout() -> int:
-    """Standard output; a pipe so that writes never block, which must not become so for others that hold it."""
+    """Open standard output; a pipe as a new file description, so that non-blocking mode does not affect other users."""
     if stat.S_ISFIFO(os.fstat(_STDOUT).st_mode):
-        with contextlib.suppress(OSError):  # it may be another user's
+        with contextlib.suppress(OSError):  # it may belong to another user
             return os.open(f"/proc/self/fd/{_STDOUT}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     return os.dup(_STDOUT)
 
 
 def _open_or_make(path: Path) -> int:
-    """Open what is there, for reading too where that is allowed: its last byte says whether its last line is whole."""
+    """Open or create the file; for reading, too, if allowed: its last byte shows whether the last line is complete."""
     try:
         descriptor = os.open(path, os.O_RDWR | _FLAGS)
     except FileNotFoundError:
@@ -190,14 +193,14 @@ def _open_or_make(path: Path) -> int:
         return os.open(path, os.O_WRONLY | _FLAGS)
     if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         return descriptor
-    try:  # a writer alone: without a reader a line is lost and counted, and does not fill the pipe
+    try:  # for writing only: without a reader, a line is lost and counted, and does not fill the pipe
         return os.open(path, os.O_WRONLY | _FLAGS)
     finally:
         os.close(descriptor)
 
 
 def _fault(found: os.stat_result, folder: os.stat_result) -> str:
-    """What is wrong with the file that was opened, "" if nothing is."""
+    """Return the fault of the opened file, "" if there is none."""
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISFIFO(found.st_mode)):
         return "is neither a plain file nor a FIFO"
     if found.st_uid not in {0, os.geteuid(), folder.st_uid}:

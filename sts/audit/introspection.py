@@ -1,4 +1,4 @@
-"""The audit event of a question about a token of ours: who asked, about which one, and what the answer was."""
+"""The audit event of an introspection request at our endpoint: the client, the token and the response."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _AUDIENCES: Final = 8
 
 
 class Question:
-    """What became of one question, collected on its way and written down once.
+    """The record of one introspection request, filled while it is processed and written once.
 
-    `outcome` is `active`, `inactive` with the reason that nobody but the audit is told, or `refused`.
+    `outcome` is `active`, `inactive` (with the reason, which only the audit log contains), or `refused`.
     """
 
     __slots__ = (
@@ -38,35 +38,35 @@ class Question:
 
     @property
     def limited(self) -> bool:
-        """Whether it is one of too many failures of client authentication."""
+        """Whether the request was refused because of too many failures of client authentication."""
         return self._reason is not None and self._reason.limited
 
     def called(self, caller: Caller, *, known: bool) -> None:
-        """Somebody says it is this client; any other name than a known one is written down as a hash only."""
+        """Record the client id that the caller states, unproven; an unknown client id is logged only as a hash."""
         if known:
             self._client = caller.unverified_client_id
         else:
             self._stranger = caller.unverified_client_id
 
     def brought(self, token: str) -> None:
-        """The question is about this token."""
+        """Record the token of the request."""
         self._token = token
 
     def active(self, claims: Mapping[str, Any], audiences: Sequence[str]) -> None:
-        """These claims were handed out, of a token for these audiences."""
+        """Record the response: these claims, of a token for these audiences."""
         self.outcome, self._claims, self._audiences = "active", claims, audiences
 
     def inactive(self, refusal: Refusal) -> None:
-        """The answer was that it is not active, for this reason."""
+        """Record the response "not active", with its reason."""
         self.outcome, self._reason, self._facts = "inactive", refusal.reason, refusal.facts
 
     def refused(self, refusal: Refusal) -> None:
-        """The question was not answered."""
+        """Record that the request was refused."""
         self.outcome, self._reason, self._facts = "refused", refusal.reason, refusal.facts
         self._claims, self._audiences = {}, ()
 
     def event(self, secret: bytes) -> dict[str, Any]:
-        """The event's fields beside its time; what does not apply is None."""
+        """Return the fields of the event without its time; a field that does not apply is None."""
         claims, reason = self._claims, self._reason
         event: dict[str, Any] = {
             "event": "introspection",

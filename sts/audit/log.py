@@ -1,11 +1,11 @@
-"""The audit: exactly one event for each decision, allowed or refused, as one line of JSON.
+"""The audit log: exactly one event for each decision, allowed or refused, as one line of JSON.
 
-The fields are an allow-list. No token, no claim's value and no key is among them: subject and
-credential stand as hashes under the deployment's own key, so that only who has that key can look for a known one.
+The fields are an allow-list. They contain no token, no value of a claim and no key. Subject and credential are hashed
+with a key of the deployment, so that only the owner of that key can search for a known one.
 
-A line is written with one call (see `audit_file`) and never longer than `LINE_BYTES`, so that the lines of several
-workers do not mix, in a file or a pipe. A line that cannot be written is counted and told in the service's log; the
-answer stands.
+A line is written with one system call (see `sts.audit.file`) and is never longer than `LINE_BYTES`, so that the lines
+of several workers do not mix, in a file or a pipe. A line that cannot be written is counted and reported in the
+service's log; the response to the request does not change.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from sts.options import ConfigFile, Section
 from sts.telemetry import Metrics, Throttle, log
 
 LABEL: Final = "audit"
-"""The label under which the audit's key is derived from the deployment secret."""
+"""The label for the derivation of the audit key from the deployment secret."""
 
 LINE_BYTES: Final = 4096
-"""PIPE_BUF on Linux: what a pipe takes in one piece (pipe(7))."""
+"""PIPE_BUF on Linux: the size of an atomic write to a pipe (pipe(7))."""
 
 _SHORT_TEXT: Final = 64
 _SHORT_ITEMS: Final = 8
@@ -42,16 +42,16 @@ class AuditSettings(Section):
     """The `audit` section."""
 
     file: ConfigFile | None = None
-    """Where each decision's event is appended, one JSON object a line; default: standard output."""
+    """The file to which the event of each decision is appended, one JSON object per line; default: standard output."""
 
 
 def subject_hash(secret: bytes, subject: str) -> str:
-    """How a minted subject stands in the audit; `secret` is the deployment's key for `LABEL`."""
+    """Return the hash of a minted subject for the audit log; `secret` is the deployment's key for `LABEL`."""
     return hashed(secret, "subject", subject)
 
 
 class Trail:
-    """What became of one request, collected on its way; kept as it is and written down once, by `AuditLog.record`."""
+    """The record of one request, filled while it is processed; `AuditLog.record` writes it once."""
 
     __slots__ = (
         "_ask",
@@ -92,17 +92,17 @@ class Trail:
 
     @property
     def reason(self) -> str:
-        """The name of the reason of a refusal, "" as long as there is none."""
+        """The name of the reason of the refusal, "" if there is none."""
         return "" if self._reason is None else self._reason.name
 
     @property
     def limited(self) -> bool:
-        """Whether it is one of too many failures (RFC 6585 §4), which a stranger can cause as often as they like."""
+        """Whether the refusal is one of too many failures (RFC 6585 §4), which any caller can cause in any number."""
         return self._reason is not None and self._reason.limited
 
     @property
     def over_budget(self) -> str:
-        """The source of a credential over which a rule would have worked too long, "" where no rule would."""
+        """The source of the credential for which a CEL rule exceeded its budget, "" if none did."""
         return self._presented.source if self._presented is not None and self._facts.get("why") == BUDGET else ""
 
     @property
@@ -111,9 +111,9 @@ class Trail:
         return self._issued is not None and self._issued.cached
 
     def called(self, caller: Caller, *, known: bool) -> None:
-        """Somebody says it is this client, unproven; `known` says whether there is such a client.
+        """Record the client id that the caller states, unproven; `known`: whether such a client is configured.
 
-        Any other name is written down as a hash only: somebody may have put a secret where the id belongs.
+        An unknown client id is logged only as a hash: a caller may have sent a secret in place of the id.
         """
         if known:
             self._client = caller.unverified_client_id
@@ -121,37 +121,37 @@ class Trail:
             self._stranger = caller.unverified_client_id
 
     def asked(self, ask: Ask) -> None:
-        """The proven client asks for this."""
+        """Record the request of the authenticated client."""
         self._ask = ask
 
     def aimed(self, audiences: Iterable[str]) -> None:
-        """These are the names of the audiences that it means."""
+        """Record the names of the requested audiences."""
         self._audiences = tuple(audiences)
 
     def brought(self, credential: Credential) -> None:
-        """This credential came along, whoever it may be for."""
+        """Record the credential, whose source is not known yet."""
         self._credential = credential
 
     def presented(self, presented: Presented) -> None:
-        """The credential is for this source, unproven as yet."""
+        """Record the source of the credential, which is not proven yet."""
         self._presented = presented
 
     def identified(self, subject: str) -> None:
-        """The proven credential maps to this subject."""
+        """Record the subject to which the proven credential maps."""
         self.subject = subject
 
     def issued(self, issued: Issued) -> None:
-        """This token is to be handed out."""
+        """Record the token of the response."""
         self._issued = issued
 
     def refused(self, reason: Reason, facts: Mapping[str, object]) -> None:
-        """The request is refused, even if a token was already at hand: nobody gets it."""
+        """Record a refusal; a token that was minted before is not sent."""
         self._reason = reason
         self._facts = facts
         self._issued = None
 
     def event(self, secret: bytes, time: str, duration_us: int) -> dict[str, Any]:
-        """The event's fields; what does not apply is None. Texts that nobody has proven are masked and bounded."""
+        """Return the fields of the event; inapplicable fields are None. Unproven texts are masked and shortened."""
         ask, presented, credential, issued = self._ask, self._presented, self._credential, self._issued
         subject = self.subject if issued is None else issued.subject
         event: dict[str, Any] = {
@@ -192,13 +192,13 @@ class Trail:
 
 
 def _trials(issued: Issued) -> dict[str, str]:
-    """What the rules on trial would have done; of a kept token only where its judgement still counts."""
+    """Return the results of the rules on trial; for a cached token only those that are still valid."""
     trials = issued.shadow.items()
     return {name: one.outcome if one.lasts or not issued.cached else "unknown" for name, one in trials}
 
 
 class AuditLog:
-    """Writes the events. `write` takes a line, and raises OSError where it did not take all of it."""
+    """Writes the events."""
 
     def __init__(
         self,
@@ -208,7 +208,15 @@ class AuditLog:
         monotonic: Callable[[], float],
         metrics: Metrics | None = None,
     ) -> None:
-        """Write with `write`; `secret` is the key for `LABEL`, `clock` Unix seconds, `monotonic` any steady ones."""
+        """Create the log.
+
+        Args:
+            secret: The deployment's key for `LABEL`.
+            write: Writes one line; raises OSError if it was not written completely.
+            clock: Returns Unix seconds.
+            monotonic: A monotonic clock in seconds.
+            metrics: Counts decisions and lost events, if given.
+        """
         self.failures = 0
         self._secret = secret
         self._write = write
@@ -221,7 +229,7 @@ class AuditLog:
         self._told_at = -math.inf
 
     def begin(self, door: DoorName, request_id: str, revision: str, correlation_id: str = "") -> Trail:
-        """Begin the trail of one request."""
+        """Return the new trail of one request."""
         return Trail(door, request_id, revision, self._monotonic(), correlation_id)
 
     def record(self, trail: Trail) -> None:
@@ -235,20 +243,20 @@ class AuditLog:
                 self._metrics.rule_over_budget(trail.over_budget)
 
     def tell(self, fields: Callable[[bytes], dict[str, Any]], limited: str = "") -> None:
-        """Write an event that is no decision: `fields` makes it, given the key for hashes. Never raises.
+        """Write an event that is not a decision. Never raises.
 
-        `limited` as for `_put`.
+        `fields` returns its fields, given the key for hashes; `limited` as for `_put`.
         """
         self._put(lambda time: {"time": time, **fields(self._secret)}, limited)
 
     def flush(self) -> None:
-        """Write what waits, at the end of the process."""
+        """Write the delayed events, at the end of the process."""
         self._throttle.flush()
 
     def _put(self, event: Callable[[str], dict[str, Any]], limited: str) -> None:
-        """Write one event, made of its time; where `limited` names a kind, at most one a second of that kind.
+        """Write one event, built from its time; if `limited` names a kind, at most one per second of that kind.
 
-        The audit would else be as long as a stranger likes. `suppressed` says how many were left out.
+        Otherwise any caller could fill the audit log. The field `suppressed` contains how many events were left out.
         """
         now = self._now()
         if limited:
@@ -260,11 +268,11 @@ class AuditLog:
         try:
             fields = event(time)
             self._write(_line({**fields, "suppressed": suppressed} if suppressed else fields))
-        except Exception as fault:  # noqa: BLE001 - the answer must not depend on whether it can be written down
+        except Exception as fault:  # noqa: BLE001 - the response must not depend on the audit log
             self._failed(fault)
 
     def _now(self) -> str:
-        """The time as RFC 3339 text in UTC, to the millisecond; the text of a second is made once."""
+        """Return the time as RFC 3339 text in UTC with milliseconds; the text of a second is cached."""
         now = self._clock()
         second = int(now)
         known, text = self._second
@@ -274,7 +282,7 @@ class AuditLog:
         return f"{text}.{int((now - second) * 1000):03d}Z"
 
     def _failed(self, fault: Exception) -> None:
-        """Count a lost event, and tell of it once in a while: a full disk must not fill another one with its news."""
+        """Count a lost event, and log it at most once a minute: a full disk must not fill another one with messages."""
         with self._telling:
             self.failures += 1
             now = self._monotonic()
@@ -290,9 +298,9 @@ class AuditLog:
 
 def _line(event: dict[str, Any]) -> bytes:
     line = _encode(event).encode("ascii") + b"\n"
-    if len(line) < LINE_BYTES:  # one byte stays free for the line break after a broken line
+    if len(line) < LINE_BYTES:  # one byte is reserved for the line break after an incomplete line
         return line
-    # What a caller can blow up goes first; what says who, why and which token always has its place.
+    # Shorten first what a caller can enlarge; the fields for client, reason and token always stay.
     event["audiences"] = [name[:_SHORT_TEXT] for name in (event["audiences"] or ())[:_SHORT_ITEMS]]
     event["scopes"] = None
     event["truncated"] = True

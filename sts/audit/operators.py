@@ -1,7 +1,7 @@
-"""What operators do to the signing keys, to API keys and by revocations, as audit events of kinds of their own.
+"""Audit events of operators: changes of signing keys and API keys, and revocations.
 
-They stand among the decisions, so that a rotation without its guard, a new API key or a revocation is found where one
-looks for it.
+These events are in the same log as the decisions, so that an auditor finds a rotation without its guard, a new API key
+or a revocation there.
 """
 
 from __future__ import annotations
@@ -11,9 +11,15 @@ from datetime import UTC, datetime
 
 
 def operators_event(event: str, action: str, now: float, *, by: str, revision: str, **fields: object) -> bytes:
-    """One line: `event` says to what, `action` what was done, `by` the system's user who did it; never a key.
+    """Return one line of the audit log; it never contains a key.
 
-    `fields` are JSON: names, times, ids and hashes. A text that people write freely is masked and bounded before.
+    Args:
+        event: The kind of event, which names the changed object.
+        action: The action.
+        now: Unix seconds.
+        by: The system user who did it.
+        revision: The revision of the configuration.
+        fields: JSON values: names, times, ids and hashes. The caller masks and shortens free text.
     """
     time = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     line = {"time": time, "event": event, "action": action, "by": by, **fields, "revision": revision}

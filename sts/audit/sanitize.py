@@ -1,4 +1,4 @@
-"""How texts stand in the audit: one line, bounded, and masked where they look like a token."""
+"""Make texts safe for the audit log: one line, limited length, and anything that looks like a token masked."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ _ITEMS: Final = 16
 
 
 def bounded_facts(facts: Mapping[str, object]) -> dict[str, object]:
-    """The facts of a refusal as they are written down: scalars and short texts, in which tokens are masked."""
+    """Return the facts of a refusal for the audit log: scalars and short texts, with tokens masked."""
     return {name: _fact(value) for name, value in [*facts.items()][:_ITEMS]}
 
 
 def correlation(name: str) -> str | None:
-    """The caller's own name for the request, None where it is none that can be written down, or looks like a token."""
+    """Return the caller's correlation id, None if it is invalid or looks like a token."""
     return name if _CORRELATION_ID.fullmatch(name) and mask(name) == name else None
 
 
 def bounded_text(text: str) -> str:
-    """A text that a caller may have chosen: what looks like a token is masked; one line, bounded, plain ASCII."""
+    """Return a text that a caller may have chosen, as one ASCII line of limited length with tokens masked."""
     text = mask(text[: 4 * _TEXT]).encode("ascii", "backslashreplace").decode()
     return text if len(text) <= _TEXT else text[:_TEXT] + "..."
 
 
 def bounded_texts(texts: Iterable[str]) -> list[str]:
-    """Texts that a caller may have chosen, as they are written down."""
+    """Return texts that a caller may have chosen, limited in number and each as by `bounded_text`."""
     return [bounded_text(text) for text in list(texts)[:_ITEMS]]
 
 
 def _fact(value: object) -> object:
-    """A scalar, as JSON takes it. Lists of texts become one text; of anything else only its type is told."""
+    """Return a JSON scalar. A list of texts becomes one text; any other value is replaced by its type's name."""
     if isinstance(value, bool) or value is None:
         return value
     if isinstance(value, int):

@@ -1,1 +1,1 @@
-"""What may be lost: tokens that were minted already, kept for the same request."""
+"""Caches, which may be lost at any time: minted tokens, and refusals, for repeated requests."""

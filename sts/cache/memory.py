@@ -1,8 +1,8 @@
-"""A bounded store in this process: what it holds may be lost at any time, and is never handed out after its life.
+"""A bounded cache in this process. It never returns an expired value.
 
-A look-up takes no lock: it reads one dictionary and marks what it found as used. Only writers share a lock. Hence the
-order of eviction is "second chance" (CLOCK) and not a strict LRU, which would have to move an element at each look-up:
-the oldest value goes, unless it was used since the last time round.
+A look-up takes no lock: it reads one dictionary and marks the value as used. Only writers take the lock. Therefore the
+order of eviction is "second chance" (CLOCK) and not strict LRU, which would move an element at each look-up: the oldest
+value is evicted, unless it was used since the last pass.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Final, Generic, TypeVar
 Value = TypeVar("Value")
 
 Changed = Callable[[int, int, int], None]
-"""Told of the number of values, their bytes, and how many were just evicted for want of room."""
+"""Called with the number of values, their bytes, and how many values this write evicted."""
 
 OVERHEAD: Final = 400
-"""Bytes that one value costs beside itself: key, slot, dictionary, ring and heap, measured at their worst moment."""
+"""The overhead of one value in bytes: key, slot, dictionary, ring and heap, measured at their maximum."""
 
 _MERCY: Final = 64
-"""How many used values one write may spare before it evicts the oldest all the same: bounds the time of a write."""
+"""How many used values one write may spare before it evicts the oldest one; this limits the time of a write."""
 
 
 class _Slot(Generic[Value]):
-    """One value and its place. One whose `value` is None was removed; ring and heap drop it when they meet it."""
+    """One value with its data. If `value` is None, it was removed; ring and heap drop the slot later."""
 
     __slots__ = ("ends", "key", "size", "used", "value")
 
@@ -42,7 +42,7 @@ class _Slot(Generic[Value]):
 
 
 class Memory(Generic[Value]):
-    """Values by key, together at most `bound` bytes. Safe to share between threads, not between processes."""
+    """Values by key, together at most `bound` bytes. Threads may share it, processes may not."""
 
     def __init__(self, bound: int, changed: Changed | None = None) -> None:
         self.bound = bound
@@ -58,7 +58,7 @@ class Memory(Generic[Value]):
         return len(self._slots)
 
     def get(self, key: bytes, now: float) -> Value | None:
-        """The value kept under `key`, or None once its life is over (`now` in Unix seconds). Takes no lock."""
+        """Return the value under `key`, None if there is none or it has expired (`now` in Unix seconds). Lock-free."""
         slot = self._slots.get(key)
         if slot is None or now >= slot.ends:
             return None
@@ -66,9 +66,9 @@ class Memory(Generic[Value]):
         return slot.value
 
     def put(self, key: bytes, value: Value, *, size: int, ends: float, now: float) -> None:
-        """Keep `value`, which takes `size` bytes, until `ends` (Unix seconds); what is too large is not kept.
+        """Keep `value` of `size` bytes until `ends` (Unix seconds); a value larger than `bound` is not kept.
 
-        Makes room first by dropping what has ended, so that the dead never crowd out the living, then by eviction.
+        Room is made first by dropping expired values, so that they never displace current ones, then by eviction.
         """
         size += OVERHEAD
         with self._lock:
@@ -91,7 +91,7 @@ class Memory(Generic[Value]):
         self.size += slot.size
         self._ring.append(slot)
         heapq.heappush(self._heap, slot)
-        if max(len(self._ring), len(self._heap)) > 2 * len(self._slots) + 16:  # too many removed ones linger
+        if max(len(self._ring), len(self._heap)) > 2 * len(self._slots) + 16:  # too many removed slots remain
             self._ring = deque(slot for slot in self._ring if slot.value is not None)
             self._heap = [slot for slot in self._heap if slot.value is not None]
             heapq.heapify(self._heap)

@@ -1,8 +1,8 @@
-"""The negative cache: a refusal that nothing but time or a change can lift is given again without a new proof.
+"""The negative cache: a refusal that only time or a change can lift is repeated without a new proof.
 
-Only what was proven is remembered, and only reasons that the same request must meet again: nothing that another party
-said (tables, OPA), nothing that may pass a moment later (503, `unknown_key`, `not_yet_valid`), nothing of revocation or
-replay, no signature that is wrong. It has memory of its own, so that refusals never push out tokens.
+Only refusals after a proof are cached, and only for reasons that the same request must meet again. Not cached are
+decisions of other parties (tables, OPA), reasons that may end soon (503, `unknown_key`, `not_yet_valid`), revocation,
+replay, and wrong signatures. The cache has separate memory, so that refusals never evict tokens.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from sts.model import Limits, NotApplicable, Presented, Principal, Revocable
 
 LIFE_S: Final = 5.0
 BYTES: Final = 1_000_000
-"""Memory of each worker for refusals."""
+"""The memory of each worker for refusals, in bytes."""
 LASTING: Final = frozenset(
     {ACTOR_REFUSED, AUDIENCE_MISMATCH, INSUFFICIENT_SCOPE, NOT_ALLOWED, NO_CONSENT, NO_MAPPING}
     | {REQUIREMENT_FAILED, SUBJECT_COLLISION, TOO_OLD, UNSAFE_HEADER_VALUE}
@@ -41,18 +41,18 @@ LASTING: Final = frozenset(
 
 
 class Subject(Protocol):
-    """Who remembers for the audit whom a request is about."""
+    """Records the subject of a request for the audit."""
 
     subject: str | None
 
     def identified(self, subject: str) -> None:
-        """The proven credential maps to this subject."""
+        """Record that the proven credential maps to this subject."""
 
 
 class Grounds:
-    """What a refusal of one request would rest on, collected on its way; nothing is kept without a proof.
+    """The grounds of a possible refusal, collected while a request is processed; without a proof it is not cached.
 
-    `revocable` is None as long as revocations were not looked at: such a refusal comes before them.
+    `revocable` is None until revocations were checked: an earlier refusal does not depend on them.
     """
 
     __slots__ = ("ends", "proofs", "revocable")
@@ -63,7 +63,7 @@ class Grounds:
         self.revocable: Revocable | None = None
 
     def proven(self, proven: Iterable[tuple[Presented, Principal, Limits]]) -> None:
-        """Each credential that came along is proven; a refusal holds until one of them is too old for another one."""
+        """Record the proven credentials; a refusal is valid until one of them gets too old for another refusal."""
         found = list(proven)
         keys = [(one.prover, principal.proof_key) for one, principal, _ in found]
         self.proofs = tuple((prover, key) for prover, key in keys if not isinstance(key, NotApplicable))
@@ -73,9 +73,9 @@ class Grounds:
 
 
 def _ends(principal: Principal, limits: Limits) -> Iterator[float]:
-    """When `admit` would begin to refuse the credential for its age, and when its source must be asked again."""
+    """Yield when `admit` would begin to refuse the credential for its age, and when its source is due again."""
     for since, life in (
-        (principal.expires_at, -1.0),  # a token needs a second of life
+        (principal.expires_at, -1.0),  # a token needs a remaining lifetime of one second
         (principal.issued_at, limits.max_age),
         (principal.auth_time, limits.max_auth_age),
         (principal.fresh_until, 0.0),
@@ -86,7 +86,7 @@ def _ends(principal: Principal, limits: Limits) -> Iterator[float]:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A kept refusal, the revision of the configuration that made it, and what it rests on."""
+    """A cached refusal, the revision of its configuration, and its grounds."""
 
     reason: Reason
     facts: Mapping[str, object] = field(repr=False)
@@ -97,7 +97,7 @@ class Refused:
 
     @property
     def size(self) -> int:
-        """About how many bytes it keeps alive."""
+        """The approximate memory of this refusal in bytes."""
         names = [name for group in (self.revocable.groups if self.revocable else ()) for name in group[1]]
         pairs = [text for pair in self.proofs for text in pair]
         objects = [
@@ -115,7 +115,7 @@ class Refused:
 
 
 class Refusals:
-    """The refusals of one worker; `unrevoked` as for `TokenCache`."""
+    """The cached refusals of one worker; `unrevoked` as for `TokenCache`."""
 
     def __init__(self, memory: Memory[Refused], unrevoked: Unrevoked) -> None:
         self._memory = memory
@@ -125,11 +125,19 @@ class Refusals:
     def remembered(
         self, key: bytes, revision: str | None, sources: KeysInForce, now: float, subject: Subject
     ) -> Iterator[Grounds]:
-        """Refuse `key`'s request again, or collect the grounds of what is done within, and keep a lasting refusal.
+        """Repeat a cached refusal, or collect the grounds within the block and cache a lasting refusal.
 
-        `key` is that of the token cache; `revision` None says that nothing of this request lasts. A look takes no lock
-        and never waits. Raises what was raised for the same request, and STATE_UNAVAILABLE where revocations cannot be
-        looked at.
+        The look-up takes no lock and never waits.
+
+        Args:
+            key: The key of the token cache.
+            revision: The revision of the configuration; None: do not cache this request's refusal.
+            sources: Returns whether keys are still current.
+            now: Unix seconds.
+            subject: Records the subject for the audit.
+
+        Raises:
+            Refusal: The cached refusal, or STATE_UNAVAILABLE if revocations cannot be checked.
         """
         if revision is None:
             yield Grounds()

@@ -1,8 +1,8 @@
-"""The token cache: a token that was minted for a request, for the same request again, while all that made it stands.
+"""The token cache: a minted token is reused for the same request while everything on which it depends is unchanged.
 
-The key is made of the request alone; everything else that the answer depended on is kept beside the token and judged
-anew at each hit. So a rotation voids nothing, and a reload or the loss of an issuer's key exactly what it touched.
-Whoever asks has proven itself before; the cache never decides who may ask.
+The key contains only the request. Everything else on which the response depends is stored beside the token and checked
+again at each hit. So a rotation invalidates no token, and a reload or the loss of an issuer's key only those that it
+concerns. The caller has authenticated before; the cache never decides who may request a token.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from sts.options import ByteSize, Duration, Section
 from sts.resilience.bulkhead import Bulkhead, FullError
 
 PATIENCE_S: Final = 2.0
-"""Seconds that a request waits for the same request of somebody else before it makes its own token."""
+"""Seconds that a request waits for an identical concurrent request before it mints its own token."""
 MAX_WAITERS: Final = 8
-"""How many requests may wait so at once, whatever for: one slow source must not hold the threads of all others."""
+"""How many requests may wait in this way in total: one slow source must not block the threads of all others."""
 
 
 class CacheSettings(Section):
@@ -33,31 +33,33 @@ class CacheSettings(Section):
     not_yet: ClassVar[frozenset[str]] = frozenset({"shared"})
 
     memory: ByteSize = 64_000_000
-    """How much memory each worker may spend on minted tokens."""
+    """How much memory each worker may use for minted tokens."""
     min_remaining: Duration | None = None
-    """How much life a token from the cache still has at least; default: a third of its ttl, at most 30s."""
+    """The minimum remaining lifetime of a token from the cache; default: a third of its ttl, at most 30s."""
 
 
 Unrevoked = Callable[[Revocable, float], bool]
-"""Whether nothing of this is revoked now; may raise Refusal, and never waits."""
+"""Returns whether nothing of this is revoked now. May raise Refusal. Never waits."""
 
 
 class KeysInForce(Protocol):
-    """Who knows which issuers' keys are believed now."""
+    """Reports whether the keys of issuers are still current."""
 
     def key_current(self, prover: str, proof_key: str) -> bool:
-        """Whether the key that `prover` proved a credential with is still in its set. Never waits."""
+        """Return whether the key with which `prover` proved a credential is still in its key set. Never waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Causes:
-    """What a minted token depended on beside the request.
+    """The dependencies of a minted token beside the request.
 
-    `proofs` are the keys that proved subject and actor: who has each in its set, and its thumbprint; a kind of
-    credential without such a key has none. `kid` is our own key.
-    `recipient` is the audience whose backend's key, by its thumbprint, the token is encrypted to. `revocable` is by
-    what it can be revoked.
-    `until` (Unix seconds) is when the token is too old to be handed out again; `keep` whether it may be kept at all.
+    - `proofs`: the keys that proved subject and actor: the name of the prover and the thumbprint of its key. A kind of
+      credential without a key has none.
+    - `kid`: our signing key.
+    - `until`: when the token is too old to be reused, in Unix seconds.
+    - `keep`: whether the token may be cached.
+    - `revocable`: the identifiers by which the token can be revoked.
+    - `recipient`: the audience and the thumbprint of its backend's key to which the token is encrypted, or None.
     """
 
     proofs: tuple[tuple[str, str], ...]
@@ -71,7 +73,7 @@ class Causes:
     def of(
         cls, proven: Sequence[tuple[Presented, Principal]], grant: Grant, issued: Issued, revocable: Revocable
     ) -> Causes:
-        """Gather the causes of one issued token, from the credentials that were proven for it."""
+        """Return the dependencies of one issued token and of the credentials that were proven for it."""
         keys = [(presented.prover, principal.proof_key) for presented, principal in proven]
         return cls(
             proofs=tuple((prover, key) for prover, key in keys if not isinstance(key, NotApplicable)),
@@ -86,12 +88,18 @@ class Causes:
 def cache_key(
     secret: bytes, client: Client, ask: Ask, credential: Credential, facts: tuple[tuple[str, str], ...]
 ) -> bytes:
-    """The key of a request: HMAC-SHA256 over every input of the decision, 32 bytes.
+    """Return the key of a request: HMAC-SHA256 over every input of the decision, 32 bytes.
 
-    `secret` is the cache's own label key (each use has its own label); `facts` are the request's facts that rules
-    read, by name. Each part is preceded by its length and each list by its count, so that no two requests make one
-    text (`a,b` and `c` against `a` and `b,c`); the order in which audiences, resources or scopes were named does not
-    count. Scopes that were not asked for (None) are not an empty list.
+    Each part is preceded by its length and each list by its count, so that no two requests have the same text (`a,b`
+    and `c`; `a` and `b,c`). The order of audiences, resources or scopes does not matter. Absent scopes (None) differ
+    from an empty list.
+
+    Args:
+        secret: The key that is derived for this purpose only.
+        client: The authenticated client.
+        ask: The request.
+        credential: The credential of the subject.
+        facts: The facts of the request that rules read, by name.
     """
     kind, value = credential.token_type, credential.value
     text = (
@@ -103,7 +111,7 @@ def cache_key(
     )
     for name, value in facts:
         text += f"{len(name)}:{name}{len(value)}:{value}"
-    # surrogatepass: every text that can arrive makes one key, and two texts never the same one
+    # surrogatepass: every possible text has one encoding, and two texts never have the same one
     return hmac.digest(secret, text.encode("utf-8", "surrogatepass"), "sha256")
 
 
@@ -114,7 +122,7 @@ def _actor(actor: Credential | None) -> str:
 
 
 def _held(ask: Ask) -> list[str]:
-    """Which certificates were proven beside the credential, and for whom."""
+    """Return which certificates were proven beside the credential, and whose they are."""
     held = (("user", ask.certificate), ("caller", ask.caller_certificate))
     return [f"{whose}:{thumbprint}" for whose, thumbprint in held if thumbprint is not None]
 
@@ -127,9 +135,9 @@ def _set(texts: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A kept token, ready to be handed out, and what it depends on.
+    """A cached token and its dependencies.
 
-    `parts` are the fingerprints of the client, source, audiences and route that made it.
+    `parts` are the fingerprints of the configuration of the client, source, audiences and route.
     """
 
     issued: Issued
@@ -138,7 +146,7 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes of all that this entry alone keeps alive; the configuration's own texts are not counted."""
+        """The memory of this entry in bytes, without the texts that belong to the configuration."""
         issued = self.issued
         objects: list[object] = [
             *(self, issued, self.causes, self.parts, self.causes.until, self.causes.recipient),
@@ -153,7 +161,7 @@ class Entry:
 
 
 class _Flight:
-    """One token in the making; `refused` is what became of it, where it was refused."""
+    """One token that is being minted; `refused` is the refusal, if it was refused."""
 
     __slots__ = ("landed", "refused")
 
@@ -165,9 +173,15 @@ class _Flight:
 class TokenCache:
     """The tokens that this worker has minted.
 
-    `secret` is the label key for `cache_key`; `published(kid, now)` says whether one of our keys is still published,
-    `recipient_current(audience, thumbprint)` whether a backend's key is still in its set in force,
-    `unrevoked(revocable, now)` whether nothing that made a token was revoked; it may raise Refusal, and never waits.
+    Args:
+        secret: The key for `cache_key`.
+        memory: The storage.
+        published: `published(kid, now)` returns whether our key is still published.
+        patience: Seconds that a request waits for an identical one.
+        max_waiters: How many requests may wait.
+        recipient_current: `recipient_current(audience, thumbprint)` returns whether a backend's key is still current.
+        unrevoked: `unrevoked(revocable, now)` returns whether no dependency of a token was revoked. May raise
+            Refusal. Never waits.
     """
 
     def __init__(
@@ -187,15 +201,20 @@ class TokenCache:
         self._unrevoked = unrevoked
         self._patience = patience
         self.waiters = Bulkhead(max_waiters)
-        """What all share that wait for somebody else's answer, to the same request or to the same question."""
+        """The common limit of all requests that wait for another one, for its token or for its introspection."""
         self._flights: dict[tuple[bytes, tuple[str, ...]], _Flight] = {}
 
     def find(self, key: bytes, parts: tuple[str, ...], sources: KeysInForce, now: float) -> Issued | None:
-        """The token kept for `key`, or None where there is none, or one of the things that made it has changed.
+        """Return the token for `key`, None if there is none or one of its dependencies has changed.
 
-        `parts` are the fingerprints of what would make the token now. Takes no lock, reads no file, asks nobody. What
-        was revoked is no hit: whoever makes the token anew says why it is refused. Raises Refusal where that cannot be
-        told.
+        Takes no lock, reads no file, and makes no request. A revoked token is no hit: the following attempt to mint it
+        reports the reason. Raises Refusal if revocations cannot be checked.
+
+        Args:
+            key: The result of `cache_key`.
+            parts: The present fingerprints of the configuration.
+            sources: Reports whether keys are still current.
+            now: Unix seconds.
         """
         entry = self._memory.get(key, now)
         if entry is None or entry.parts != parts:
@@ -211,7 +230,7 @@ class TokenCache:
         return entry.issued if self._published(causes.kid, now) else None
 
     def under_way(self, key: bytes, parts: tuple[str, ...]) -> bool:
-        """Whether `fill` would wait, because another request is making the same token."""
+        """Return whether `fill` would wait, because another request is minting the same token."""
         return (key, parts) in self._flights
 
     def fill(
@@ -224,18 +243,26 @@ class TokenCache:
         *,
         waits: bool = True,
     ) -> Issued:
-        """Make the token for `key` and keep it where it may be kept. May wait, for `make` or for somebody else's.
+        """Mint the token for `key`, and cache it if allowed. May wait for `make` or for an identical request.
 
-        `waits` says whether for the latter: the event loop must not. The same request at the same time is made once:
-        up to `max_waiters` wait for it, `patience` at most; who may not wait, or has waited long enough, makes its own.
-        A refusal is theirs too: key and parts hold all that it can depend on, and many who wait must not try a dead
-        source one after the other. Whatever may not be kept is not shared with those who wait either.
+        Identical concurrent requests mint once: up to `max_waiters` requests wait for the first one, at most `patience`
+        seconds. A request that may not wait, or has waited long enough, mints its own token. Waiting requests also
+        share a refusal: key and parts contain everything on which it can depend, and many waiting requests must not try
+        a dead source one after the other. A token that may not be cached is not shared either.
+
+        Args:
+            key: The result of `cache_key`.
+            parts: The present fingerprints of the configuration.
+            sources: Reports whether keys are still current.
+            clock: Returns Unix seconds.
+            make: Mints the token.
+            waits: Whether to wait for an identical request; the event loop must not.
         """
         own = _Flight()
         flight = self._flights.setdefault((key, parts), own)
         if flight is own:
             try:
-                # Another flight may have landed between our look-up and here.
+                # Another request may have completed between our look-up and here.
                 return self.find(key, parts, sources, clock()) or self._make(key, parts, clock, make)
             except Refusal as refusal:
                 own.refused = (refusal.reason, refusal.facts)
@@ -253,7 +280,7 @@ class TokenCache:
         return self._make(key, parts, clock, make)
 
     def _wait(self, flight: _Flight) -> bool:
-        """Wait for somebody else's token; whether it is worth a look."""
+        """Wait for the token of another request; returns whether that request has completed."""
         try:
             place = self.waiters.enter()
         except FullError:
@@ -273,7 +300,7 @@ class TokenCache:
         issued, causes = make()
         now = clock()
         if causes.keep and now < causes.until:
-            # The headers are shared by every later hit: no door may change them.
+            # Every later hit shares the headers: no endpoint may change them.
             kept = replace(issued, cached=True, headers=MappingProxyType(dict(issued.headers)))
             entry = Entry(kept, causes, parts)
             self._memory.put(key, entry, size=entry.size, ends=causes.until, now=now)

@@ -1,1 +1,1 @@
-"""What keeps trouble outside from spreading: a breaker for what is down, places shared fairly by those that wait."""
+"""Protection against faults of external services: a circuit breaker, and a bulkhead that callers share fairly."""

@@ -1,4 +1,4 @@
-"""A circuit breaker: a service that failed several times in a row is asked by one request at a time."""
+"""A circuit breaker: after several successive failures only one request at a time may call the service."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ from typing import Final
 from sts.errors import StsError
 
 FAILURES: Final = 3
-"""Failures in a row after which only probes are let through."""
+"""Successive failures after which only probes are admitted."""
 PAUSE: Final = 1.0
-"""Seconds between a failed probe and the next one: so long after its return a service is found at the latest."""
+"""Seconds between a failed probe and the next one, and so the maximum delay until a recovered service is detected."""
 
 
 class BreakerOpenError(StsError):
-    """The service failed too often; no request is let through until the next probe is due."""
+    """The service failed too often; no request is admitted until the next probe is due."""
 
 
 class Breaker:
-    """Opens after `limit` failures in a row; then lets one probe through at a time, until one succeeds.
+    """Opens after `limit` successive failures; then admits one probe at a time until one succeeds.
 
-    `monotonic` gives steady seconds; `pause` (seconds) lies between a probe that failed and the next; a probe of which
-    nothing is heard for `patience` seconds (default: `pause`) counts as failed. The pause does not grow: a probe costs
-    the service little, and a long pause keeps a service that is back out of use. A closed breaker costs a request one
-    comparison and no lock.
+    The pause does not increase: a probe costs the service little, and a long pause delays the use of a recovered
+    service. A closed breaker costs a request one comparison and no lock.
+
+    Args:
+        monotonic: A monotonic clock in seconds.
+        limit: The number of successive failures that opens the breaker.
+        pause: Seconds between a failed probe and the next one.
+        patience: Seconds after which a probe without a result counts as failed; default: `pause`.
     """
 
     def __init__(
@@ -44,19 +48,18 @@ class Breaker:
 
     @property
     def failures(self) -> int:
-        """How many attempts have failed since the last success."""
+        """The number of failures since the last success."""
         return self._failures
 
     @property
     def open(self) -> bool:
-        """Whether requests are turned away."""
+        """Whether the breaker refuses requests."""
         return self._failures >= self._limit
 
     def admit(self) -> None:
-        """Let a request through, or raise BreakerOpenError at once.
+        """Admit a request, or raise BreakerOpenError at once.
 
-        A request that is let through reports `succeeded` or `failed` in the end. A probe that reports neither delays
-        the next one by `patience`, no longer.
+        The caller then reports `succeeded` or `failed`. A probe that reports neither delays the next one by `patience`.
         """
         if self._failures < self._limit:
             return
@@ -67,13 +70,13 @@ class Breaker:
             self._closed_until = now + self._patience
 
     def succeeded(self) -> None:
-        """An answer came: all requests may ask again."""
+        """Report a success, which closes the breaker."""
         if self._failures:
             with self._lock:
                 self._failures = 0
 
     def failed(self) -> None:
-        """No answer came."""
+        """Report a failure."""
         with self._lock:
             self._failures += 1
             if self._failures >= self._limit:

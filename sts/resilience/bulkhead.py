@@ -1,8 +1,8 @@
-"""Places for requests that wait, bounded in number and shared fairly by those on whose behalf they wait.
+"""A limited number of places for waiting requests, shared fairly by callers.
 
-What goes wrong elsewhere, and is ruled out here: one caller that sends many requests at once takes every place, and all
-other callers are refused. A caller is a client, and its user's address where the gateway reports it. Callers are
-remembered only as long as they wait, so that made-up ones cost no memory.
+This module prevents a known fault of other implementations: one caller that sends many requests at once takes every
+place, and all other callers are refused. A caller is a client together with the address of its user, if the gateway
+reports the address. A caller is stored only while it waits, so that invented callers cost no memory.
 """
 
 # ruff: noqa: SLF001 - bulkheads that share places are one mechanism under one lock
@@ -24,15 +24,15 @@ Who = tuple[str, str]
 """A client and a network address."""
 
 QUEUE: Final = 6
-"""How many times as many requests as there are places may wait for their turn, unless a bulkhead says otherwise."""
+"""The default length of the queue, as a multiple of the places."""
 
 _CALLER: ContextVar[Who] = ContextVar("caller", default=("", ""))
-_IPV6_NETWORK_BITS: Final = 64  # what one household or host is given at least: its addresses are one caller
+_IPV6_NETWORK_BITS: Final = 64  # one household or host has at least this network: all its addresses are one caller
 
 
 @contextmanager
 def on_behalf_of(client: str, address: str) -> Iterator[None]:
-    """Let what this thread does in the block count as done for `client` and the user at `address` ("" if unknown)."""
+    """Attribute the work of this thread in the block to `client` and the user at `address` ("" if unknown)."""
     token = _CALLER.set((client, _network(address)))
     try:
         yield
@@ -53,7 +53,7 @@ def _network(address: str) -> str:
 
 
 class FullError(StsError):
-    """There is no place. `stalled` says that the request waited for one, and that none became free meanwhile."""
+    """There is no place. `stalled` is true if the request waited for a place and none became free in that time."""
 
     def __init__(self, text: str, *, stalled: bool = False) -> None:
         super().__init__(text)
@@ -61,7 +61,7 @@ class FullError(StsError):
 
 
 class _Turn:
-    """A request in the queue: decided once it has a place, or has lost its turn to another caller's."""
+    """A request in the queue; decided when it gets a place, or loses its turn to another caller."""
 
     __slots__ = ("decided", "place", "who")
 
@@ -72,7 +72,7 @@ class _Turn:
 
 
 class Place:
-    """A place that is taken, until `leave`; any thread may do that, once."""
+    """A taken place. Any thread may call `leave`, once."""
 
     __slots__ = ("_bulkhead", "_who")
 
@@ -80,45 +80,49 @@ class Place:
         self._bulkhead, self._who = bulkhead, who
 
     def leave(self) -> None:
-        """Give the place to the request whose turn it is."""
+        """Free the place for the next request in the queue."""
         self._bulkhead._release(self._who)
 
 
 class Bulkhead:
     """At most `places` requests at once, and `queue` more that wait for their turn.
 
-    One caller never has all places, where there are four or more: another one finds one. Places that become free go to
-    the callers in turn, however many requests each has in the queue; where the queue is full, a caller that has fewer
-    requests in it takes the newest turn of the caller that has most. A bulkhead with `shared` also needs a place in
-    that one for each of its own, and its queue counts there too.
+    With four or more places, one caller never gets all of them: one in eight is kept for others. Free places go to the
+    callers in turn, independent of the number of their requests in the queue. If the queue is full, a caller with fewer
+    requests in it takes the newest turn of the caller with the most. In a bulkhead with `shared`, each place also needs
+    a place of the shared one, and the queue counts there, too.
     """
 
     def __init__(self, places: int, *, queue: int = 0, shared: Bulkhead | None = None) -> None:
         self._places, self._room, self._shared = places, queue, shared
-        self._share = places - (places + 4) // 8  # one of eight is kept for others, of four too
+        self._share = places - (places + 4) // 8  # one in eight is kept for others, also one of four
         self._lock: threading.Lock = threading.Lock() if shared is None else shared._lock
         self._taken: Counter[Who] = Counter()
         self._in_use = 0
-        self._queues: dict[Who, deque[_Turn]] = {}  # whose turn is next comes first
+        self._queues: dict[Who, deque[_Turn]] = {}  # the next caller is the first
         self._queued = 0
         self._left = 0
-        self._waiting: dict[Bulkhead, None] = {}  # those with a queue, of all that share this one
+        self._waiting: dict[Bulkhead, None] = {}  # the bulkheads with a queue, of all that share this one
 
     @property
     def free(self) -> int:
-        """How many places are not taken."""
+        """The number of free places."""
         return self._places - self._in_use
 
     @property
     def queued(self) -> int:
-        """How many requests wait for their turn."""
+        """The number of requests that wait for their turn."""
         return self._queued
 
     def enter(self, stall: float = 0.0, most: float = 0.0) -> Place:
-        """Take a place; where there is none, wait for one.
+        """Take a place, or wait for one.
 
-        The wait ends after `most` seconds, or once no place has become free for `stall` seconds; 0 means no wait.
-        Raises FullError.
+        Args:
+            stall: Stop waiting if no place has become free for this many seconds; 0: do not wait.
+            most: The maximum waiting time in seconds.
+
+        Raises:
+            FullError: There is no place.
         """
         who = _CALLER.get()
         with self._lock:
@@ -183,13 +187,13 @@ class Bulkhead:
         turns = self._queues.pop(who)
         turn = turns.popleft()
         if turns:
-            self._queues[who] = turns  # behind all others
+            self._queues[who] = turns  # at the end, behind all other callers
         self._count(-1)
         turn.place = self._take(who)
         turn.decided.set()
 
     def _make_room(self, who: Who) -> bool:
-        """Whether one more may wait; where the queue is full, at the expense of the caller with most requests in it."""
+        """Return whether one more may wait; in a full queue, the caller with the most requests loses one."""
         root = self._shared or self
         if self._queued < self._room and root._queued < root._room:
             return True

@@ -1,1 +1,1 @@
-"""Whom we believe: the keys of issuers, and the only outbound HTTP."""
+"""Trust in others: the keys of issuers and backends, and the only outbound HTTP."""

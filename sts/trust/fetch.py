@@ -1,8 +1,8 @@
-"""The only outbound HTTP: documents and questions to configured URLs, bounded in time and size (RFC 8725 §3.10).
+"""The only outbound HTTP: requests to configured URLs, limited in time and size (RFC 8725 §3.10).
 
-No redirects, no proxies from the environment, no cookies, no content encoding: a fetch goes to the configured URL and
-nowhere else. A configured URL may well be a private address, since most identity providers are; what protects from
-server-side request forgery is that no URL ever comes from a token.
+The fetcher follows no redirect, uses no proxy from the environment, and sends no cookie: a request goes only to the
+configured URL. A configured URL may be a private address, since most identity providers have one. The protection
+against server-side request forgery is that no URL comes from a token.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _OK: Final = 200
 _CHUNK: Final = 65536
 _MAX_KEPT: Final = 16
 MAX_IDLE: Final = 30.0
-"""Seconds without use after which a connection is not used again: load balancers forget idle ones without a word."""
+"""Seconds without use after which a connection is not used again: load balancers silently drop idle ones."""
 _SOCKET_OPTIONS: Final[list[tuple[int, int, int | bytes]]] = [
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -49,12 +49,12 @@ _MAX_CONTEXTS: Final = 256
 
 
 class UnreachableError(StsError):
-    """A document could not be fetched; the text says why, without any of its content."""
+    """A document could not be fetched; the message contains the reason, and no content of the document."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a URL answered: the body's bytes, and for how many seconds it may be kept (RFC 9111 §4.2), if it says so."""
+    """A fetched document: its body, and for how many seconds it may be cached (RFC 9111 §4.2), None if unspecified."""
 
     body: bytes = field(repr=False)
     max_age: float | None
@@ -62,7 +62,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What somebody answered, whatever it says: status, headers (names in lower case), and the body's bytes."""
+    """A response with any status: status, headers (names in lower case), and body."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
@@ -70,13 +70,19 @@ class Answer:
 
     @property
     def max_age(self) -> float | None:
-        """For how many seconds it may be kept (RFC 9111 §4.2), None if it does not say."""
+        """For how many seconds the response may be cached (RFC 9111 §4.2), None if unspecified."""
         return _max_age(self.headers)
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Seconds to connect (TLS included), to wait for the next bytes, and for the whole fetch; bytes of a body."""
+    """Limits of a request.
+
+    - `connect`: seconds to connect, including TLS.
+    - `read`: seconds to wait for the next bytes.
+    - `total`: seconds for the whole request.
+    - `body`: bytes of the response body.
+    """
 
     connect: float = 2.0
     read: float = 3.0
@@ -85,9 +91,10 @@ class Bounds:
 
 
 def check_url(url: str) -> None:
-    """Check that a configured URL may be fetched. Raises ValueError with a sentence that says what would be right.
+    """Check that a configured URL may be fetched. Raises ValueError with a message that describes a valid URL.
 
-    https only; http only to a literal loopback address, since a name such as `localhost` is what the resolver says.
+    Only https is allowed; http only to a literal loopback address, because the resolver decides what a name such as
+    `localhost` means.
     """
     _parse(url)
 
@@ -98,18 +105,18 @@ def _checked(url: str) -> str:
 
 
 OutboundUrl = Annotated[str, AfterValidator(_checked)]
-"""A setting: where something is fetched or asked."""
+"""A setting: the URL of an outbound request."""
 
 
 def origin(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port of a URL (RFC 6454 §4). Raises ValueError as `check_url` does."""
+    """Return scheme, host and port of a URL (RFC 6454 §4). Raises ValueError for a URL that `check_url` refuses."""
     parsed = _parse(url)
     scheme = parsed.scheme or ""
     return scheme, parsed.host or "", parsed.port or (443 if scheme == "https" else 80)
 
 
 def read_ca(file: KeptFile) -> str:
-    """Read a file of CA certificates (PEM). Raises StartError if that is not what it holds."""
+    """Read a file of CA certificates (PEM). Raises StartError if the file contains no such certificates."""
     try:
         return _pem(file.read())
     except (OSError, ValueError) as error:  # OSError: TLS finds no certificate; ValueError: it is not ASCII
@@ -117,18 +124,18 @@ def read_ca(file: KeptFile) -> str:
 
 
 class _SilentError(UnreachableError):
-    """A kept connection brought no answer: it may be dead, and says nothing of the server."""
+    """A kept connection gave no response: the connection may be dead, which proves no fault of the server."""
 
 
 class _Kept:
-    """Open connections that wait for their next use, each with whom it leads to and when it was last used."""
+    """Idle connections, each with its origin and the time of its last use."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._idle: list[tuple[tuple[str, str, int], HTTPConnection, float]] = []  # the youngest last
 
     def take(self, there: tuple[str, str, int]) -> tuple[HTTPConnection, float] | None:
-        """A connection to `there` that looks open; the youngest, which is the least likely to be dead."""
+        """Return the most recently used open connection to `there`, which is probably alive; None if none is open."""
         while True:
             with self._lock:
                 old = time.monotonic() - MAX_IDLE
@@ -146,7 +153,7 @@ class _Kept:
             found[1].close()
 
     def put(self, there: tuple[str, str, int], connection: HTTPConnection) -> None:
-        """Keep a connection that has just been used, unless there are enough."""
+        """Keep a connection that was just used, or close it if there are enough."""
         with self._lock:
             kept = len(self._idle) < _MAX_KEPT
             if kept:
@@ -155,7 +162,7 @@ class _Kept:
             connection.close()
 
     def drop(self, there: tuple[str, str, int], until: float) -> None:
-        """Close the connections to `there` that were not used after `until`: they are as dead as the one that was."""
+        """Close the connections to `there` that were last used before `until`: they are probably dead, too."""
         self._close(lambda one: one[0] == there and one[2] <= until)
 
     def close(self) -> None:
@@ -171,10 +178,10 @@ class _Kept:
 
 
 class Fetcher:
-    """Fetches documents and asks questions, trusting the certificates of `ca` (PEM), or the system's without it.
+    """Sends requests; trusts the certificates of `ca` (PEM), or the system's CAs without `ca`.
 
-    Safe to share between threads. `fetch` holds no connection and may be used on either side of a fork; `ask` keeps
-    connections open, so that a fetcher that has asked must not be carried over one.
+    Threads may share a fetcher. `fetch` keeps no connection and may be used before and after a fork. `ask` keeps
+    connections open: a fetcher that has called `ask` must not be used after a fork.
     """
 
     def __init__(self, ca: str | None = None, bounds: Bounds = Bounds()) -> None:
@@ -183,9 +190,10 @@ class Fetcher:
         self._kept = _Kept()
 
     def fetch(self, url: str) -> Document:
-        """Fetch one document; it may take `bounds.total` seconds. Raises UnreachableError, whatever went wrong.
+        """Fetch one document within `bounds.total` seconds. Raises UnreachableError for every failure.
 
-        The time of the resolver comes on top, since Python cannot interrupt it: never call this where a request waits.
+        The time of a DNS lookup is added, because Python cannot interrupt it: never call this in the thread of a
+        request.
         """
         try:
             parsed = _parse(url)
@@ -204,12 +212,12 @@ class Fetcher:
         return Document(answer.body, answer.max_age)
 
     def ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> Answer:
-        """Ask something that changes nothing at the other end, on a kept connection where there is one.
+        """Send a request without side effects, on a kept connection if there is one; returns a response of any status.
 
-        A kept connection may be dead: closed by the other end, or forgotten without a word by a load balancer on the
-        way. So it has half of the time; then it is given up, with all that are no younger, and the question goes out
-        once more, on a fresh connection and within the same `bounds.total`. It may arrive there twice. Whatever status
-        is answered comes back. Raises UnreachableError; time as for `fetch`.
+        A kept connection may be dead: the server closed it, or a load balancer dropped it silently. Therefore it gets
+        half of `bounds.total`. Then it is closed together with all older ones, and the request is sent again on a new
+        connection within the remaining time. The server may receive the request twice. Raises UnreachableError. The
+        time of a DNS lookup is added as for `fetch`.
         """
         try:
             parsed = _parse(url)
@@ -230,7 +238,7 @@ class Fetcher:
             raise UnreachableError(_why(error)) from None
 
     def close(self) -> None:
-        """Close the kept connections; another thread may take one of them meanwhile."""
+        """Close the idle connections; another thread may still use one of them."""
         self._kept.close()
 
     def _ask(
@@ -248,7 +256,7 @@ class Fetcher:
         except BaseException:
             connection.close()
             raise
-        if connection.sock is None:  # the answer said that it ends here
+        if connection.sock is None:  # the server closes this connection
             connection.close()
         else:
             self._kept.put(there, connection)
@@ -269,15 +277,15 @@ class Fetcher:
         body: bytes | None,
         end: float,
     ) -> Answer:
-        """Ask and read the answer until `end`. Raises _SilentError where nothing is answered on an open connection."""
+        """Send a request and read the response until `end`. Raises _SilentError if a kept connection gives none."""
         opened = connection.sock is None
         if opened:
             connection.timeout = max(0.001, min(self._bounds.connect, end - time.monotonic()))
             connection.connect()
         peer: socket.socket = connection.sock
-        # The connection sets it on the socket before it reads.
+        # The connection sets this timeout on the socket before it reads.
         connection.timeout = max(0.001, min(self._bounds.read, end - time.monotonic()))
-        # A time-out per read does not bound a peer that sends a byte a second: at the end, hang up.
+        # A timeout per read does not limit a peer that sends one byte per second: at `end`, shut the socket down.
         watch = threading.Timer(end - time.monotonic(), _hang_up, [peer])
         watch.daemon = True
         watch.start()
@@ -291,7 +299,7 @@ class Fetcher:
             try:
                 answer = self._read(response)
             except BaseException:
-                response.close()  # the socket stays open as long as the response does, whatever the connection says
+                response.close()  # an open response keeps the socket open, also after the connection is closed
                 raise
         except Exception as error:
             _let_go(peer)
@@ -301,14 +309,14 @@ class Fetcher:
             raise
         finally:
             watch.cancel()
-        _check_time(end)  # a body without a length ends when we hang up, and would pass for whole
+        _check_time(end)  # a body without a length ends with the shutdown, and would look complete
         return answer
 
     def _read(self, answer: BaseHTTPResponse) -> Answer:
         if answer.headers.get("Content-Encoding", "identity") != "identity":
-            raise UnreachableError("it answered in a content encoding that nobody asked for")
+            raise UnreachableError("it answered in a content encoding that was not requested")
         body = b""
-        while chunk := answer.read(_CHUNK):  # to its end, since only there a body that was cut off shows
+        while chunk := answer.read(_CHUNK):  # to its end: only the last read detects a truncated body
             body += chunk
             if len(body) > self._bounds.body:
                 raise UnreachableError("its answer is too large")
@@ -317,29 +325,29 @@ class Fetcher:
 
 @lru_cache(maxsize=_MAX_CONTEXTS)
 def _pem(content: bytes) -> str:
-    """Check the content of a CA file; equal contents share one text. Raises OSError or ValueError."""
+    """Check the content of a CA file and return its text; equal contents share one text. Raises OSError, ValueError."""
     pem = content.decode("ascii")
     _tls(pem)
     return pem
 
 
 def _tls(ca: str | None) -> ssl.SSLContext:
-    """The TLS context that trusts `ca` (PEM), or the system's certificates without it; equal ones share a context."""
+    """Return the TLS context that trusts `ca` (PEM), or the system's CAs if None; equal arguments share a context."""
     return _context(ca, _system_stamp() if ca is None else ())
 
 
 @lru_cache(maxsize=_MAX_CONTEXTS)
 def _context(ca: str | None, _stamp: tuple[object, ...]) -> ssl.SSLContext:
-    """Make a context: tens of milliseconds and a megabyte for a bundle of CAs. A context must not be changed later."""
+    """Create a TLS context: tens of milliseconds and a megabyte for a CA bundle. It is shared: do not change it."""
     if ca is None:
         return ssl.create_default_context()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # create_default_context takes the system's CAs for an empty text
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # create_default_context uses the system's CAs for an empty text
     context.load_verify_locations(cadata=ca)
     return context
 
 
 def _system_stamp() -> tuple[object, ...]:
-    """What changes when the system's certificates do, so that a reload trusts the new ones."""
+    """Return a value that changes with the system's CA certificates, so that a reload trusts the new ones."""
     paths = ssl.get_default_verify_paths()
     return tuple(_stamp_of(path) for path in (paths.cafile, paths.capath) if path)
 
@@ -382,18 +390,18 @@ def _is_loopback(host: str) -> bool:
 
 def _hang_up(peer: socket.socket) -> None:
     with contextlib.suppress(OSError):  # it is closed already
-        # Not SSLSocket.shutdown, which takes the TLS layer away from under the thread that reads.
+        # Not SSLSocket.shutdown, which removes the TLS layer while another thread reads.
         socket.socket.shutdown(peer, socket.SHUT_RDWR)
 
 
 def _let_go(peer: socket.socket) -> None:
-    """Close the socket under an answer that urllib3 took, refused for its headers, and left open."""
+    """Close the socket of a response that urllib3 rejected because of its headers, and left open."""
     with contextlib.suppress(OSError):
         os.close(peer.detach())
 
 
 def _max_age(headers: Mapping[str, str]) -> float | None:
-    """Seconds for which the answer is fresh from now on: `max-age` less `Age`, 0 for `no-store` and `no-cache`."""
+    """Return for how many seconds the response is fresh: `max-age` minus `Age`, 0 for `no-store` and `no-cache`."""
     fresh = None
     for directive in headers.get("cache-control", "").lower().split(","):
         name, _, value = directive.strip().partition("=")

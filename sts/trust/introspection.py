@@ -1,4 +1,4 @@
-"""One server that says what its opaque tokens mean (RFC 7662): asked in bounded time, as the client we are there."""
+"""The introspection endpoint of one server (RFC 7662): authenticated requests in limited time."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sts.trust.fetch import Answer, Bounds, Fetcher, UnreachableError
 from sts.trust.upstream import Upstream
 
 MAX_ANSWER: Final = 65_536
-"""Bytes of an answer."""
+"""The maximum size of a response in bytes."""
 UNREACHABLE: Final = "unreachable"
 UNAUTHORIZED: Final = "unauthorized"
 
 Notice = Callable[[str, str, str], None]
-"""Hears of what came of a question: the source's name, one of a few fixed words, and why where it failed."""
+"""Called with the result of each request: the name of the source, the outcome, and the reason of a failure or ""."""
 
 _OK: Final = 200
 _OUR_CREDENTIALS: Final = frozenset({401, 403})
@@ -31,7 +31,7 @@ _BUSY: Final = 429
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """An introspection endpoint as one source configures it; `ca` is PEM, None for the system's certificates."""
+    """The introspection endpoint of one source; `ca` is PEM, None for the system's CAs."""
 
     source: str
     endpoint: str
@@ -41,7 +41,7 @@ class Server:
 
 
 class Introspection:
-    """Asks one server what a token means. Bounded as `Upstream` is; nothing is kept here."""
+    """Introspects tokens at one server, with the limits of `Upstream`. It caches nothing."""
 
     def __init__(
         self,
@@ -64,14 +64,14 @@ class Introspection:
 
     @property
     def trouble(self) -> str:
-        """Why the last question had no answer, "" if it had one; for operators."""
+        """Why the last request failed, "" if it succeeded; for operators."""
         return self._upstream.trouble
 
     def ask(self, token: str) -> bytes:
-        """What the server says of `token`: the body of its answer, which begins as a JSON object does.
+        """Introspect `token`; returns the body of the response, which begins like a JSON object.
 
-        Raises SOURCE_UNREACHABLE whenever there is no such answer, whatever the reason: that is never a verdict on the
-        token (RFC 7662 §2.3).
+        Raises SOURCE_UNREACHABLE for every other response, and for none: that is no verdict on the token (RFC 7662
+        §2.3).
         """
         body = urlencode({"token": token, "token_type_hint": "access_token"}).encode()
         try:
@@ -84,7 +84,7 @@ class Introspection:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Room for a request that waits for somebody else's question. Raises SOURCE_UNREACHABLE where there is none."""
+        """Hold a place for a request that waits for the response to another one. Raises SOURCE_UNREACHABLE if full."""
         with ExitStack() as held:
             try:
                 held.enter_context(self._upstream.place())
@@ -93,14 +93,14 @@ class Introspection:
             yield
 
     def close(self) -> None:
-        """Close the connections that are kept; who asks again opens a new one."""
+        """Close the idle connections; the next request opens a new one."""
         self._fetcher.close()
 
     def _question(self, body: bytes) -> Answer:
-        """Send one question. Raises UnreachableError for what is the server's trouble with everybody.
+        """Send one request. Raises UnreachableError for a failure that concerns all requests to this server.
 
-        Any other status is an answer to this one question, so it does not count against the server: a token that it
-        chokes on must not keep the others from it.
+        Another status concerns only this request, so it does not count as a failure of the server: one token that the
+        server cannot process must not block the others.
         """
         outcome = UNREACHABLE
         try:
@@ -117,17 +117,17 @@ class Introspection:
 
 
 def _check(answer: Answer) -> None:
-    """Raise UnreachableError for an answer that says nothing of the token and something of the server."""
+    """Raise UnreachableError for a response that shows a fault of the server, not a verdict on the token."""
     if _refuses_us(answer):
         raise UnreachableError(f"it refuses our own credentials ({answer.status})")
     if answer.status == _OK and not answer.body.lstrip().startswith(b"{"):
-        raise UnreachableError("its answer is no JSON object")
+        raise UnreachableError("its answer is not a JSON object")
     if answer.status != _OK and (answer.status // 100 != 4 or answer.status == _BUSY):
         raise UnreachableError(f"it answered {answer.status}")
 
 
 def _refuses_us(answer: Answer) -> bool:
-    """Whether the server does not take us for its client (RFC 7662 §2.3, RFC 6749 §5.2)."""
+    """Return whether the server refuses our own credentials (RFC 7662 §2.3, RFC 6749 §5.2)."""
     if answer.status != _BAD_REQUEST:
         return answer.status in _OUR_CREDENTIALS
     try:
@@ -138,9 +138,9 @@ def _refuses_us(answer: Answer) -> bool:
 
 
 def _basic(client_id: str, secret: str) -> str:
-    """Both halves are form-encoded before they are joined (RFC 6749 §2.3.1), since either may hold a colon.
+    """Return the Basic header. Both halves are form-encoded before they are joined (RFC 6749 §2.3.1).
 
-    A space becomes `%20` and not `+`: every server reads that alike, and some take a `+` for itself.
+    Either half may contain a colon. A space becomes `%20`, not `+`: some servers decode `+` as a literal plus.
     """
     halves = (quote(half, safe="") for half in (client_id, secret))
     return "Basic " + b64encode(":".join(halves).encode()).decode()

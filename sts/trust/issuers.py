@@ -1,4 +1,4 @@
-"""From a source's settings to its issuer's keys: a file, a configured URL, or discovery."""
+"""Find the keys of a source's issuer: in a file, at a configured URL, or by discovery."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sts.trust.remote_jwks import CallerJwks, FileJwks, KeySource, Loaded, LookU
 
 WELL_KNOWN: Final = "/.well-known/openid-configuration"
 MANY: Final = 3
-"""How many times as many requests may wait for all issuers as for one: an outage on the way to all of them must not
-hold every thread."""
+"""The limit of requests that wait for all issuers, as a multiple of the limit for one: a network outage towards all
+issuers must not block every thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """An issuer as one source configures it: exactly one of `jwks_uri`, `jwks_file` and `discovery`."""
+    """The issuer of one source, with exactly one of `jwks_uri`, `jwks_file` and `discovery`."""
 
     source: str
     issuer: str
@@ -32,15 +32,15 @@ class Issuer:
     ca_file: KeptFile | None
     stale_jwks: float
     is_caller: bool = False
-    """Whether the keys prove a caller, instead of what a caller brings."""
+    """Whether the keys authenticate a caller, and not a credential that a caller presents."""
 
 
 @dataclass(frozen=True, slots=True)
 class Issuers:
-    """Makes key sources, and keeps the remote ones as long as the process: a reload must not begin with a cold fetch.
+    """Creates key sources, and keeps the remote ones for the life of the process, so that a reload needs no new fetch.
 
-    `max_waiters` is how many requests may wait for one issuer, and MANY times as many for all of them. `notice(source,
-    why)` hears of every fetch: "" or why it failed.
+    `max_waiters` limits the requests that wait for one issuer; MANY times as many may wait for all issuers.
+    `notice(source, why)` is called after every fetch: `why` is the reason of a failure, else "".
     """
 
     clock: Callable[[], float]
@@ -48,15 +48,15 @@ class Issuers:
     notice: Callable[[str, str], None] = lambda _source, _why: None
     _remote: dict[tuple[Issuer, str | None], RemoteJwks] = field(default_factory=dict, repr=False)
     all_waiters: Bulkhead = field(init=False, repr=False)
-    """What all that wait for keys share, those for backends' keys too."""
+    """The common limit of all requests that wait for keys, including the keys of backends."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "all_waiters", Bulkhead(MANY * self.max_waiters, queue=QUEUE * self.max_waiters))
 
     def keys(self, issuer: Issuer) -> KeySource:
-        """The keys of `issuer`; a remote set is the one that is there already, unless its settings changed.
+        """Return the keys of `issuer`; a remote set with unchanged settings is reused.
 
-        Fetches nothing yet. Raises StartError if a file cannot be used.
+        This fetches nothing yet. Raises StartError if a file cannot be used.
         """
         if issuer.jwks_file is not None:
             return FileJwks(issuer.jwks_file, issuer.algorithms)
@@ -90,8 +90,8 @@ def _load(fetcher: Fetcher, uri: str, algorithms: tuple[str, ...]) -> Loaded[Loo
 class Discovery:
     """Finds an issuer's `jwks_uri` in its metadata (OpenID Connect Discovery §4, RFC 8414 §3).
 
-    Used by one thread at a time, the one that `RemoteJwks` fetches in. The metadata is kept as long as a JWK set would
-    be, and read again as soon as its `jwks_uri` does not answer with one.
+    Only the fetching thread of `RemoteJwks` uses it. The metadata are cached as long as a JWK set would be, and are
+    fetched again if the fetch from their `jwks_uri` fails.
     """
 
     def __init__(self, issuer: Issuer, fetcher: Fetcher, clock: Callable[[], float]) -> None:
@@ -113,7 +113,7 @@ class Discovery:
     def _discover(self) -> tuple[str, float]:
         document = self._fetcher.fetch(self._issuer.issuer.removesuffix("/") + WELL_KNOWN)
         metadata = strict_json(document.body)
-        # Byte for byte: another name would let one issuer stand in for another (RFC 8414 §3.3).
+        # Compare byte for byte: otherwise one issuer could impersonate another (RFC 8414 §3.3).
         if not isinstance(metadata, dict) or metadata.get("issuer") != self._issuer.issuer:
             raise UnfitError("the metadata are not of this issuer")
         uri = metadata.get("jwks_uri")
@@ -123,7 +123,7 @@ class Discovery:
 
 
 def _same_origin(uri: str, issuer: str) -> bool:
-    """Whether a discovered URL may be fetched: never elsewhere than at the issuer's own origin (RFC 8725 §3.10)."""
+    """Return whether a discovered URL may be fetched: only at the issuer's own origin (RFC 8725 §3.10)."""
     try:
         return origin(uri) == origin(issuer)
     except ValueError:
@@ -141,7 +141,7 @@ class OwnKeys:
         self._known: tuple[tuple[str, ...], LookUp] | None = None
 
     def keys_for(self, kid: str | None, algorithm: str, now: float) -> tuple[VerifyKey, ...]:
-        """As KeySource says; never waits. NO_KEY where nothing is published."""
+        """Return the keys for a token header (see `KeySource`). Never waits. Raises NO_KEY if no key is published."""
         keys = self._keys(now)
         found = keys.find(kid, algorithm)
         if not found:
@@ -149,11 +149,11 @@ class OwnKeys:
         return found
 
     def at_hand(self, kid: str | None, algorithm: str, now: float) -> bool:
-        """As KeySource says."""
+        """Return whether `keys_for` answers with keys that verify quickly, or refuses."""
         return self._keys(now).settles(kid, algorithm)
 
     def current(self, thumbprint: str) -> bool:
-        """As KeySource says."""
+        """Return whether the key is still published."""
         return thumbprint in self._keys(self._clock()).thumbprints
 
     def _keys(self, now: float) -> LookUp:

@@ -1,8 +1,8 @@
-"""Whom tokens are encrypted for: the public keys of backends, from a file or over HTTP.
+"""The public encryption keys of backends, from a file or over HTTP.
 
-The order of a rotation is the mirror of that of signing keys: the backend puts its new key first in its set, we encrypt
-to it from the next refresh on, and the backend keeps the old private key until the last token for it is over. So of
-several usable keys the first counts: which one, the backend decides.
+A rotation is the reverse of that of signing keys. The backend puts its new key first in its set; we encrypt to that key
+after the next refresh; the backend keeps the old private key until the last token for it has expired. Therefore the
+first usable key counts, and the backend decides which one that is.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from sts.trust.fetch import Fetcher, OutboundUrl, read_ca
 from sts.trust.remote_jwks import Loaded, RemoteSet
 
 STALE: Final = 3600.0
-"""Seconds for which a backend's last good keys serve after their time when its set cannot be had."""
+"""Seconds for which a backend's last good keys remain in use after their expiry if its set cannot be fetched."""
 
 
 class EncryptionSettings(Section):
-    """To which of a backend's keys its tokens are encrypted, and how."""
+    """The keys and the algorithms for the encryption of a backend's tokens."""
 
     jwks_uri: OutboundUrl | None = None
     """Where the backend publishes its keys: https, or http to a literal loopback address."""
     jwks_file: KeptConfigFile | None = None
-    """The backend's JWK set as a file, instead of `jwks_uri`; a reload reads it anew."""
+    """The backend's JWK set as a file, instead of `jwks_uri`; a reload reads it again."""
     ca_file: KeptConfigFile | None = None
-    """PEM certificates of the CAs that the backend's https is checked against, instead of the system's."""
+    """PEM certificates of the CAs that verify the backend's https, instead of the system's CAs."""
     alg: KeyManagement
     """How the content's key is encrypted: `ECDH-ES`, `ECDH-ES+A256KW` (P-256, X25519) or `RSA-OAEP-256`."""
     enc: ContentEncryption = "A256GCM"
@@ -43,11 +43,11 @@ class EncryptionSettings(Section):
         if (self.jwks_uri is None) == (self.jwks_file is None):
             raise ValueError("write exactly one of jwks_uri and jwks_file")
         if self.jwks_file is not None and self.ca_file is not None:
-            raise ValueError("ca_file is for fetching; there is nothing to fetch with jwks_file")
+            raise ValueError("ca_file is for fetching; jwks_file needs no fetching")
         return self
 
     def file_faults(self) -> Iterator[tuple[str, str]]:
-        """What is wrong with the files named here: key and sentence."""
+        """Yield the key and the description of each fault in the files that these settings name."""
         yield from file_faults("jwks_file", self.jwks_file, lambda file: FileRecipient(file, self.alg))
         yield from file_faults("ca_file", self.ca_file, read_ca)
 
@@ -56,20 +56,20 @@ class Recipient(Protocol):
     """The keys of one backend."""
 
     def key(self, now: float) -> EncryptKey:
-        """The key to encrypt to: the first usable one of the set. May wait; raises SOURCE_UNREACHABLE."""
+        """Return the key to encrypt to: the first usable one of the set. May wait. Raises SOURCE_UNREACHABLE."""
 
     def current(self, thumbprint: str) -> bool:
-        """Whether the key with this RFC 7638 thumbprint is in the set in force. Never waits."""
+        """Return whether the key with this RFC 7638 thumbprint is in the current set. Never waits."""
 
     @property
     def trouble(self) -> str:
-        """Why the last attempt to get the keys failed, "" if it did not; for operators."""
+        """Why the last fetch of the keys failed, "" if it succeeded; for operators."""
 
 
 class FileRecipient:
-    """Keys from a JWK set file, as the configuration has read it: a reload reads it anew.
+    """Keys from a JWK set file that the configuration has read; a reload reads the file again.
 
-    Raises StartError if the file could not be read or leaves no usable key.
+    Raises StartError if the file cannot be read or contains no usable key.
     """
 
     trouble = ""
@@ -81,11 +81,11 @@ class FileRecipient:
             raise StartError(f"the JWK set file {file} cannot be used: {error}") from None
 
     def key(self, now: float) -> EncryptKey:  # noqa: ARG002 - Recipient
-        """As Recipient says; never waits."""
+        """Return the first key. Never waits."""
         return self._keys.keys[0]
 
     def current(self, thumbprint: str) -> bool:
-        """As Recipient says."""
+        """Return whether the file contains the key."""
         return self._keys.holds(thumbprint)
 
 
@@ -93,11 +93,11 @@ class RemoteRecipient(RemoteSet[EncryptKeys]):
     """Keys over HTTP."""
 
     def key(self, now: float) -> EncryptKey:
-        """As Recipient says. Waits only if there is no set in force."""
+        """Return the first usable key (see `Recipient`). Waits only if there is no current set."""
         return self.find(lambda keys: keys.keys[0], _none, now, what="the backend's encryption keys")
 
     def current(self, thumbprint: str) -> bool:
-        """As Recipient says."""
+        """Return whether the key is in the current set. Never waits."""
         return self.holds(lambda keys: keys.holds(thumbprint))
 
 
@@ -107,10 +107,10 @@ def _none(keys: EncryptKeys) -> Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Recipients:
-    """Makes recipients, and keeps the remote ones as long as the process: a reload must not begin with a cold fetch.
+    """Creates recipients, and keeps the remote ones for the life of the process, so that a reload needs no new fetch.
 
-    `max_waiters` is how many requests may wait for one backend's keys, while `all_waiters` has room. `notice(audience,
-    why)` hears of every fetch: "" or why it failed.
+    `max_waiters` limits the requests that wait for one backend's keys; `all_waiters` limits those of all together.
+    `notice(audience, why)` is called after every fetch: `why` is the reason of a failure, else "".
     """
 
     clock: Callable[[], float]
@@ -120,9 +120,9 @@ class Recipients:
     _remote: dict[tuple[str, str, str | None, KeyManagement], RemoteRecipient] = field(default_factory=dict, repr=False)
 
     def of(self, audience: str, settings: EncryptionSettings) -> Recipient:
-        """The keys of `audience`; a remote set is the one that is there already, unless its settings changed.
+        """Return the keys of `audience`; a remote set with unchanged settings is reused.
 
-        Fetches nothing yet. Raises StartError if a file cannot be used.
+        This fetches nothing yet. Raises StartError if a file cannot be used.
         """
         if settings.jwks_file is not None:
             return FileRecipient(settings.jwks_file, settings.alg)

@@ -1,8 +1,8 @@
-"""Keys of an issuer or a backend over HTTP: fresh enough, never waited for without need, never replaced by a failure.
+"""The keys of an issuer or a backend over HTTP, refreshed in the background.
 
-What goes wrong elsewhere, and is ruled out here: a failed refresh that empties the set (PyJWT #1162); a fetch for
-every random `kid` (hydra #2535); a revoked key that stays since its `kid` is known (svelte-langgraph #284); a slow
-issuer that takes all threads with it.
+This module prevents known faults of other implementations: a failed refresh that empties the set (PyJWT #1162); a fetch
+for every random `kid` (hydra #2535); a revoked key that stays because its `kid` is known (svelte-langgraph #284); a
+slow issuer that blocks all threads.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from sts.resilience.bulkhead import QUEUE, Bulkhead, FullError
 from sts.trust.fetch import UnreachableError
 
 MAX_TRIES: Final = 4
-"""Keys that are tried for one token: each costs a verification, and an attacker chooses the token."""
+"""The maximum number of keys tried for one token: each costs a verification, and an attacker chooses the token."""
 
 
 class KeySource(Protocol):
     """The keys of one issuer."""
 
     def keys_for(self, kid: str | None, algorithm: str, now: float) -> tuple[VerifyKey, ...]:
-        """The keys that may have signed a token with this header: at least one, at most MAX_TRIES. May wait.
+        """Return the keys that may have signed a token with this header: at least one, at most MAX_TRIES. May wait.
 
         Raises UNKNOWN_KEY, BAD_ALGORITHM if the key with this `kid` may not verify `algorithm`, or SOURCE_UNREACHABLE.
         """
 
     def at_hand(self, kid: str | None, algorithm: str, now: float) -> bool:
-        """Whether `keys_for` would answer without waiting, and with keys that verify quickly."""
+        """Return whether `keys_for` would not wait, and would return keys that verify quickly."""
 
     def current(self, thumbprint: str) -> bool:
-        """Whether the key with this RFC 7638 thumbprint is in the set in force. Never waits."""
+        """Return whether the key with this RFC 7638 thumbprint is in the current set. Never waits."""
 
     @property
     def trouble(self) -> str:
-        """Why the last attempt to get the keys failed, "" if it did not; for operators."""
+        """Why the last fetch of the keys failed, "" if it succeeded; for operators."""
 
 
 class LookUp:
-    """The keys of one set, found by a token's header."""
+    """The keys of one set, indexed by `kid`."""
 
     def __init__(self, keys: KeySet) -> None:
         by_kid: defaultdict[str | None, list[VerifyKey]] = defaultdict(list)
@@ -60,10 +60,10 @@ class LookUp:
         self._unfit = keys.skipped_kids
 
     def find(self, kid: str | None, algorithm: str) -> tuple[VerifyKey, ...]:
-        """The fitting keys: those with exactly this `kid`, or all for a token without one; () if there is none.
+        """Return the matching keys: those with exactly this `kid`, or all for a token without `kid`; () if none.
 
-        Raises BAD_ALGORITHM if `kid` is there but not for `algorithm`, so that no fetch is made for it; UNKNOWN_KEY if
-        it is that of a key which cannot be used, or if more than MAX_TRIES would fit.
+        Raises BAD_ALGORITHM if the key with `kid` does not support `algorithm`, so that no fetch is made for it;
+        UNKNOWN_KEY if `kid` belongs to an unusable key, or if more than MAX_TRIES keys match.
         """
         named = self._all if kid is None else self._by_kid.get(kid, ())
         if not named and kid in self._unfit:
@@ -76,7 +76,7 @@ class LookUp:
         return fitting
 
     def settles(self, kid: str | None, algorithm: str) -> bool:
-        """Whether this set alone decides, and quickly: it has keys that verify quickly, or it refuses."""
+        """Return whether this set decides without a fetch, and quickly: it has quick keys, or it refuses."""
         try:
             found = self.find(kid, algorithm)
         except Refusal:
@@ -84,15 +84,15 @@ class LookUp:
         return bool(found) and all(key.is_quick for key in found)
 
     def unknown(self, kid: str | None, algorithm: str) -> Refusal:
-        """The refusal of a token whose key is not there; it says which keys of the set could not be used and why."""
+        """Return the refusal of a token whose key is not in the set; it lists the unusable keys with their reasons."""
         why = "the issuer publishes no such key"
         return Refusal(UNKNOWN_KEY, why=why, alg=algorithm, kid=kid, left_out=self.left_out)
 
 
 class FileJwks:
-    """Keys from a JWK set file, as the configuration has read it: a reload reads it anew.
+    """Keys from a JWK set file that the configuration has read; a reload reads the file again.
 
-    Raises StartError if the file could not be read or leaves no usable key.
+    Raises StartError if the file cannot be read or contains no usable key.
     """
 
     trouble = ""
@@ -104,59 +104,59 @@ class FileJwks:
             raise StartError(f"the JWK set file {file} cannot be used: {error}") from None
 
     def keys_for(self, kid: str | None, algorithm: str, now: float) -> tuple[VerifyKey, ...]:  # noqa: ARG002 - KeySource
-        """As KeySource says; never waits."""
+        """Return the keys for a token header (see `KeySource`). Never waits."""
         found = self._keys.find(kid, algorithm)
         if not found:
             raise self._keys.unknown(kid, algorithm)
         return found
 
-    def at_hand(self, kid: str | None, algorithm: str, now: float) -> bool:  # noqa: ARG002 - as KeySource says
-        """As KeySource says."""
+    def at_hand(self, kid: str | None, algorithm: str, now: float) -> bool:  # noqa: ARG002 - KeySource
+        """Return whether `keys_for` answers with keys that verify quickly, or refuses."""
         return self._keys.settles(kid, algorithm)
 
     def current(self, thumbprint: str) -> bool:
-        """As KeySource says."""
+        """Return whether the file contains the key."""
         return thumbprint in self._keys.thumbprints
 
 
 MIN_LIFE: Final = 60.0
 MAX_LIFE: Final = 3600.0
 DEFAULT_LIFE: Final = 300.0
-"""Seconds for which a set is in force: what its answer says within the first two, else the third."""
+"""Seconds for which a set is fresh: the `max-age` of the response between the first two, else the third."""
 REFRESH_AFTER: Final = (0.75, 0.85)
-"""The share of a set's life after which it is refreshed in the background; jittered, so that replicas spread."""
+"""The share of a set's lifetime after which it is refreshed in the background; random, to spread the replicas."""
 COOL_DOWN: Final = (1.0, 4.5)
-"""Seconds from one fetch for an unknown `kid` to the next: the first, doubled while such fetches go on, up to the
-second. With the fetch itself a new key is found within 5 s, however many made-up ones are asked for."""
+"""Seconds between two fetches for an unknown `kid`: the first value, doubled while such fetches continue, up to the
+second. With the time of the fetch a new key is found within 5 s, for any number of invented key ids."""
 QUIET: Final = 30.0
-"""Seconds without a fetch for an unknown `kid` after which the cool-down begins with its first value again."""
+"""Seconds without a fetch for an unknown `kid` after which the cool-down starts with its first value again."""
 BACK_OFF: Final = (1.0, 2.0, 30.0)
-"""Seconds before the second attempt after a failure; doubled with each further one, up to the second value while keys
-are missing, up to the third while there are some and only a refresh fails."""
+"""Seconds before the next attempt after a failure: the first value, doubled with each failure, up to the second value
+if there are no current keys, up to the third if there are keys and only a refresh fails."""
 FAILURES: Final = 3
-"""Failures in a row after which no request waits for the next attempt."""
+"""Successive failures after which no request waits for the next attempt."""
 FAILURE_IS_NEWS: Final = 60.0
-"""Seconds for which a failed attempt is reason enough to use a stale set without waiting for the next attempt."""
+"""Seconds after a failed attempt during which a stale set is used without waiting for the next attempt."""
 GRACE: Final = 0.5
-"""Seconds that a request waits without a place of its own for a fetch that has not proved slow."""
+"""Seconds that a request waits without a place in the bulkhead for a fetch that has not been slow so far."""
 PATIENCE: Final = 6.0
-"""Seconds that a request waits for the keys at most."""
+"""The maximum time in seconds that a request waits for the keys."""
 LACKS: Final = "the issuer's set lacks it and is fetched again in a moment"
-"""Why a token is refused whose key may be new, while it is too soon to fetch the set again."""
+"""The reason to refuse a token whose key may be new, while it is too soon to fetch the set again."""
 WARM_UP: Final = 2.0
-"""Seconds that a worker waits at most for the first sets of all issuers before it takes requests."""
+"""The maximum time in seconds that a worker waits for the first sets of all issuers before it accepts requests."""
 MAX_MISSED: Final = 1000
 _AT_ONCE: Final = 32
 
 
 Keys = TypeVar("Keys")
-"""A set of keys, ready to be looked into."""
+"""A parsed set of keys."""
 Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded(Generic[Keys]):
-    """One successful fetch: the keys, and the seconds for which their owner says they may be kept."""
+    """One successful fetch: the keys, and the `max-age` of the response in seconds."""
 
     keys: Keys
     max_age: float | None
@@ -164,7 +164,7 @@ class Loaded(Generic[Keys]):
 
 @dataclass(frozen=True, slots=True)
 class _Held(Generic[Keys]):
-    """A set and its times: refreshed from the first on, in force until the second, a last resort until the third."""
+    """A set and its times: when to refresh it, until when it is fresh, and until when it may be used stale."""
 
     keys: Keys
     refresh_at: float
@@ -173,7 +173,7 @@ class _Held(Generic[Keys]):
 
 
 class _Need(enum.Enum):
-    """What a fetch is for: a set in force that should be renewed, any set at all, or a key that the set lacks."""
+    """The purpose of a fetch: to refresh a current set, to get any set, or to find a key that the set lacks."""
 
     REFRESH = enum.auto()
     SET = enum.auto()
@@ -182,27 +182,33 @@ class _Need(enum.Enum):
 
 @dataclass(slots=True)
 class _Flight:
-    """The one fetch under way; `slow` once a request has waited for it in vain for GRACE seconds."""
+    """The fetch in progress; `slow` is true after a request has waited GRACE seconds for it without a result."""
 
     landed: Future[None] = field(default_factory=Future)
     slow: bool = False
 
     def wait(self, seconds: float) -> bool:
-        """Whether it has landed, after `seconds` at most."""
+        """Wait at most `seconds`; returns whether the fetch has completed."""
         return bool(wait([self.landed], seconds).done)
 
 
 class RemoteSet(Generic[Keys]):
-    """Keys over `load`, which fetches the set, may take its time, and raises UnreachableError or UnfitError.
+    """A set of keys that is fetched in a separate thread, one fetch at a time.
 
-    Fetches run in a thread of their own, one at a time, none before the first use: it may be made before a fork.
-    At most `max_waiters` requests wait for one, and only while `all_waiters`, which issuers share, has room; both are
-    shared fairly by callers. The other requests are answered at once from what is there. `stale_jwks` is how many
-    seconds the last good set serves after its life when no fetch succeeds. `notice` hears of every fetch: "" or why it
-    failed.
+    There is no fetch before the first use, so the object may be created before a fork. Requests that cannot wait are
+    answered at once with the present set.
+
+    Args:
+        load: Fetches the set; may block. Raises UnreachableError or UnfitError.
+        clock: Returns Unix seconds.
+        stale_jwks: Seconds for which the last good set remains in use after its lifetime if no fetch succeeds.
+        max_waiters: How many requests may wait for a fetch, shared fairly by callers.
+        notice: Called after every fetch with the reason of a failure, or "".
+        patience: The maximum waiting time of a request in seconds.
+        all_waiters: The common limit of requests that wait for the sets of all issuers, shared fairly by callers.
     """
 
-    _waits_for_none: ClassVar[bool] = True  # whether requests wait for a set that never came or failed to come
+    _waits_for_none: ClassVar[bool] = True  # whether requests wait without any set, or after a failure
 
     def __init__(
         self,
@@ -219,7 +225,7 @@ class RemoteSet(Generic[Keys]):
         self._stale_jwks, self._patience = stale_jwks, patience
         self._waiters = Bulkhead(max_waiters, queue=QUEUE * max_waiters, shared=all_waiters)
         self._lock = threading.Lock()
-        # Written by the fetching thread under the lock, read without it: each is one reference.
+        # The fetching thread writes these under the lock. Reading needs no lock: each is one reference.
         self._held: _Held[Keys] | None = None
         self._flight: _Flight | None = None
         self._failed_at = float("-inf")
@@ -227,15 +233,15 @@ class RemoteSet(Generic[Keys]):
         self._trouble = ""
         self._key_fetch_at = float("-inf")
         self._cool_down = COOL_DOWN[0]
-        self._missed: set[object] = set()  # what the last fetch was made for and did not bring
+        self._missed: set[object] = set()  # keys that the last fetch did not find
 
     @property
     def trouble(self) -> str:
-        """Why the last attempt to get the keys failed, "" if it did not; for operators."""
+        """Why the last fetch of the keys failed, "" if it succeeded; for operators."""
         return self._trouble
 
     def begin(self) -> Future[None] | None:
-        """Begin the first fetch; it is done when it has succeeded or failed. None where there is nothing to begin."""
+        """Start the first fetch; the future is done after success or failure. Returns None if no fetch is needed."""
         flight = self._fly(self._clock(), _Need.SET) if self._held is None else None
         return None if flight is None else flight.landed
 
@@ -247,10 +253,18 @@ class RemoteSet(Generic[Keys]):
         wanted: object = None,
         **facts: object,
     ) -> Found:
-        """What `look` finds in the set; `wanted` names it. Waits only if no set is in force, or it finds nothing there.
+        """Return what `look` finds in the set. Waits only if there is no current set, or `look` finds nothing in it.
 
-        Raises what `missing` says of a set that was fetched for this and has nothing, and SOURCE_UNREACHABLE, with
-        `facts`, where no set can be had, or where it is too soon to fetch it again.
+        Args:
+            look: Searches a set; returns None or an empty value if it finds nothing.
+            missing: Returns the refusal for a set that was fetched for this search and lacks the key.
+            now: Unix seconds.
+            wanted: Identifies what is searched.
+            facts: Facts for the audit.
+
+        Raises:
+            Refusal: The result of `missing`, or SOURCE_UNREACHABLE with `facts` if there is no set, or if it is too
+                soon to fetch it again.
         """
         held, need = self._held, _Need.SET
         if held is not None and self._in_force(held, now):
@@ -263,7 +277,7 @@ class RemoteSet(Generic[Keys]):
         flight = self._fly(now, need)
         waited = self._held is not held if flight is None else self._wait(flight, need)
         held, now = self._held, self._clock()
-        # No newer set could be had: what is left of the last good one is better than an outage, for as long as allowed.
+        # There is no newer set: the last good one is better than an outage, as long as `stale_jwks` allows it.
         found = look(held.keys) if held is not None and now < held.stale_until else None
         if found:
             return found
@@ -278,9 +292,9 @@ class RemoteSet(Generic[Keys]):
         raise Refusal(SOURCE_UNREACHABLE, why=why if waited else f"not waited for: {why}", **facts)
 
     def holds(self, look: Callable[[Keys], bool]) -> bool:
-        """Whether there is a set in force and `look` says yes to it. Never waits.
+        """Return whether there is a current set and `look` returns true for it. Never waits.
 
-        It sees to it that the set is refreshed even where only cached answers are asked for.
+        This call also starts a refresh, so that the set is refreshed although all tokens come from the cache.
         """
         held = self._held
         if held is None:
@@ -291,15 +305,16 @@ class RemoteSet(Generic[Keys]):
         return look(held.keys) and self._in_force(held, now)
 
     def _in_force(self, held: _Held[Keys], now: float) -> bool:
-        """Whether to use the set without waiting: it is fresh, or stale while the issuer is known to be down."""
+        """Return whether to use the set without waiting: it is fresh, or stale while the issuer is known to be down."""
         if now < held.fresh_until:
-            return held.fresh_until - now <= MAX_LIFE  # else the clock was set back, and says nothing of the set's age
+            return held.fresh_until - now <= MAX_LIFE  # else the clock was set back, and the age of the set is unknown
         return now - self._failed_at < FAILURE_IS_NEWS and now < held.stale_until
 
     def _wait(self, flight: _Flight, need: _Need) -> bool:
-        """Wait for a fetch, where the request may; whether it has landed.
+        """Wait for a fetch, if the request may wait; returns whether the fetch has completed.
 
-        While there is no set at all, every request waits a moment: a cold start must not refuse what comes at once.
+        If there is no set at all, every request waits for GRACE seconds: a cold start must not refuse the first
+        requests.
         """
         if self._failures >= FAILURES or not (self._waits_for_none or (self._held and not self._failures)):
             return flight.landed.done()
@@ -319,7 +334,7 @@ class RemoteSet(Generic[Keys]):
             place.leave()
 
     def _fly(self, now: float, need: _Need, *, block: bool = True) -> _Flight | None:
-        """Join the fetch under way, or begin one; None while it is too soon after the last."""
+        """Join the fetch in progress, or start one; returns None if it is too soon after the last fetch."""
         if self._flight is None and self._resting(now, need):
             return None
         if not self._lock.acquire(blocking=block):
@@ -332,7 +347,7 @@ class RemoteSet(Generic[Keys]):
                     again = now - self._key_fetch_at < QUIET
                     self._cool_down = min(2 * self._cool_down, COOL_DOWN[1]) if again else COOL_DOWN[0]
                     self._key_fetch_at = now
-        except RuntimeError:  # no thread is to be had: the next request tries again
+        except RuntimeError:  # no thread can be started: the next request tries again
             self._flight = None
         finally:
             self._lock.release()
@@ -341,13 +356,13 @@ class RemoteSet(Generic[Keys]):
     def _resting(self, now: float, need: _Need) -> bool:
         held, until = self._held, float("-inf")
         if held is not None and need is not _Need.KEY and self._in_force(held, now) and now < held.refresh_at:
-            return True  # another fetch has brought it meanwhile
+            return True  # another fetch has loaded the set in the meantime
         if self._failures:
             longest = BACK_OFF[2] if need is _Need.REFRESH else BACK_OFF[1]
             until = self._failed_at + min(longest, BACK_OFF[0] * 2.0 ** min(self._failures - 1, 10))
-        if need is _Need.KEY:  # the cool-down counts from its own kind alone: no other fetch may delay a new key
+        if need is _Need.KEY:  # the cool-down counts only fetches of this kind: another fetch must not delay a new key
             until = max(until, self._key_fetch_at + self._cool_down)
-        # A pause that is longer than any pause is none: the clock was set back.
+        # A pause longer than the maximum is ignored: the clock was set back.
         return now < until <= now + BACK_OFF[2]
 
     def _fetch(self, flight: _Flight) -> None:
@@ -356,7 +371,7 @@ class RemoteSet(Generic[Keys]):
             loaded = self._load()
         except (UnreachableError, UnfitError) as error:
             why = str(error)
-        except Exception as error:  # noqa: BLE001 - whatever it is, no request may wait for this thread for ever
+        except Exception as error:  # noqa: BLE001 - after any error, no request may wait for this thread for ever
             why = f"fault: {type(error).__name__}"
         with self._lock:
             now = self._clock()
@@ -378,7 +393,7 @@ class RemoteSet(Generic[Keys]):
 
 
 def warm_up(sets: Iterable[RemoteSet[Any]], monotonic: Callable[[], float], seconds: float = WARM_UP) -> None:
-    """Fetch the first set of each, some at a time, and wait until all have come or failed to, `seconds` at most."""
+    """Fetch the first set of each, a few at a time, and wait until all fetches have completed, at most `seconds`."""
     end = monotonic() + seconds
     under_way: set[Future[None]] = set()
     for one in sets:
@@ -396,36 +411,36 @@ class RemoteJwks(RemoteSet[LookUp]):
     """A `KeySource`: the keys of an issuer."""
 
     def keys_for(self, kid: str | None, algorithm: str, now: float) -> tuple[VerifyKey, ...]:
-        """As KeySource says. Waits only if there is no set in force, or if it does not know `kid`."""
+        """Return the keys for a token header (see `KeySource`). Waits only without a current set or for a new `kid`."""
         return self.find(
             lambda keys: keys.find(kid, algorithm),
             lambda keys: keys.unknown(kid, algorithm),
             now,
-            hash((kid, algorithm)),  # which is short, however long a made-up kid is
+            hash((kid, algorithm)),  # a short value also for a very long invented kid
             kid=kid,
         )
 
-    def at_hand(self, kid: str | None, algorithm: str, now: float) -> bool:  # noqa: ARG002 - as KeySource says
-        """As KeySource says."""
+    def at_hand(self, kid: str | None, algorithm: str, now: float) -> bool:  # noqa: ARG002 - KeySource
+        """Return whether the current set answers `keys_for` without a fetch, and with keys that verify quickly."""
         return self.holds(lambda keys: keys.settles(kid, algorithm))
 
     def current(self, thumbprint: str) -> bool:
-        """As KeySource says."""
+        """Return whether the key is in the current set. Never waits."""
         return self.holds(lambda keys: thumbprint in keys.thumbprints)
 
 
 class CallerJwks(RemoteJwks):
-    """The keys of a caller, of which nothing is proven yet.
+    """The keys of a caller that is not yet authenticated.
 
-    No request waits for a set that never came or failed to come: the time of an answer would tell that there is such a
-    caller.
+    No request waits if no fetch has succeeded yet, or the last one failed: the response time would reveal that such a
+    caller exists.
     """
 
     _waits_for_none = False
 
 
 def clamp_life(max_age: float | None) -> float:
-    """Seconds to keep a document whose answer says `max_age`: honoured within bounds (RFC 9111 §5.2.2.1)."""
+    """Return for how many seconds to keep a document with this `max_age`, within limits (RFC 9111 §5.2.2.1)."""
     return DEFAULT_LIFE if max_age is None else min(max(max_age, MIN_LIFE), MAX_LIFE)
 
 

@@ -1,7 +1,7 @@
-"""One service outside that requests have to wait for: bounded in time and number, and not at all once it is down.
+"""Calls to one external service for which requests wait: limits of time and number, and no wait while it is down.
 
-What goes wrong elsewhere, and is ruled out here: one slow service that takes all threads with it; a dead one that costs
-each request its whole time-out; a flood of retries that keeps it down.
+This module prevents known faults of other implementations: a slow service that blocks all threads; a dead service that
+costs each request its whole timeout; a flood of retries that keeps a service down.
 """
 
 from __future__ import annotations
@@ -20,24 +20,29 @@ from sts.trust.fetch import UnreachableError
 Result = TypeVar("Result")
 
 PATIENCE: Final = 6.0
-"""Seconds that a request waits for an answer at most."""
+"""The maximum time in seconds that a request waits for a response."""
 LONGEST_TURN: Final = 2.0
-"""Seconds that a request waits for its turn at most."""
+"""The maximum time in seconds that a request waits for its turn."""
 STALL: Final = (0.25, 1.0)
-"""Seconds without any answer after which a request gives up waiting for its turn: twice as long as the last answer
-took, within these two. A service whose answers take longer than the second is waited for by no queue."""
+"""A request stops waiting for its turn after twice the duration of the last response without any response, between
+these two values in seconds. If responses take longer than the second value, no request waits for its turn."""
 STRICT: Final = 1.0
-"""Seconds for which no request waits for a turn after one has waited without any answer."""
+"""Seconds for which no request waits for its turn after one request has waited without any response."""
 
 
 class Upstream:
-    """Asks one service in threads of its own, since a resolver that hangs cannot be interrupted.
+    """Calls one service in separate threads, because a DNS lookup that hangs cannot be interrupted.
 
-    At most `max_waiters` requests are under way there at once, those included that no request waits for any more, and
-    only while `all_waiters`, which several services may share, has room. Both are shared fairly by callers (see
-    `Bulkhead`). Other requests are refused at once; but while the service answers they wait a moment for their turn,
-    since a burst is no fault of it. `monotonic` is a steady clock in seconds; `notice` hears of every answer: "" or why
-    there was none. To be made after a fork, or at least first used then.
+    While the service responds, a request over the limit waits a moment for its turn, because a burst is no fault of the
+    service; otherwise it is refused at once. Create the object after a fork, or use it first after the fork.
+
+    Args:
+        monotonic: A monotonic clock in seconds.
+        max_waiters: How many calls may be in progress, including calls for which no request waits any more. Callers
+            share the places fairly (see `Bulkhead`).
+        all_waiters: A limit that several services share, or None.
+        patience: The maximum time in seconds that a request waits for a response.
+        notice: Called after every call with the reason of a failure, or "".
     """
 
     def __init__(
@@ -61,11 +66,14 @@ class Upstream:
 
     @property
     def trouble(self) -> str:
-        """Why the last attempt failed, "" if it did not; for operators."""
+        """Why the last call failed, "" if it succeeded; for operators."""
         return self._trouble
 
     def call(self, ask: Callable[[], Result]) -> Result:
-        """What `ask` comes to. Raises UnreachableError: `ask` did, or it takes too long, or no question is sent now."""
+        """Return the result of `ask`.
+
+        Raises UnreachableError if `ask` does, if it takes too long, or if no call is possible now.
+        """
         try:
             self._breaker.admit()
         except BreakerOpenError:
@@ -88,11 +96,11 @@ class Upstream:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Take up the place of a request that is under way, for one that waits for the answer to another request.
+        """Hold the place of a call for a request that waits for the result of another request.
 
-        So those that wait are bounded together with those that ask, and half of the places are left to the latter:
-        the request that is waited for must find one. Of a single place they have the turns between two questions.
-        Raises UnreachableError as `call` does where there is no room.
+        Waiting requests and calls share one limit. Half of the places are reserved for calls, so that waiting requests
+        cannot starve the call for which they wait. If there is a single place, they use it in turn. Raises
+        UnreachableError if there is no place.
         """
         first = self._enter(self._places)
         try:
@@ -135,7 +143,7 @@ class Upstream:
             raise UnreachableError(str(error)) from None
 
     def _stall(self) -> float:
-        """How long to wait for a turn without any answer. A service that hangs costs one such wait, then none."""
+        """Return how long to wait for a turn without any response. A service that hangs costs only one such wait."""
         if self._breaker.failures or self._took > STALL[1] or self._monotonic() < self._strict_until:
             return 0.0
         return min(max(2 * self._took, STALL[0]), STALL[1])
