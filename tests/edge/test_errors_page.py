@@ -81,7 +81,7 @@ FIGURES = {
     "requests that wait for one table with `url`": "an eighth of `threads`, twice as many for all",
     "wait for a row of a table with `url`": f"{upstream.PATIENCE:g} s, each of at most four rows",
     "requests that wait for any issuer's keys": {3: "three eighths of `threads`"}[issuers.MANY],
-    "requests that wait for the same request of somebody else": "an eighth of `threads`",
+    "requests that wait for the same request in progress": "an eighth of `threads`",
     "wait for an issuer's keys": f"{remote_jwks.PATIENCE:g} s",
     "requests that ask OPA at once": "an eighth of `threads`",
     "wait for OPA, for each audience that asks it": (
