@@ -1,11 +1,11 @@
-"""The one seam to joserfc: read a signed JWT strictly, once, and verify exactly what was read.
+"""The only module that uses joserfc: it parses a signed JWT strictly, once, and verifies exactly the parsed bytes.
 
-joserfc's own `deserialize_compact` is not used: it reads the header by itself again, takes the last of two equal member
-names, accepts UTF-16 and `b64`, leaks other exceptions than its own, and costs about twice the verification itself
-(RS256: 75 µs instead of 37 µs). So the text is parsed here, once, by rules that leave one reading only (RFC 8725 §3.7,
-RFC 7515 §4 and §10.12), and joserfc's algorithm objects verify the very bytes that were parsed.
+joserfc's own `deserialize_compact` is not used: it parses the header a second time, keeps the last of two members with
+one name, accepts UTF-16 and `b64`, raises exceptions other than its own, and costs about twice the verification itself
+(RS256: 75 µs instead of 37 µs). So this package parses the text once, by rules that allow only one reading (RFC 8725
+§3.7, RFC 7515 §4 and §10.12), and joserfc's algorithm objects verify exactly those bytes.
 
-Nothing here knows an issuer: which key may prove which token is decided in `sts.trust` and `sts.credentials.jwt`.
+This package does not decide which issuer's key may prove which token: `sts.trust` and `sts.credentials.jwt` do.
 """
 
 from sts.jose.jwe import (

@@ -1,7 +1,7 @@
-"""Nested JWTs: a signed token encrypted to the one backend that may read it (RFC 7519 §5.2, RFC 7516 §7.1).
+"""Nested JWTs: a signed token, encrypted for the one backend that may read it (RFC 7519 §5.2, RFC 7516 §7.1).
 
-Only what is current best practice can be named (RFC 8725 §3.2): no RSA1_5, no PBES2, no `dir`, no compression, no
-content encryption but A256GCM. Encryption hides the token; that it is ours, its signature inside alone proves.
+Only algorithms of current best practice can be configured (RFC 8725 §3.2): no RSA1_5, no PBES2, no `dir`, no
+compression, and only A256GCM for the content. Encryption hides the token; only the inner signature proves its issuer.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from sts.jose.jwk import PRIVATE_MEMBERS, PUBLIC_MEMBERS, PublicKey, check_membe
 from sts.jose.strict import UnfitError
 
 KeyManagement = Literal["ECDH-ES", "ECDH-ES+A256KW", "RSA-OAEP-256"]
-"""How the backend's key encrypts the content's (RFC 7518 §4.1)."""
+"""How the backend's key encrypts the content key (RFC 7518 §4.1)."""
 ContentEncryption = Literal["A256GCM"]
 """How the content is encrypted (RFC 7518 §5.1)."""
 Curve = Literal["P-256", "X25519"]
 
 RSA_BITS: Final = 3072
-"""Of the pairs made here; those of others may be shorter, within the bounds for all RSA keys."""
+"""Bits of the pairs made here; a backend's own key may be shorter, within the limits for all RSA keys."""
 
 _ENC: Final = "A256GCM"
-# joserfc takes an empty list for "whatever is recommended" (LIB-J01): each registry names its two algorithms.
+# joserfc takes an empty list as "all recommended algorithms" (LIB-J01): each registry lists its two algorithms.
 _REGISTRIES: Final = {name: JWERegistry(algorithms=[name, _ENC]) for name in get_args(KeyManagement)}
 _CURVES: Final = frozenset(get_args(Curve))
 _OPERATIONS: Final = {
@@ -38,7 +38,7 @@ _OPERATIONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class EncryptKey:
-    """A backend's public key. `kid` is what the backend calls it, `thumbprint` RFC 7638's over the canonical form."""
+    """A backend's public key. `kid` is the backend's name for it; `thumbprint` is that of RFC 7638, canonical form."""
 
     kid: str
     thumbprint: str
@@ -48,20 +48,20 @@ class EncryptKey:
 
 @dataclass(frozen=True, slots=True)
 class EncryptKeys:
-    """The usable keys of a backend's JWK set in the set's order, at least one, and a sentence for each left out."""
+    """The usable keys of a backend's JWK set, at least one, in the set's order; and a reason for each skipped key."""
 
     keys: tuple[EncryptKey, ...]
     skipped: tuple[str, ...] = ()
 
     def holds(self, thumbprint: str) -> bool:
-        """Whether the key with this RFC 7638 thumbprint is among them."""
+        """Return whether the key with this RFC 7638 thumbprint is in the set."""
         return any(key.thumbprint == thumbprint for key in self.keys)
 
 
 def import_encryption_jwks(document: bytes | Mapping[str, Any], algorithm: KeyManagement) -> EncryptKeys:
-    """Import a backend's JWK set, key by key. Raises UnfitError if it is none, or leaves no usable key.
+    """Import a backend's JWK set, key by key. Raises UnfitError if it is not a JWK set, or has no usable key.
 
-    Of two keys with one `kid` the first counts: the backend would not know which of them to decrypt with.
+    Of two keys with one `kid` the first is used: the backend could not tell which of them decrypts.
     """
     seen: dict[str, str] = {}
 
@@ -76,13 +76,13 @@ def import_encryption_jwks(document: bytes | Mapping[str, Any], algorithm: KeyMa
 
 
 def import_encryption_jwk(jwk: object, algorithm: KeyManagement) -> EncryptKey:
-    """Import one public key to encrypt to with `algorithm`. Raises UnfitError with the reason why it cannot be used.
+    """Import one public key that encrypts with `algorithm`. Raises UnfitError with the reason if it is not usable.
 
-    A key for signatures is refused (RFC 7517 §4.2), and so is a private one: whoever publishes it has lost it.
+    A key for signatures is refused (RFC 7517 §4.2). A private key is refused too: its publisher has disclosed it.
     """
     members, kid = check_members(jwk)
     if kid is None:
-        raise UnfitError("it has no kid, by which the backend would find its private half")
+        raise UnfitError("it has no kid, by which the backend would find its private key")
     _check_purpose(members)
     if members.get("alg", algorithm) != algorithm:
         raise UnfitError(f"its alg is not {algorithm}")
@@ -92,21 +92,21 @@ def import_encryption_jwk(jwk: object, algorithm: KeyManagement) -> EncryptKey:
     key = EncryptKey(kid, public.thumbprint(), algorithm, public)
     try:
         encrypt("", key)
-    except Exception:  # noqa: BLE001 - a point of low order shows only here (RFC 7748 §6.1); joserfc says so in several ways
-        raise UnfitError("nothing can be encrypted to it") from None
+    except Exception:  # noqa: BLE001 - a point of low order shows only here (RFC 7748 §6.1), as one of several exceptions
+        raise UnfitError("it cannot be used for encryption") from None
     return key
 
 
 def encrypt(token: str, key: EncryptKey) -> str:
-    """Encrypt a signed token to a backend's key, as a nested JWT: `cty: JWT`, and the backend's `kid` outside."""
+    """Encrypt a signed token for a backend, as a nested JWT with `cty: JWT` and the backend's `kid` in the header."""
     header = {"alg": key.algorithm, "enc": _ENC, "kid": key.kid, "cty": "JWT"}
     return encrypt_compact(header, token, key.public, registry=_REGISTRIES[key.algorithm])
 
 
 def make_pair(algorithm: KeyManagement, curve: Curve = "P-256") -> tuple[dict[str, Any], dict[str, Any]]:
-    """Make a pair for a backend: the private JWK and its public half, with `use`, `alg`, and the thumbprint as `kid`.
+    """Make a key pair for a backend: the private and the public JWK, with `use`, `alg`, and the thumbprint as `kid`.
 
-    `curve` is not for RSA, whose keys have RSA_BITS.
+    `curve` is ignored for RSA, whose keys have RSA_BITS.
     """
     key: RSAKey | OKPKey | ECKey
     if algorithm == "RSA-OAEP-256":
@@ -121,15 +121,15 @@ def make_pair(algorithm: KeyManagement, curve: Curve = "P-256") -> tuple[dict[st
 
 
 def _check_purpose(jwk: Mapping[str, Any]) -> None:
-    """Honour what the backend says its key is for (RFC 7517 §4.2, §4.3)."""
+    """Check the purpose that the backend states for its key (RFC 7517 §4.2, §4.3)."""
     if jwk.get("use", "enc") != "enc":
         raise UnfitError("its use is not enc")
     operations = jwk.get("key_ops", [])
-    # The public half of a key agreement has no operation of its own: WebCrypto writes an empty list.
+    # The public key of a key agreement has no operation of its own: WebCrypto writes an empty list.
     if not isinstance(operations, list) or (
         operations and not any(name in operations for name in _OPERATIONS[jwk["kty"]])
     ):
-        raise UnfitError("its key_ops name no encryption")
+        raise UnfitError("its key_ops do not allow encryption")
 
 
 def _fits(algorithm: KeyManagement, key: PublicKey) -> bool:

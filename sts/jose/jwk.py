@@ -1,4 +1,4 @@
-"""Public keys of issuers: which of a JWK set can be used, and what each may verify. joserfc is called here alone."""
+"""Public keys of issuers: imports the usable keys of a JWK set, and decides what each may verify."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from joserfc.jws import JWSRegistry
 from sts.jose.strict import UnfitError, strict_json
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"]
-"""What may have signed an inbound token. Never `none`, HMAC or ES256K (RFC 8725 §3.1, §3.2)."""
+"""The algorithms accepted for inbound tokens. Never `none`, HMAC or ES256K (RFC 8725 §3.1, §3.2)."""
 
 SUPPORTED: Final[frozenset[str]] = frozenset(get_args(Algorithm))
 
 MAX_DOCUMENT: Final = 262_144
-"""Bytes of a JWK set."""
+"""Maximum bytes of a JWK set."""
 MAX_KEYS: Final = 100
-"""Keys in a JWK set."""
+"""Maximum number of keys in a JWK set."""
 MAX_KID: Final = 256
 
 _MIN_RSA_BITS: Final = 2048  # RFC 7518 §3.3
-_MAX_RSA_BITS: Final = 8192  # beyond it one verification costs milliseconds
-_MAX_RSA_EXPONENT: Final = 2**32  # the same; what is in use is 65537
+_MAX_RSA_BITS: Final = 8192  # with a longer key one verification takes milliseconds
+_MAX_RSA_EXPONENT: Final = 2**32  # for the same reason; the usual exponent is 65537
 PUBLIC_MEMBERS: Final = {"RSA": ("e", "n"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})
 
@@ -38,16 +38,16 @@ _CLASSES: Final[dict[str, type[PublicKey]]] = {"RSA": RSAKey, "EC": ECKey, "OKP"
 Imported = TypeVar("Imported")
 
 _registry: Final = JWSRegistry(algorithms=sorted(SUPPORTED))
-# "EdDSA" leaves the curve open; here it means Ed25519 and nothing else (RFC 9864 §2.2).
+# "EdDSA" does not name the curve; here it means only Ed25519 (RFC 9864 §2.2).
 _VERIFIERS: Final = {name: _registry.get_alg("Ed25519" if name == "EdDSA" else name) for name in SUPPORTED}
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyKey:
-    """A public key of an issuer and what it may verify.
+    """A public key of an issuer and the algorithms it may verify.
 
-    `thumbprint` is RFC 7638's over the canonical form. `algorithms` is never empty: the issuer's configured list, cut
-    down to what fits the key's type, curve and own `alg` (RFC 8725 §3.1, RFC 7517 §4.4).
+    `thumbprint` is that of RFC 7638, canonical form. `algorithms` is never empty: the issuer's configured list, reduced
+    to those that fit the key's type, curve and own `alg` (RFC 8725 §3.1, RFC 7517 §4.4).
     """
 
     thumbprint: str
@@ -57,18 +57,18 @@ class VerifyKey:
 
     @property
     def is_quick(self) -> bool:
-        """Whether it verifies in some tens of microseconds: RSA of at most 3072 bits, P-256, Ed25519."""
+        """Whether the key verifies in some tens of microseconds: RSA of at most 3072 bits, P-256, Ed25519."""
         size = getattr(self.public.raw_value, "key_size", 0)  # Ed25519 has none
         return size <= (_QUICK_RSA_BITS if isinstance(self.public, RSAKey) else _QUICK_EC_BITS)
 
     def proves(self, algorithm: str, signing_input: bytes, signature: bytes) -> bool:
-        """Whether this key made `signature`; the caller has looked at `algorithms`. May raise anything (LIB-J08)."""
+        """Return whether this key made `signature`. The caller checks `algorithms`. May raise any error (LIB-J08)."""
         return _VERIFIERS[algorithm].verify(signing_input, signature, self.public) is True
 
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """The usable keys of a JWK set; a sentence for each key that was left out, and the names of those that have one."""
+    """The usable keys of a JWK set, a reason for each skipped key, and the `kid`s of skipped keys."""
 
     keys: tuple[VerifyKey, ...]
     skipped: tuple[str, ...] = ()
@@ -76,11 +76,11 @@ class KeySet:
 
 
 def import_jwks(document: bytes | Mapping[str, Any], algorithms: Collection[str]) -> KeySet:
-    """Import an issuer's JWK set, key by key: an odd one must not take the others away (RFC 7517 §5).
+    """Import an issuer's JWK set, key by key: an unusable key does not affect the others (RFC 7517 §5).
 
-    Two keys with one `kid` are both kept, to be tried in turn: RFC 7517 §4.5 allows them, and both are the issuer's, so
-    it adds no trust, while to drop one would refuse good tokens. Raises UnfitError if the document is no JWK set,
-    is too large, or leaves no usable key.
+    Two keys with one `kid` are both kept and tried in turn. RFC 7517 §4.5 allows them, and both are the issuer's, so
+    this adds no trust; to drop one would refuse good tokens. Raises UnfitError if the document is not a JWK set, is too
+    large, or has no usable key.
     """
     kids: set[str] = set()
 
@@ -102,9 +102,9 @@ def import_jwks(document: bytes | Mapping[str, Any], algorithms: Collection[str]
 def import_each(
     document: bytes | Mapping[str, Any], importer: Callable[[object], Imported]
 ) -> tuple[list[Imported], tuple[str, ...]]:
-    """Import the entries of a JWK set that `importer` takes, and a sentence for each that it raises UnfitError for.
+    """Import the entries of a JWK set with `importer`; each entry with an UnfitError is skipped, with a reason.
 
-    Raises UnfitError if the document is no JWK set, is too large, or leaves no usable key.
+    Raises UnfitError if the document is not a JWK set, is too large, or has no usable key.
     """
     if isinstance(document, bytes):
         if len(document) > MAX_DOCUMENT:
@@ -128,9 +128,10 @@ def import_each(
 
 
 def import_jwk(jwk: object, algorithms: Collection[str]) -> VerifyKey:
-    """Import one public key that may verify with `algorithms`. Raises UnfitError with the reason why it cannot be used.
+    """Import one public key that may verify with `algorithms`. Raises UnfitError with the reason if it is not usable.
 
-    A private or symmetric key is refused, not trimmed: whoever publishes one has lost it (RFC 7517 §9.2).
+    A private or symmetric key is refused, not reduced to its public part: its publisher has disclosed it (RFC 7517
+    §9.2).
     """
     jwk, kid = check_members(jwk)
     _check_purpose(jwk)
@@ -144,7 +145,7 @@ def import_jwk(jwk: object, algorithms: Collection[str]) -> VerifyKey:
 
 
 def check_members(jwk: object) -> tuple[Mapping[str, Any], str | None]:
-    """The members of a public JWK, and its kid. Raises UnfitError for what is none of a kind we know."""
+    """Return the members of a public JWK, and its kid. Raises UnfitError if it is not a public RSA, EC or OKP key."""
     if not isinstance(jwk, Mapping):
         raise UnfitError("it is not an object")
     kty, kid = jwk.get("kty"), jwk.get("kid")
@@ -158,7 +159,7 @@ def check_members(jwk: object) -> tuple[Mapping[str, Any], str | None]:
 
 
 def thumbprint(jwk: Mapping[str, Any]) -> str:
-    """Give the RFC 7638 SHA-256 thumbprint of a JWK as it is written. Raises UnfitError if a member is missing."""
+    """Return the RFC 7638 SHA-256 thumbprint of a JWK as written. Raises UnfitError if a member is missing."""
     kty = jwk.get("kty")
     required = PUBLIC_MEMBERS.get(kty, ()) if isinstance(kty, str) else ()
     if not required or not all(isinstance(jwk.get(name), str) for name in required):
@@ -167,12 +168,12 @@ def thumbprint(jwk: Mapping[str, Any]) -> str:
 
 
 def is_kid(value: object) -> bool:
-    """Whether a key id can be compared and logged without harm: a short text of printable ASCII."""
+    """Return whether a key id can safely be compared and logged: a short text of printable ASCII."""
     return isinstance(value, str) and 0 < len(value) <= MAX_KID and value.isascii() and value.isprintable()
 
 
 def _check_purpose(jwk: Mapping[str, Any]) -> None:
-    """Honour what the issuer says its key is for (RFC 7517 §4.2, §4.3)."""
+    """Check the purpose that the issuer states for its key (RFC 7517 §4.2, §4.3)."""
     if jwk.get("use", "sig") != "sig":
         raise UnfitError("its use is not sig")
     if "key_ops" in jwk and not (isinstance(jwk["key_ops"], list) and "verify" in jwk["key_ops"]):
@@ -180,7 +181,7 @@ def _check_purpose(jwk: Mapping[str, Any]) -> None:
 
 
 def import_public(jwk: Mapping[str, Any]) -> PublicKey:
-    """Take the public members only, and the key's canonical form, so that one key has one thumbprint."""
+    """Import only the public members, in the key's canonical form, so that one key has one thumbprint."""
     kty = jwk["kty"]
     members = {name: jwk[name] for name in PUBLIC_MEMBERS[kty] if isinstance(jwk.get(name), str)}
     if len(members) != len(PUBLIC_MEMBERS[kty]):
@@ -193,7 +194,7 @@ def import_public(jwk: Mapping[str, Any]) -> PublicKey:
         return kind.import_key(native)
     except UnfitError:
         raise
-    except Exception:  # noqa: BLE001 - off the curve, unknown curve, bad base64: each raises its own (LIB-J06)
+    except Exception:  # noqa: BLE001 - off the curve, unknown curve, bad base64: several exceptions (LIB-J06)
         raise UnfitError("it cannot be read") from None
 
 
@@ -205,9 +206,9 @@ def _check_rsa(bits: int, exponent: int) -> None:
 
 
 def _fits(name: str, key: PublicKey) -> bool:
-    """Whether the key's type and curve are the algorithm's."""
+    """Return whether the key has the algorithm's type and curve."""
     try:
         _VERIFIERS[name].check_key(key)
-    except Exception:  # noqa: BLE001 - joserfc says no with several exceptions
+    except Exception:  # noqa: BLE001 - joserfc raises several exceptions for a key that does not fit
         return False
     return True

@@ -1,4 +1,4 @@
-"""Signed JWTs in compact serialisation: read, verify, write."""
+"""Signed JWTs in compact serialisation: parse, verify, write."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from sts.jose.jwk import SUPPORTED, VerifyKey, is_kid
 from sts.jose.strict import ALPHABET, UnfitError, decode_base64url, encode_base64url, strict_json, write_json
 
 MAX_TOKEN: Final = 16384
-"""Characters of a token, unless the caller says otherwise."""
+"""Default maximum length of a token, in characters."""
 MAX_HEADER: Final = 8192
-"""Characters of the encoded header: room for an `x5c`, although it is ignored."""
+"""Maximum length of the encoded header, in characters; an `x5c` fits, although it is ignored."""
 
-_MAX_NUMBER: Final = 2**53  # what every JSON parser reads the same way (RFC 7493 §2.2)
+_MAX_NUMBER: Final = 2**53  # all JSON parsers read smaller integers the same way (RFC 7493 §2.2)
 
 _REFUSED: Final = {  # header parameters that change what the token means
-    "crit": MALFORMED,  # no extension is understood, so any critical one is fatal (RFC 7515 §4.1.11)
+    "crit": MALFORMED,  # no extension is supported, so any critical one is refused (RFC 7515 §4.1.11)
     "b64": MALFORMED,  # never with a JWT (RFC 7797 §7)
     "enc": BAD_TYPE,  # belongs to a JWE
     "zip": BAD_TYPE,
@@ -31,10 +31,10 @@ _OBJECTS: Final = ("cnf", "act", "may_act")
 
 @dataclass(frozen=True, slots=True)
 class Compact:
-    """A JWS whose payload is a claims set, parsed and *unproven*.
+    """A JWS whose payload is a claims set, parsed and *not verified*.
 
-    `signing_input` and `signature` are the bytes that `verify` proves; `header` and `claims` were read from nothing
-    else. `kid` is hostile input, only ever compared (RFC 8725 §3.10).
+    `signing_input` and `signature` are the bytes that `verify` proves; `header` and `claims` were parsed from them
+    alone. `kid` is hostile input, and is only compared (RFC 8725 §3.10).
     """
 
     algorithm: str
@@ -46,10 +46,10 @@ class Compact:
 
 
 def parse(token: str, max_bytes: int = MAX_TOKEN) -> Compact:
-    """Read a compact JWS that carries claims; nothing is proven yet.
+    """Parse a compact JWS with a claims set; this does not verify the signature.
 
     Raises TOO_LARGE; BAD_TYPE for a JWE or a nested token; BAD_ALGORITHM for an `alg` outside SUPPORTED; BAD_SIGNATURE
-    for an empty signature; MALFORMED for whatever else is not one well-typed JWT (RFC 7519 §7.2, RFC 8725 §3).
+    for an empty signature; MALFORMED for any other text that is not one well-typed JWT (RFC 7519 §7.2, RFC 8725 §3).
     """
     if len(token) > max_bytes:
         raise Refusal(TOO_LARGE, why="the token is too long", limit=max_bytes)
@@ -76,10 +76,10 @@ def parse(token: str, max_bytes: int = MAX_TOKEN) -> Compact:
 
 
 def verify(token: Compact, keys: Sequence[VerifyKey]) -> VerifyKey:
-    """Prove that one of `keys` signed the token, and say which.
+    """Prove that one of `keys` signed the token, and return that key.
 
-    This does not prove whose keys they are, nor that the token is meant for us or still alive. Raises BAD_ALGORITHM if
-    no key may verify the token's `alg`, BAD_SIGNATURE if none does.
+    This does not prove whose keys they are, nor that the token is meant for us and not expired. Raises BAD_ALGORITHM if
+    no key may verify the token's `alg`, BAD_SIGNATURE if no key verifies the signature.
     """
     fitting = [key for key in keys if token.algorithm in key.algorithms]
     if not fitting:
@@ -96,18 +96,18 @@ def verify(token: Compact, keys: Sequence[VerifyKey]) -> VerifyKey:
 
 
 def compact(header: Mapping[str, Any], claims: Mapping[str, Any], sign: Callable[[bytes], bytes]) -> str:
-    """Write a compact JWS: `sign` takes the signing input and gives the raw signature (RFC 7515 §7.1).
+    """Write a compact JWS: `sign` takes the signing input and returns the raw signature (RFC 7515 §7.1).
 
-    Raises ValueError for NaN and infinity, TypeError for what is no JSON, and whatever `sign` raises.
+    Raises ValueError for NaN and infinity, TypeError for values that are not JSON, and all errors of `sign`.
     """
     signing_input = encode_base64url(write_json(header)) + b"." + encode_base64url(write_json(claims))
     return (signing_input + b"." + encode_base64url(sign(signing_input))).decode("ascii")
 
 
 def looks_signed(text: str) -> bool:
-    """Whether a text is meant to be a compact JWS: three parts, of which the first holds a JSON object.
+    """Return whether a text looks like a compact JWS: three parts, the first with a JSON object.
 
-    Reads more generously than `parse`, so that a faulty JWS is refused as one and is not taken for something opaque.
+    This accepts more than `parse`, so that a malformed JWS is refused and not taken for an opaque token.
     """
     head, _, rest = text.partition(".")
     if rest.count(".") != 1:
@@ -120,12 +120,12 @@ def looks_signed(text: str) -> bool:
 
 
 def media_type(value: str) -> str:
-    """Bring a `typ` or `cty` into one form: lower case, without the optional `application/` (RFC 7515 §4.1.9)."""
+    """Normalise a `typ` or `cty`: lower case, without the optional `application/` (RFC 7515 §4.1.9)."""
     return value.lower().removeprefix("application/")
 
 
 def text_or_texts(value: object, name: str) -> tuple[str, ...]:
-    """Read a claim that is a text or a list of texts, such as `aud` (RFC 7519 §4.1.3). Raises MALFORMED."""
+    """Return a claim that is a text or a list of texts, such as `aud` (RFC 7519 §4.1.3). Raises MALFORMED."""
     if isinstance(value, str):
         return (value,)
     if isinstance(value, list) and all(isinstance(member, str) for member in value):
@@ -151,7 +151,7 @@ def _read_object(part: bytes, name: str) -> dict[str, Any]:
 
 
 def _check_header(header: dict[str, Any]) -> str:
-    """Refuse what changes the meaning; ignore the rest, `jku x5u jwk x5c` above all (RFC 8725 §3.10, RFC 7515 §4)."""
+    """Refuse parameters that change meaning; ignore others, even `jku x5u jwk x5c` (RFC 8725 §3.10, RFC 7515 §4)."""
     algorithm = header.get("alg")
     if not isinstance(algorithm, str):
         raise Refusal(MALFORMED, why="alg is not a text")
@@ -171,11 +171,11 @@ def _check_header(header: dict[str, Any]) -> str:
 
 
 def check_claims(claims: Mapping[str, Any]) -> None:
-    """Check the types of the registered claims that are there; which of them must be there, the source says.
+    """Check the types of the registered claims that are present; the source decides which are required.
 
     Raises MALFORMED.
     """
-    for name in _NUMBERS:  # a bool is an int to Python, but no NumericDate (RFC 7519 §2)
+    for name in _NUMBERS:  # a bool is an int in Python, but not a NumericDate (RFC 7519 §2)
         if name in claims and not (type(claims[name]) in (int, float) and abs(claims[name]) <= _MAX_NUMBER):
             raise Refusal(MALFORMED, why="a claim is not a number of seconds", claim=name)
     for name in _TEXTS:

@@ -1,4 +1,4 @@
-"""Base64url and JSON with one reading only: what two parsers would understand differently is refused."""
+"""Base64url and JSON with one possible reading: a text that two parsers would read differently is refused."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from binascii import a2b_base64
 from typing import Any, Final, NoReturn
 
 MAX_DEPTH: Final = 32
-"""Arrays and objects within each other. A claims set has a handful; a stack overflow needs a thousand."""
+"""Maximum nesting of arrays and objects. A claims set needs a few levels; a stack overflow needs a thousand."""
 
 ALPHABET: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 """The characters of base64url (RFC 4648 §5); padding is not among them (RFC 7515 §2)."""
 
 _TO_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 _LAST: Final = {0: ALPHABET, 1: b"AEIMQUYcgkosw048", 2: b"AQgw", 3: b""}  # last character by missing padding
-# A string that never ends matches to the end of the text, so that the search stays linear.
+# An unterminated string matches to the end of the text, so that the search stays linear.
 _STRUCTURE: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 class UnfitError(ValueError):
-    """A document, token part or key cannot be used; the text is a sentence that holds nothing of its content."""
+    """A document, token part or key cannot be used; the text is a sentence without any of its content."""
 
 
 def decode_base64url(part: bytes) -> bytes:
-    """Decode `part`, whose characters the caller has checked against ALPHABET. Raises UnfitError.
+    """Decode `part`; the caller has checked its characters against ALPHABET. Raises UnfitError.
 
-    Bits that no byte uses must be zero: otherwise several texts would mean the same bytes, and a token that was
-    refused or revoked by its text could come back as another one.
+    Unused bits must be zero. Otherwise several texts would mean the same bytes, and a token that was refused or revoked
+    by its text could come back as another text.
     """
     missing = -len(part) % 4
     if part and part[-1] not in _LAST[missing]:
@@ -42,10 +42,10 @@ def encode_base64url(data: bytes) -> bytes:
     return urlsafe_b64encode(data).rstrip(b"=")
 
 
-def strict_json(data: bytes) -> Any:  # noqa: ANN401 - it is JSON
-    """Read JSON: UTF-8 without BOM, no member twice at any depth, finite numbers, bounded nesting.
+def strict_json(data: bytes) -> Any:  # noqa: ANN401 - any JSON value
+    """Parse JSON: UTF-8 without BOM, no duplicate member at any depth, finite numbers, limited nesting.
 
-    No text in it holds NUL or half a surrogate pair, so that whatever comes out can be written again
+    No text may contain NUL or half a surrogate pair, so that every parsed value can be written again
     (RFC 8725 §3.7, RFC 8259 §8, RFC 7493 §2). Raises UnfitError.
     """
     try:
@@ -54,20 +54,20 @@ def strict_json(data: bytes) -> Any:  # noqa: ANN401 - it is JSON
         value = _DECODER.decode(text)
     except UnfitError:
         raise
-    except ValueError:  # not UTF-8, not JSON, or a number of more digits than Python reads
+    except ValueError:  # not UTF-8, not JSON, or a number with more digits than Python parses
         raise UnfitError("it is not JSON in UTF-8") from None
-    if "\\u" in text:  # the only way to NUL and lone surrogates: raw ones are refused above
+    if "\\u" in text:  # only escapes can give NUL and lone surrogates: raw ones are refused above
         _check_texts(value)
     return value
 
 
 def write_json(value: object) -> bytes:
-    """Write JSON without white space. Raises ValueError for NaN and infinity, TypeError for what is no JSON."""
+    """Write JSON without white space. Raises ValueError for NaN and infinity, TypeError for other values than JSON."""
     return _ENCODER.encode(value).encode("ascii")
 
 
 def _check_depth(text: str) -> None:
-    if text.count("{") + text.count("[") <= MAX_DEPTH:  # an upper bound of the depth, and nearly always enough
+    if text.count("{") + text.count("[") <= MAX_DEPTH:  # an upper bound of the depth, almost always sufficient
         return
     depth = 0
     for found in _STRUCTURE.finditer(text):

@@ -1,1 +1,1 @@
-"""What a decision asks others: rows of tables and OPA."""
+"""Lookups that a decision needs from outside: rows of tables, and OPA."""

@@ -1,7 +1,7 @@
-"""A table of a trusted third party over HTTP: one question for each row, kept for a while.
+"""A table of a trusted third party over HTTP: one request for each row, cached for a short time.
 
-What goes wrong elsewhere, and is ruled out here: a key that chooses the path (`../admin`) or the host; an outage that
-reads as "no such user"; a slow answer that takes all threads with it.
+This module prevents three faults: a key that chooses the path (`../admin`) or the host; an outage that looks like "no
+such user"; a slow server that blocks all threads.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from sts.trust.upstream import PATIENCE, Upstream
 
 BOUNDS: Final = Bounds(connect=1.0, read=2.0, total=3.0, body=16_384)
 MAX_KEPT: Final = 4096
-"""Rows that are kept, and as many keys without one; the one that was not used for longest goes first."""
+"""Maximum rows in the cache, and maximum keys known to have no row; the least recently used is dropped first."""
 MISSING_FOR: Final = 5.0
-"""Seconds at most for which "no such row" is believed: somebody may just have been added."""
+"""Maximum seconds for which "no such row" is cached: the user may have been added meanwhile."""
 _KEY: Final = "{key}"
 MAX_URL: Final = 2048
-"""Characters of a URL that is asked for: a longer one would be the fault of its key, and not of the server."""
+"""Maximum characters of a requested URL: a longer one is a fault of its key, not of the server."""
 _OK, _NOT_FOUND = 200, 404
 _NO_WORD_ON_THE_KEY: Final = frozenset({401, 403, 407, 408, 429})
-"""Of the statuses 4xx, those with which a server refuses whoever asks, and not what is asked for."""
+"""The statuses 4xx with which a server refuses the caller, not the key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Whom to ask: `url` with `{key}` in its path or query, HTTP Basic with `client_id` and `client_secret` if any.
+    """The server: `url` with `{key}` in its path or query, and HTTP Basic with `client_id` and `client_secret` if set.
 
-    `ttl` is for how many seconds a row is believed at most.
+    `ttl` is the maximum lifetime of a cached row in seconds.
     """
 
     url: str
@@ -52,7 +52,7 @@ class Endpoint:
 
 
 class HttpTable:
-    """A `Table` at an endpoint. Several requests for one row ask once; `upstream` bounds who waits there."""
+    """A `Table` at an endpoint. Concurrent requests for one row share one fetch; `upstream` limits who waits for it."""
 
     in_memory = False
 
@@ -67,26 +67,26 @@ class HttpTable:
     ) -> None:
         self._endpoint, self._fetcher, self._upstream, self._clock = endpoint, fetcher, upstream, clock
         self._kept: OrderedDict[str, tuple[Row | None, float]] = OrderedDict()
-        self._missing: OrderedDict[str, tuple[Row | None, float]] = OrderedDict()  # which push out no rows
+        self._missing: OrderedDict[str, tuple[Row | None, float]] = OrderedDict()  # separate: these evict no rows
         self._flights: dict[str, Future[Row | None]] = {}
         self._lock = threading.Lock()
         self._waiters = Bulkhead(max_waiters)
 
     @property
     def trouble(self) -> str:
-        """Why the last question was not answered, "" if it was; for operators."""
+        """Why the last request failed, "" if it succeeded; for operators."""
         return self._upstream.trouble
 
     def row(self, key: str, now: float) -> Row | None:
-        """As Table says: kept, or asked for."""
-        if key in {"", ".", ".."}:  # percent-encoding leaves dots, and a path with them is another path
+        """Return the cached row, or fetch it; see `Table.row`."""
+        if key in {"", ".", ".."}:  # percent-encoding keeps dots, and a path with them is another path
             return None
         if len(self._url(key)) > MAX_URL:
             return None
         with self._lock:
             for store in (self._kept, self._missing):
                 kept = store.get(key)
-                # An end that is further away than any row's is none: the clock was set back.
+                # An expiry further away than any row's lifetime is not valid: the clock was set back.
                 if kept is not None and now < kept[1] <= now + max(self._endpoint.ttl, MISSING_FOR):
                     store.move_to_end(key)
                     return kept[0]
@@ -99,16 +99,16 @@ class HttpTable:
         return self._join(flight) if flight is not None else None
 
     def close(self) -> None:
-        """Close the kept connections; what is under way goes on."""
+        """Close the idle connections; requests under way are not interrupted."""
         self._fetcher.close()
 
     def _fly(self, key: str, own: Future[Row | None]) -> Row | None:
         try:
             found = self._upstream.call(lambda: self._ask(key))
             if isinstance(found, int):
-                raise UnreachableError(f"it answered {found}")  # noqa: TRY301 - told as any other failure
+                raise UnreachableError(f"it answered {found}")  # noqa: TRY301 - handled like any other failure
             row, until = found
-        except BaseException as error:  # whatever it is, nobody may wait for this flight any more
+        except BaseException as error:  # for any fault: no thread may keep waiting for this flight
             with self._lock:
                 del self._flights[key]
             why = str(error) if isinstance(error, UnreachableError) else "fault"
@@ -146,9 +146,9 @@ class HttpTable:
         return self._endpoint.url.replace(_KEY, quote(key, safe=""))
 
     def _ask(self, key: str) -> tuple[Row | None, float] | int:
-        """Ask for one row; the row and until when it is believed, or the status of an answer to this one key alone.
+        """Fetch one row. Returns the row and its expiry, or the status of an answer that concerns only this key.
 
-        Such an answer does not count against the server: a key that it chokes on must not keep the others from it.
+        Such a status does not count against the server: a key that the server cannot process must not block the others.
         """
         endpoint = self._endpoint
         headers = {"Accept": "application/json"}
@@ -159,7 +159,7 @@ class HttpTable:
         if endpoint.method == "POST":
             headers["Content-Type"] = "application/json"
             body = json.dumps({"key": key}).encode()
-        now = self._clock()  # before the question: what changes there meanwhile is not missed for longer
+        now = self._clock()  # before the request: a change there during the request is not missed for longer
         answer = self._fetcher.ask(endpoint.method, self._url(key), headers, body)
         life = endpoint.ttl if answer.max_age is None else min(endpoint.ttl, answer.max_age)
         if answer.status == _NOT_FOUND:
@@ -173,5 +173,5 @@ class HttpTable:
         except UnfitError as error:
             raise UnreachableError(f"its answer cannot be used: {error}") from None
         if not isinstance(found, dict):
-            raise UnreachableError("its answer is no JSON object")
+            raise UnreachableError("its answer is not a JSON object")
         return Row(found, now + life), now + life

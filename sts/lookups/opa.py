@@ -1,4 +1,4 @@
-"""Asks a policy server, Open Policy Agent, over its REST API (POST /v1/data/...), in bounded time and number."""
+"""Queries a policy server, Open Policy Agent, over its REST API (POST /v1/data/...), with limits on time and number."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sts.trust.fetch import Bounds, Fetcher, UnreachableError, check_url, read_c
 from sts.trust.upstream import Upstream
 
 MAX_ANSWER: Final = 65_536
-"""Bytes of an answer: a decision is a word, and the rest (a decision id, metrics) is short."""
+"""Maximum bytes of an answer: a decision is a word, and the rest (a decision id, metrics) is short."""
 
 _HEADERS: Final = {"Accept": "application/json", "Content-Type": "application/json"}
 _OK: Final = 200
@@ -26,7 +26,7 @@ _OK: Final = 200
 def _check_opa_url(value: str) -> str:
     check_url(value)
     if "/v1/data/" not in value.partition("?")[0]:
-        raise ValueError("it names a rule of OPA's data API, such as http://127.0.0.1:8181/v1/data/sts/allow")
+        raise ValueError("the URL must name a rule of OPA's data API, such as http://127.0.0.1:8181/v1/data/sts/allow")
     return value
 
 
@@ -36,24 +36,24 @@ class OpaSettings(Section):
     url: Annotated[str, AfterValidator(_check_opa_url)]
     """The rule that decides, such as `http://127.0.0.1:8181/v1/data/sts/allow`; https, or a loopback address."""
     timeout: Annotated[Duration, Field(ge=0.001, le=5)] = 0.2
-    """How long a request waits for the decision, 5s at most; then it is refused."""
+    """How long a request waits for the decision, at most 5s; after that it is refused."""
     ca_file: KeptConfigFile | None = None
-    """CA certificates (PEM) that the server's certificate is checked against; default: the system's."""
+    """CA certificates (PEM) that verify the server's certificate; default: the system's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What OPA answered: its JSON object, and for how many seconds the answer may be kept, if it says so."""
+    """OPA's answer: its JSON object, and for how many seconds it may be cached, if the answer limits that."""
 
     document: Mapping[str, Any] = field(repr=False)
     max_age: float | None
 
 
 class OpaServer:
-    """The one OPA of a configuration. At most `max_waiters` requests ask it at once: the others are refused at once.
+    """The OPA of a configuration. At most `max_waiters` requests call it concurrently; more are refused at once.
 
-    `monotonic`, `all_waiters` and `notice` are as for `Upstream`. Connections are kept: to be used on one side of a
-    fork only.
+    `monotonic`, `all_waiters` and `notice` are as for `Upstream`. The object keeps connections open, so it must not be
+    used on both sides of a fork.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class OpaServer:
         all_waiters: Bulkhead | None = None,
         notice: Callable[[str], None] = lambda _why: None,
     ) -> None:
-        """Raise StartError where `ca_file` cannot be used."""
+        """Raises StartError if `ca_file` cannot be used."""
         self._url, timeout = settings.url, settings.timeout
         ca = None if settings.ca_file is None else read_ca(settings.ca_file)
         self._fetcher = Fetcher(ca, Bounds(connect=timeout, read=timeout, total=timeout, body=MAX_ANSWER))
@@ -74,14 +74,14 @@ class OpaServer:
 
     @property
     def trouble(self) -> str:
-        """Why the last question was not answered, "" if it was; for operators."""
+        """Why the last request failed, "" if it succeeded; for operators."""
         return self._upstream.trouble
 
     def ask(self, question: Mapping[str, Any]) -> Said:
-        """Ask with `question` as the `input` document. Raises SOURCE_UNREACHABLE for everything but a JSON object.
+        """Send `question` as the `input` document. Raises SOURCE_UNREACHABLE for every result except a JSON object.
 
-        That is trouble, and not a decision: no answer in time, another status than 200, a redirect (which is not
-        followed), an answer that is too large or is not JSON, too many that ask at once, a server that is down.
+        Such a result is a failure and not a decision: no answer in time, a status other than 200, a redirect (which is
+        not followed), an answer that is too large or not JSON, too many concurrent requests, a server that is down.
         """
         body = json.dumps({"input": question}, separators=(",", ":")).encode("ascii")
         try:
@@ -90,7 +90,7 @@ class OpaServer:
             raise Refusal(SOURCE_UNREACHABLE, why=f"OPA: {error}") from None
 
     def close(self) -> None:
-        """Close the kept connections; whoever is asking gets an answer still."""
+        """Close the idle connections; requests under way still get an answer."""
         self._fetcher.close()
 
     def _post(self, body: bytes) -> Said:
@@ -102,13 +102,13 @@ class OpaServer:
         except UnfitError as error:
             raise UnreachableError(f"its answer cannot be read: {error}") from None
         if not isinstance(document, dict):
-            raise UnreachableError("its answer is no JSON object")
+            raise UnreachableError("its answer is not a JSON object")
         return Said(document, answer.max_age)
 
 
 @dataclass(frozen=True, slots=True)
 class OpaServers:
-    """Makes the policy server, and keeps it, with what is known of its health, over a reload that leaves it alone.
+    """Creates the policy server's client, and keeps it and its health over a reload that does not change it.
 
     The parameters are as for `OpaServer`.
     """
@@ -120,13 +120,13 @@ class OpaServers:
     _known: dict[OpaSettings, OpaServer] = field(default_factory=dict, repr=False)
 
     def of(self, settings: OpaSettings | None) -> OpaServer | None:
-        """The server of these settings, None for None; asks nobody yet. Raises StartError as `OpaServer`."""
+        """Return the server of these settings, None for None; sends no request. Raises StartError as `OpaServer`."""
         if settings is not None and settings not in self._known:
             made = OpaServer(settings, self.monotonic, self.max_waiters, self.all_waiters, self.notice)
             self._known[settings] = made
         return None if settings is None else self._known[settings]
 
     def keep(self, settings: OpaSettings | None) -> None:
-        """Forget every server but that of these settings; their connections are closed."""
+        """Forget every server except that of these settings, and close the others' connections."""
         for one in self._known.keys() - {settings}:
             self._known.pop(one).close()

@@ -1,4 +1,4 @@
-"""A table of Redis hashes: one hash for each row, its fields are the columns."""
+"""A table of Redis hashes: each row is a hash, its fields are the columns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sts.redis_link import RedisLink, RedisUnavailableError
 
 
 class RedisTable:
-    """A `Table` of the hashes whose names are `prefix` and the key; a row is believed for `ttl` seconds."""
+    """A `Table` of the hashes named `prefix` plus key; a row is valid for `ttl` seconds."""
 
     in_memory = False
 
@@ -17,11 +17,11 @@ class RedisTable:
 
     @property
     def trouble(self) -> str:
-        """As Table says."""
+        """Why the last command failed, "" if it succeeded; for operators."""
         return self._link.trouble
 
     def row(self, key: str, now: float) -> Row | None:
-        """As Table says; one round trip. A field with nothing in it has no value."""
+        """Fetch the row in one round trip; see `Table.row`. An empty field counts as absent."""
         try:
             found = self._link.run(lambda client: client.hgetall(self._prefix + key), again=True) if key else None
         except RedisUnavailableError as error:
@@ -31,5 +31,5 @@ class RedisTable:
         try:
             values = {name.decode(): value.decode() for name, value in found.items() if value}
         except UnicodeDecodeError:
-            raise Refusal(SOURCE_UNREACHABLE, why="a field of the row is no UTF-8 text") from None
+            raise Refusal(SOURCE_UNREACHABLE, why="a field of the row is not UTF-8 text") from None
         return Row(values, now + self._ttl)

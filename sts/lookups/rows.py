@@ -1,7 +1,7 @@
-"""Identity mapping by look-up: rows are fetched before the decision, so that rules stay pure.
+"""Identity mapping by lookup: rows are fetched outside the evaluation, so that rules stay pure.
 
-An evaluation that needs a row says which (`RowsWanted`); the row is fetched here, outside of CEL, and the evaluation
-begins anew with what is at hand by then.
+An evaluation that needs a row raises `RowsWanted`. The row is fetched here, outside of CEL, and the evaluation starts
+again with all rows fetched so far.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from sts.expressions import RowsWanted
 from sts.model import Row
 
 MAX_ROWS: Final = 4
-"""Rows that one request may look up: each may be a question to somebody else."""
+"""Maximum rows that one request may look up: each may need a request to another server."""
 
 Result = TypeVar("Result")
 
 
 class Table(Protocol):
-    """A table at work. `in_memory` says that its rows are never waited for."""
+    """A table in use. `in_memory` is true if its rows never need to be waited for."""
 
     in_memory: bool
 
     def row(self, key: str, now: float) -> Row | None:
-        """The row with this key, None if there is none. May wait. Raises SOURCE_UNREACHABLE if it cannot be known."""
+        """Return the row with this key, None if there is none. May wait. Raises SOURCE_UNREACHABLE on a failure."""
 
     @property
     def trouble(self) -> str:
-        """Why the last question was not answered, "" if it was; for operators."""
+        """Why the last request failed, "" if it succeeded; for operators."""
 
 
 class Rows:
-    """The rows of one request: what is at hand, and how the rest is fetched."""
+    """The rows of one request: those fetched so far, and the tables that have the others."""
 
     __slots__ = ("_at_hand", "_clock", "_tables", "fresh_until")
 
@@ -41,17 +41,17 @@ class Rows:
         self._tables, self._clock = tables, clock
         self._at_hand: dict[tuple[str, str], Mapping[str, Any]] = {}
         self.fresh_until = float("inf")
-        """Until when every row that was fetched may be used."""
+        """When the first of the fetched rows expires (Unix seconds)."""
 
     def get(self, pair: tuple[str, str], /) -> Mapping[str, Any] | None:
-        """The values of the row (table, key), None if it is not at hand."""
+        """Return the values of the row (table, key), None if it is not fetched yet."""
         return self._at_hand.get(pair)
 
     def given(self, evaluate: Callable[[], Result]) -> Result:
-        """What `evaluate` comes to once all rows that it wants are at hand. May wait for tables.
+        """Return the result of `evaluate`, after fetching all rows that it needs. May wait for tables.
 
-        Raises what `evaluate` does, NO_MAPPING where there is no such row or more than MAX_ROWS are wanted, and
-        SOURCE_UNREACHABLE, whatever a rule would make of it.
+        Raises all errors of `evaluate`; NO_MAPPING if a row does not exist or more than MAX_ROWS are needed; and
+        SOURCE_UNREACHABLE, which a rule cannot catch.
         """
         while True:
             try:
@@ -66,7 +66,7 @@ class Rows:
             raise Refusal(NO_MAPPING, why=f"more than {MAX_ROWS} rows are looked up", table=table)
         try:
             row = self._tables[table].row(key, self._clock())
-        except Refusal as refusal:  # whose answer it is that was missed, no table knows
+        except Refusal as refusal:  # the table does not know its own name: add it
             raise Refusal(refusal.reason, **refusal.facts, table=table) from None
         if row is None:
             raise Refusal(NO_MAPPING, why="there is no such row", table=table)

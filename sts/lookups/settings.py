@@ -1,4 +1,4 @@
-"""What a table's configuration holds: the `tables` section."""
+"""The settings of one table: the `tables` section."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sts.options import Duration, KeptConfigFile, SecretText, Section, file_faul
 from sts.trust.fetch import check_url, read_ca
 
 KEY: Final = "{key}"
-"""Stands where the key goes."""
+"""The placeholder of the key."""
 
 _BEFORE_PATH: Final = re.compile(r"https?://[^/?#]*")
 _KINDS: Final = ("file", "redis", "url")
@@ -26,41 +26,41 @@ _BESIDE: Final = {
 
 
 def _url_template(value: str) -> str:
-    """The key goes into path or query, percent-encoded; never where it could choose the host."""
+    """Allow the key in path or query, where it is percent-encoded; never where it could choose the host."""
     check_url(value.replace(KEY, "key"))
     before = _BEFORE_PATH.match(value)
     if before is not None and KEY in before[0]:
-        raise ValueError(f"{KEY} may stand in the URL's path or query only")
+        raise ValueError(f"{KEY} may be only in the URL's path or query")
     return value
 
 
 def _hash_template(value: str) -> str:
     if value.count(KEY) != 1 or not value.endswith(KEY) or value == KEY:
-        raise ValueError(f'a Redis hash is named by a prefix and the key, such as "partners:{KEY}"')
+        raise ValueError(f'the name of a Redis hash is a prefix and the key, such as "partners:{KEY}"')
     return value
 
 
 class TableSettings(Section):
-    """What rules look up: exactly one of `file`, `redis` and `url`."""
+    """One table that rules look up: exactly one of `file`, `redis` and `url`."""
 
     file: KeptConfigFile | None = None
-    """A CSV file with a header row, or a JSON or YAML list of rows; a reload reads it anew."""
+    """A CSV file with a header row, or a JSON or YAML list of rows; a reload reads it again."""
     key: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
-    """The column of the file that a row is found by; no two rows have the same."""
+    """The file's column with the rows' keys; each key is unique."""
     redis: Annotated[str, AfterValidator(_hash_template)] | None = None
-    """How the Redis hash of a row is named: `partners:{key}`. Its fields are the columns; the server is `redis.url`."""
+    """The name of a row's Redis hash: `partners:{key}`. Its fields are the columns; the server is `redis.url`."""
     url: Annotated[str, AfterValidator(_url_template)] | None = None
-    """Whom to ask for one row: `https://…/{key}`. It answers 200 and a JSON object, or 404 for "no such row"."""
+    """The server's URL for one row: `https://…/{key}`. It answers 200 and a JSON object, or 404 for "no such row"."""
     method: Literal["GET", "POST"] = "GET"
-    """`POST` sends `{"key": …}` as JSON; its URL may do without `{key}`."""
+    """`POST` sends `{"key": …}` as JSON; its URL does not need `{key}`."""
     client_id: Annotated[str, StringConstraints(pattern=r"^[^:\x00-\x1f\x7f]{1,256}$")] | None = None
-    """As whom this service authenticates there, with HTTP Basic (RFC 7617)."""
+    """The user name of this service at the server, for HTTP Basic (RFC 7617)."""
     client_secret: SecretText | None = None
-    """The secret for it: `{env: NAME}` or `{file: PATH}`."""
+    """The password for `client_id`: `{env: NAME}` or `{file: PATH}`."""
     ca_file: KeptConfigFile | None = None
-    """PEM certificates of the CAs that https is checked against, instead of the system's."""
+    """CA certificates (PEM) that verify the server's certificate, instead of the system's."""
     cache_ttl: Annotated[Duration, Field(ge=0, le=86400)] = 60.0
-    """How long a row is believed, so that a change may take as long to be felt; `Cache-Control` may shorten it."""
+    """How long a row is cached: a change may take this long to have effect; `Cache-Control` may shorten it."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -71,7 +71,7 @@ class TableSettings(Section):
         if beside:
             raise ValueError(f"`{beside[0]}` does not belong to a table with `{kinds[0]}`")
         if self.file is not None and self.key is None:
-            raise ValueError("name the column that a row is found by, with `key`")
+            raise ValueError("`key` is missing: the name of the column with the rows' keys")
         if self.url is not None:
             if self.method == "GET" and KEY not in self.url:
                 raise ValueError(f"the URL has no place for the key: write {KEY} there")
@@ -80,11 +80,11 @@ class TableSettings(Section):
         return self
 
     def at_file(self) -> FileTable | None:
-        """The table of a file, None for another kind. Raises StartError."""
+        """Return the table if it is a file, None for another kind. Raises StartError."""
         return FileTable(self.file, self.key) if self.file is not None and self.key is not None else None
 
     def file_faults(self) -> Iterator[tuple[str, str]]:
-        """What is wrong with the files that it names: the key, and why."""
+        """Yield the faults of the files that the settings name: the setting's key, and the reason."""
         try:
             self.at_file()
         except StartError as error:

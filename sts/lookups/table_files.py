@@ -1,4 +1,4 @@
-"""Tables from files, as the configuration has read them: CSV, JSON, YAML. A reload reads them anew."""
+"""Tables from files (CSV, JSON, YAML), as read with the configuration. A reload reads them again."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ MAX_BYTES: Final = 8_000_000
 MAX_ROWS: Final = 100_000
 MAX_COLUMNS: Final = 64
 MAX_TEXT: Final = 4096
-"""Characters of one value."""
+"""Maximum characters of one value."""
 MAX_KEY: Final = 1024
-"""Characters of a key."""
+"""Maximum characters of a key."""
 MAX_NAMES: Final = 8
 MAX_NAME: Final = 40
-"""How many columns a fault names, and how many characters of each."""
+"""How many columns an error message lists, and how many characters of each."""
 
 _LOADER: Final = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
-_DEEPEST: Final = 4  # the list, a row, a list of texts, and one level for a fault to be told
+_DEEPEST: Final = 4  # the list, a row, a list of texts, and one level so that a fault can be reported
 _INTEGER: Final = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})")
 _WORDS: Final = {"": None, "~": None, "null": None, "true": True, "false": False}
 
@@ -35,7 +35,7 @@ _WORDS: Final = {"": None, "~": None, "null": None, "true": True, "false": False
 class FileTable:
     """A `Table` of one file: read once, checked as a whole.
 
-    `columns` are all that any row has. Raises StartError, which names the row, never a value.
+    `columns` are the columns of all rows. Raises StartError; its message names the row, never a value.
     """
 
     trouble: str = ""
@@ -48,12 +48,12 @@ class FileTable:
             raise StartError(f"the table {file} cannot be used: {error}") from None
 
     def row(self, key: str, now: float) -> Row | None:  # noqa: ARG002 - as Table says
-        """As Table says; never waits. It may be used until the file is read anew."""
+        """Return the row with this key; never waits. It is valid until the file is read again."""
         values = self._rows.get(key)
         return None if values is None else Row(values, float("inf"))
 
     def sample(self) -> Mapping[str, Any]:
-        """Some row, to try rules on; a table without rows has an empty one."""
+        """Return a row to try rules on; an empty row if the table has none."""
         return next(iter(self._rows.values()), {})
 
 
@@ -72,27 +72,27 @@ def _read(file: KeptFile, key: str) -> tuple[frozenset[str], dict[str, dict[str,
         if len(row) > MAX_COLUMNS:
             raise ValueError(f"{place} has more than {MAX_COLUMNS} columns")
         if key not in row:
-            raise ValueError(f'{place} has no column "{key}", which is to be its key; it has {_names(row)}')
+            raise ValueError(f'{place} has no key column "{key}"; it has {_names(row)}')
         found = {name: _value(value, f"{place}, {name}") for name, value in row.items() if value not in ("", None)}
         own = found.get(key)
         if not isinstance(own, str) or len(own) > MAX_KEY:
             quotes = "; put it between quotes" if isinstance(own, int) else ""
             raise ValueError(f'{place} has no text as its key, "{key}"{quotes}')
         if own in rows:
-            raise ValueError(f"{place} has the key of a row above it")
+            raise ValueError(f"{place} has the same key as a row above it")
         rows[own] = found
         columns.update(found)
     return frozenset(columns), rows
 
 
 def _names(row: Mapping[str, object]) -> str:
-    """Its columns, the first of many."""
+    """Return the first names of a row's columns for a message."""
     shown = ", ".join(f'"{name[:MAX_NAME]}"' for name in list(row)[:MAX_NAMES])
     return (shown or "none") + (", …" if len(row) > MAX_NAMES else "")
 
 
 def _value(value: object, place: str) -> object:
-    """A text, an integer, a boolean or a list of texts."""
+    """Check that a value is a text, an integer, a boolean or a list of texts."""
     for text in value if isinstance(value, list) else [value]:
         if not isinstance(text, str) and (isinstance(value, list) or not isinstance(value, bool | int)):
             raise ValueError(f"{place}: neither a text, a whole number, true or false nor a list of texts")  # noqa: TRY004
@@ -102,7 +102,7 @@ def _value(value: object, place: str) -> object:
 
 
 def _csv(content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
-    """RFC 4180 with a header row. A cell with nothing in it has no value."""
+    """Read CSV with a header row (RFC 4180). An empty cell counts as absent."""
     reader = csv.reader(io.StringIO(_text(content), newline=""), strict=True)
     try:
         header = next(reader, [])
@@ -114,10 +114,10 @@ def _csv(content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
             place = f"line {reader.line_num}"
             if cells and len(cells) != len(header):
                 raise ValueError(f"{place} has {len(cells)} columns, the first row {len(header)}")
-            if cells:  # an empty line is none
+            if cells:  # skip an empty line
                 yield place, dict(zip(header, cells, strict=True))
     except csv.Error as error:
-        raise ValueError(f"line {reader.line_num} is no CSV: {error}") from None
+        raise ValueError(f"line {reader.line_num} is not valid CSV: {error}") from None
 
 
 def _json(content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -147,7 +147,7 @@ def _yaml(content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _node(event: Any, events: Iterator[Any], depth: int) -> Any:  # noqa: ANN401 - PyYAML's events have no types
-    """Plain values read as in YAML 1.2, like the configuration; nothing shared, nothing twice, nothing deep."""
+    """Read plain values as in YAML 1.2, like the configuration; no aliases, no duplicate names, limited nesting."""
     line = event.start_mark.line + 1
     if depth == 0 or isinstance(event, yaml.AliasEvent) or event.anchor is not None or event.tag not in {None, "!"}:
         raise ValueError(f"line {line}: tags, anchors, aliases and deeper nesting are not read")
@@ -164,7 +164,7 @@ def _node(event: Any, events: Iterator[Any], depth: int) -> Any:  # noqa: ANN401
     found: dict[str, Any] = {}
     while not isinstance(name := next(events), yaml.MappingEndEvent):
         if not isinstance(name, yaml.ScalarEvent) or name.value in found:
-            raise ValueError(f"line {name.start_mark.line + 1}: a name is no text, or is there twice")
+            raise ValueError(f"line {name.start_mark.line + 1}: a name is not a text, or is a duplicate")
         found[str(name.value)] = _node(next(events), events, depth - 1)
     return found
 
@@ -174,7 +174,7 @@ def _list_of_rows(found: object) -> Iterator[tuple[str, dict[str, Any]]]:
         raise ValueError("it must be a list of rows, each a mapping of columns to values")  # noqa: TRY004
     for number, row in enumerate(found, 1):
         if not isinstance(row, dict):
-            raise ValueError(f"row {number} is no mapping of columns to values")  # noqa: TRY004
+            raise ValueError(f"row {number} is not a mapping of columns to values")  # noqa: TRY004
         yield f"row {number}", row
 
 

@@ -1,4 +1,4 @@
-"""Puts the configured tables to work: what `sts/app.py` does for them."""
+"""Creates the configured tables for `sts/app.py`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AnyTable = FileTable | HttpTable | RedisTable
 
 
 class Counted:
-    """A `Table` whose answers are counted."""
+    """A `Table` that counts its answers in the metrics."""
 
     def __init__(self, name: str, table: AnyTable) -> None:
         self._name, self.table = name, table
@@ -29,11 +29,11 @@ class Counted:
 
     @property
     def trouble(self) -> str:
-        """As Table says."""
+        """Why the last request failed, "" if it succeeded; for operators."""
         return self.table.trouble
 
     def row(self, key: str, now: float) -> Row | None:
-        """As Table says."""
+        """Return the row with this key, and count the result; see `Table.row`."""
         try:
             found = self.table.row(key, now)
         except Refusal:
@@ -44,28 +44,28 @@ class Counted:
 
 
 class Tables:
-    """The tables at work, kept as long as their settings stay: a reload must not begin with questions to everybody.
+    """The tables in use, kept as long as their settings do not change, so that a reload does not fetch all rows again.
 
-    `waiters` is how many requests may wait for one table, and twice as many for all of them. `redis` is the server of
-    those that say `redis`; it stays the same as long as the process.
+    `waiters` is how many requests may wait for one table; twice as many may wait for all tables. `redis` is the server
+    of the `redis` tables; it cannot change while the process runs.
     """
 
     def __init__(self, clock: Callable[[], float], waiters: int, redis: RedisSettings | None) -> None:
         self._clock, self._waiters = clock, waiters
-        # A row that was evicted refuses (`no_mapping`) and does no other harm.
+        # An evicted row leads only to a refusal (`no_mapping`), so a server that evicts is acceptable.
         self._link = None if redis is None else RedisLink(redis, keeps=False)
         self._all_waiters = Bulkhead(2 * waiters, queue=QUEUE * waiters)
         self._known: dict[tuple[str, TableSettings], AnyTable] = {}
 
     def put(self, settings: Mapping[str, TableSettings]) -> dict[str, Counted]:
-        """The tables by name. Raises StartError if a file cannot be used."""
+        """Return the tables by name. Raises StartError if a file cannot be used."""
         for key in settings.items():
             if key not in self._known:
                 self._known[key] = self._table(*key)
         return {name: Counted(name, self._known[name, table]) for name, table in settings.items()}
 
     def keep(self, settings: Mapping[str, TableSettings]) -> None:
-        """Forget all tables but these; their connections are closed."""
+        """Forget all tables except these, and close the others' connections."""
         for key in self._known.keys() - settings.items():
             table = self._known.pop(key)
             if isinstance(table, HttpTable):
@@ -96,6 +96,6 @@ class Tables:
 
 
 def _notice(name: str, why: str) -> None:
-    """Log a question that was not answered."""
+    """Log a request that failed."""
     if why:
         log.warning("table", table=name, why=why)

@@ -1,7 +1,7 @@
-"""The one place that opens Redis or Valkey: TLS, password, time-outs, Sentinel, Cluster, circuit breaker.
+"""The only package that connects to Redis or Valkey: TLS, password, time-outs, Sentinel, Cluster, circuit breaker.
 
-`RedisSettings` is the shape of a `redis` section, `RedisLink` what stores and caches talk through. No other part opens
-a connection of its own.
+`RedisSettings` is the `redis` section, `RedisLink` the connection for stores and caches. No other part opens a
+connection of its own.
 """
 
 from sts.redis_link.redis_link import PATIENT, PROMPT, Bounds, RedisLink, RedisUnavailableError

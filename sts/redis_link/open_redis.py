@@ -1,7 +1,7 @@
-"""Opens clients of redis-py: one server, Sentinel, Cluster; with TLS or without, and a look at each new connection.
+"""Creates clients of redis-py: single server, Sentinel, Cluster; with or without TLS; checks each new connection.
 
-The library tries nothing twice here: a retry would send a write again whose reply was lost, and wait ten times as long.
-Time-outs bound each write and each read. The resolver's time comes on top, since Python cannot interrupt it.
+The library does not retry here: a retry would send a write again whose reply was lost, and wait ten times as long.
+Time-outs limit each write and each read. Name resolution takes extra time, because Python cannot interrupt it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from redis.sentinel import Sentinel, SentinelManagedConnection
 from sts.redis_link.settings import RedisSettings, is_loopback, read_ca
 
 _MAX_CONNECTIONS: Final = 1100
-"""Per process and server: more than a worker has threads."""
+"""Connections per process and server: more than a worker has threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +35,24 @@ class Bounds:
 
 
 MAX_IDLE: Final = 30.0
-"""Seconds without use after which a connection is not used again: load balancers forget idle ones without a word."""
+"""Idle seconds after which a connection is not used again: load balancers drop idle connections silently."""
 TRUSTED_FOR: Final = 1.0
-"""Seconds after its last answer for which a connection is used without asking whether it still leads anywhere."""
+"""Seconds after its last answer for which a connection is used without a PING."""
 
 
 class UnsuitableError(RedisConnectionError):
-    """The server answers but may not be used; the text says what to set."""
+    """The server answers but must not be used; the text tells the operator what to set."""
 
 
 class _Lasting:
-    """A kept connection is looked at before it is used again, so that a dead one costs no command.
+    """Checks a kept connection before its next use, so that a dead connection costs no command.
 
-    The pool calls `connect` each time it hands a connection out. What is sent on a dead connection is lost, and a write
-    must not be sent twice; a PING may. It has half of the time of an answer. All connections that were used no later
-    than one which proved dead are opened anew without a look.
+    The pool calls `connect` each time it hands out a connection. A command on a dead connection is lost, and a write
+    must not be sent twice; a PING may be. It has half of the time of an answer. If a connection proves dead, all
+    connections that were last used no later than it are reopened without a check.
     """
 
-    dead_until = float("-inf")  # of all connections of one client: of its own class
+    dead_until = float("-inf")  # shared by all connections of one client: each client has its own subclass
     _sock: Any
     _used_at = float("-inf")
 
@@ -77,7 +77,7 @@ class _Lasting:
         try:
             self.send_command("PING", check_health=False)  # type: ignore[attr-defined]  # redis-py's
             self.read_response(timeout=self.socket_timeout / 2)  # type: ignore[attr-defined]  # redis-py's
-        except ResponseError:  # the user may not ask that, which is an answer
+        except ResponseError:  # the user may not run PING, but the server answered
             return True
         except (RedisError, OSError):
             type(self).dead_until = max(type(self).dead_until, used_at)
@@ -86,16 +86,16 @@ class _Lasting:
 
 
 class _PlainConnection(Connection):
-    """Without TLS: to this machine only, wherever a Sentinel or a cluster's node may send us."""
+    """A connection without TLS: only to this machine, even if a Sentinel or a cluster node refers to another one."""
 
     def _connect(self) -> Any:  # noqa: ANN401 - redis-py's
         if not is_loopback(str(self.host)):
-            raise UnsuitableError("it leads to another machine, and without TLS that is not gone to: write rediss://")
+            raise UnsuitableError("it refers to another machine, which needs TLS: write rediss://")
         return super()._connect()  # type: ignore[no-untyped-call]
 
 
 def open_client(settings: RedisSettings, bounds: Bounds, *, keeps: bool) -> Any:  # noqa: ANN401 - three classes, one use
-    """Open a client; only for a cluster anything is sent yet. `keeps`: see RedisLink. Raises what redis-py raises."""
+    """Create a client; only a cluster's client connects at once. `keeps`: see RedisLink. Raises errors of redis-py."""
     target = settings.target
     secret = None if settings.password is None else settings.password.get_secret_value()
     options: dict[str, Any] = {
@@ -104,8 +104,8 @@ def open_client(settings: RedisSettings, bounds: Bounds, *, keeps: bool) -> Any:
         "socket_connect_timeout": bounds.connect,
         "socket_timeout": bounds.answer,
         "max_connections": _MAX_CONNECTIONS,
-        "protocol": 2,  # nothing is pushed to us, and a new connection needs no HELLO
-        "driver_info": None,  # nor two round trips to say which library this is
+        "protocol": 2,  # no push messages are needed, and a new connection needs no HELLO
+        "driver_info": None,  # saves two round trips that would report the library's name
     }
     if keeps:
         options["redis_connect_func"] = _look
@@ -132,9 +132,9 @@ def _lasting(*kinds: type[Any]) -> type[Any]:
 
 
 def _connection_class(settings: RedisSettings) -> type[Any]:
-    """The kind of connection; with TLS one that believes the CA of `ca_file` alone, where that is given.
+    """Return the connection class. With TLS and `ca_file`, it trusts only the CAs of `ca_file`.
 
-    The library would add it to the CAs of the system, and read all of them anew for each connection.
+    The library would trust the system's CAs too, and load all of them again for each connection.
     """
     if settings.target.path:
         return UnixDomainSocketConnection
@@ -158,7 +158,7 @@ def _behind_sentinels(settings: RedisSettings, plain: type[Any], options: dict[s
     sentinels = Sentinel([])  # type: ignore[no-untyped-call]
     asked = {name: value for name, value in options.items() if name not in {"redis_connect_func", "db", "username"}}
     for host, port in settings.addresses:
-        # Some protect their Sentinels with the same password, some not at all; which, only asking tells.
+        # Some Sentinels require the same password, some have none; only an attempt shows which.
         for secret in dict.fromkeys((settings.password and asked["password"], None)):
             kwargs = {**asked, "password": secret, "host": host, "port": port}
             sentinels.sentinels.append(Redis(connection_pool=_pool(_lasting(plain), kwargs)))
@@ -168,25 +168,25 @@ def _behind_sentinels(settings: RedisSettings, plain: type[Any], options: dict[s
 
 def _cluster(settings: RedisSettings, plain: type[Any], options: dict[str, Any]) -> Any:  # noqa: ANN401 - as above
     nodes = [ClusterNode(*address) for address in settings.addresses]  # type: ignore[no-untyped-call]
-    # Only with a URL does the library take a connection class; ours says all that this URL would.
+    # The library accepts a connection class only together with a URL; our class already has the settings of the URL.
     host, port = settings.addresses[0]
     url = f"redis://[{host}]:{port}" if ":" in host else f"redis://{host}:{port}"
     return RedisCluster(url=url, startup_nodes=nodes, retry=_never(), connection_class=plain, **options)
 
 
 def _look(connection: Any) -> None:  # noqa: ANN401 - redis-py's
-    """At each new connection: the server must evict nothing. Raises UnsuitableError."""
+    """Check at each new connection that the server does not evict keys. Raises UnsuitableError."""
     connection.on_connect()
     policy = _policy(connection)
     if policy != "noeviction":
         raise UnsuitableError(
-            f"the server may throw away what it keeps (maxmemory-policy {policy}): set `maxmemory-policy noeviction`, "
-            "or use a server of its own for the state"
+            f"the server may evict keys (maxmemory-policy {policy}): set `maxmemory-policy noeviction`, "
+            "or use a separate server for the state"
         )
 
 
 def _policy(connection: Any) -> str:  # noqa: ANN401 - redis-py's
-    """`maxmemory-policy`, from CONFIG, or from INFO where CONFIG is not allowed."""
+    """Return `maxmemory-policy`, from CONFIG, or from INFO if CONFIG is not allowed."""
     found = _asked(connection, "CONFIG", "GET", "maxmemory-policy")
     if isinstance(found, dict):
         found = [part for pair in found.items() for part in pair]
@@ -196,7 +196,7 @@ def _policy(connection: Any) -> str:  # noqa: ANN401 - redis-py's
         name, _, value = line.partition(":")
         if name == "maxmemory_policy":
             return value.strip()[:40]
-    raise UnsuitableError("the user may ask neither CONFIG GET maxmemory-policy nor INFO: allow one of them")
+    raise UnsuitableError("the user may run neither CONFIG GET maxmemory-policy nor INFO: allow one of them")
 
 
 def _asked(connection: Any, *command: str) -> Any:  # noqa: ANN401 - redis-py's

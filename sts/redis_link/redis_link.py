@@ -1,4 +1,4 @@
-"""A guarded link to Redis: every command is bounded in time, and a dead server costs no time-out per request."""
+"""A guarded connection to Redis: every command has a time limit, and a dead server does not delay each request."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from sts.resilience.breaker import Breaker, BreakerOpenError
 Result = TypeVar("Result")
 
 PROMPT: Final = Bounds(connect=0.25, answer=0.2)
-"""For what a request waits for."""
+"""For commands that a request waits for."""
 PATIENT: Final = Bounds(connect=2.0, answer=2.0)
-"""For commands, and for what runs beside the requests."""
+"""For the command line, and for work in the background."""
 
 _MIN_VERSION: Final = 7
 _SAYS: Final = {
@@ -34,20 +34,20 @@ _SAYS: Final = {
     "ReadOnlyError": "it is a replica and takes no writes",
     "OutOfMemoryError": "its memory is full",
     "BusyLoadingError": "it is still loading its data",
-    "MasterNotFoundError": "no Sentinel knows a living primary of that name",
+    "MasterNotFoundError": "no Sentinel has a reachable primary of that name",
     "MaxConnectionsError": "all connections to it are in use",
     "ClusterDownError": "the cluster is down",
     "SlotNotCoveredError": "the cluster is down",
     "RedisClusterException": "no node of the cluster can be reached",
 }
-"""What is told of an error, by its class: what a server writes may repeat what it was sent."""
+"""The message for an error, by its class: the server's own text may repeat what was sent to it."""
 
 
 class RedisUnavailableError(StsError):
-    """The server did not do what it was asked. Whether it did it before the answer was lost is not known.
+    """A command failed. If only the answer was lost, the server may have executed the command.
 
-    The text says why and holds nothing that was sent or kept. `unsuitable` says that the server may not be used as it
-    is configured; more attempts are of no use then.
+    The text is the reason, without any data that was sent or stored. `unsuitable` is true if the server must not be
+    used as it is configured; a retry cannot help then.
     """
 
     def __init__(self, text: str, *, unsuitable: bool = False) -> None:
@@ -56,10 +56,10 @@ class RedisUnavailableError(StsError):
 
 
 class RedisLink:
-    """One process's connections to a server; threads may share it. Nothing is opened before the first command.
+    """One process's connections to a server, opened by the first command. Threads may share it. Create it after a fork.
 
-    `keeps` says that what lies there must not be lost: a server that evicts is refused, at each new connection, so
-    that one which a failover leads to is looked at as well. Make it after the fork.
+    `keeps` is true if the stored data must not be lost: then each new connection refuses a server that evicts keys. So
+    a server that a failover leads to is checked too.
     """
 
     def __init__(
@@ -80,15 +80,15 @@ class RedisLink:
 
     @property
     def trouble(self) -> str:
-        """Why the last command failed, "" if it did not: for /readyz and the log."""
+        """Why the last command failed, "" if it succeeded: for /readyz and the log."""
         return self._trouble
 
     def run(self, use: Callable[[Any], Result], *, again: bool = False) -> Result:
-        """Call `use` with the client of redis-py; nothing is tried twice, unless `again` allows one more attempt.
+        """Call `use` with the client of redis-py. There is no retry, unless `again` allows one more attempt.
 
-        `again` is for what may be done twice with the same result, such as a write whose reply got lost (a retry of
-        the library would not know). Takes at most the bounds, each attempt, once connected. Raises
-        RedisUnavailableError; at once while the server is known to be down.
+        Set `again` only for commands that may run twice with the same result, such as an idempotent write whose reply
+        was lost (the library's own retry cannot know that). On open connections each attempt takes at most the bounds.
+        Raises RedisUnavailableError; at once while the server is known to be down.
         """
         try:
             self._breaker.admit()
@@ -96,7 +96,7 @@ class RedisLink:
             raise RedisUnavailableError(self._trouble) from None
         try:
             result = self._attempt(use, again=again)
-        except ResponseError as error:  # it answers, so that it is not down; but not as it should
+        except ResponseError as error:  # the server answers, so it is not down; but the command failed
             self._breaker.succeeded()
             raise self._failed(error) from None
         except (RedisError, RedisClusterException, OSError) as error:
@@ -107,9 +107,10 @@ class RedisLink:
         return result
 
     def check(self) -> None:
-        """Look whether the server can be used at all: its version, and that it evicts nothing.
+        """Check that the server can be used: its version, and that it does not evict keys.
 
-        Raises StartError, whose text says what to set, and RedisUnavailableError where it cannot be asked.
+        Raises StartError, whose text tells the operator what to set, or RedisUnavailableError if the server does not
+        answer.
         """
         try:
             found = self.run(lambda client: client.execute_command("INFO", "server", **_one_node(client)))
@@ -119,17 +120,17 @@ class RedisLink:
             raise
         version = str(found.get("redis_version", "") if isinstance(found, dict) else "")
         if not version.partition(".")[0].isdigit() or int(version.partition(".")[0]) < _MIN_VERSION:
-            raise StartError(f"the Redis server has version {version[:20]}: {_MIN_VERSION} or newer is needed")
+            raise StartError(f"the Redis server has version {version[:20]}; {_MIN_VERSION} or newer is required")
 
     def close(self) -> None:
-        """Close every connection that no command is using; the next command opens new ones."""
+        """Close every idle connection; the next command opens new ones."""
         with self._opening:
             client, self._client = self._client, None
         if client is None:
             return
         client.close()
         pool = getattr(client, "connection_pool", None)
-        if pool is not None:  # the library leaves a pool alone that it did not make
+        if pool is not None:  # the library does not close a pool that it did not create
             pool.disconnect(inuse_connections=False)
 
     def _attempt(self, use: Callable[[Any], Result], *, again: bool) -> Result:
@@ -151,24 +152,24 @@ class RedisLink:
 
     def _failed(self, error: BaseException) -> RedisUnavailableError:
         if isinstance(error, RedisClusterException) and isinstance(error.__cause__, RedisError):
-            error = error.__cause__  # what the last node said
+            error = error.__cause__  # the error of the last node
         self._trouble = f"Redis: {_why(error)}"
         return RedisUnavailableError(self._trouble, unsuitable=isinstance(error, UnsuitableError))
 
 
 def _one_node(client: Any) -> dict[str, Any]:  # noqa: ANN401 - one of redis-py's clients
-    """In a cluster a command without a key is asked of one node."""
+    """In a cluster, a command without a key is sent to one node."""
     return {"target_nodes": client.get_random_node()} if hasattr(client, "get_random_node") else {}
 
 
 def _why(error: BaseException) -> str:
-    """Why a command failed, in words of ours; nothing of what the server wrote."""
+    """Return why a command failed, in our own words, without any text of the server."""
     if isinstance(error, UnsuitableError):
         return str(error)
     for kind in type(error).__mro__:
         if kind.__name__ in _SAYS:
             return _SAYS[kind.__name__]
-    if str(error).startswith("MISCONF"):  # the library has no class for it
+    if str(error).startswith("MISCONF"):  # the library has no class for this error
         return "it cannot save to its disk and takes no writes"
     if isinstance(error, RedisConnectionError | OSError):
         cause: BaseException | None = error

@@ -1,4 +1,4 @@
-"""What a `redis` section holds, and what of it can be judged without a connection."""
+"""The `redis` section, and the checks of it that need no connection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TLS_HINT: Final = "write rediss://; redis:// is for a literal loopback address 
 
 @dataclass(frozen=True, slots=True)
 class RedisUrl:
-    """A URL taken apart. `path` is that of a Unix socket, "" for TCP; `host` is "" with a path."""
+    """A parsed URL. `path` is that of a Unix socket, "" for TCP; `host` is "" if there is a path."""
 
     tls: bool = True
     user: str | None = None
@@ -34,7 +34,7 @@ class RedisUrl:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` is a literal loopback address; a name such as `localhost` is what the resolver says."""
+    """Return whether `host` is a literal loopback address; names such as `localhost` depend on the resolver."""
     try:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -42,9 +42,9 @@ def is_loopback(host: str) -> bool:
 
 
 def parse_url(url: str) -> RedisUrl:
-    """Take apart `rediss://[user@]host[:port][/db]`, `redis://` likewise, or `unix:///path[?db=N]`.
+    """Parse `rediss://[user@]host[:port][/db]`, `redis://` likewise, or `unix:///path[?db=N]`.
 
-    Raises ValueError with a sentence that says what would be right, and never with the URL, which may hold a password.
+    Raises ValueError; its message shows the right form, and never the URL, which may contain a password.
     """
     if not _VISIBLE.fullmatch(url):
         raise ValueError("a URL is ASCII without spaces and backslashes")
@@ -54,7 +54,7 @@ def parse_url(url: str) -> RedisUrl:
     except ValueError:
         raise ValueError("this is not a URL") from None
     if parts.password is not None:
-        raise ValueError("a password does not belong into a URL: write it as `password`")
+        raise ValueError("a password is not allowed in the URL: write it as `password`")
     if parts.fragment:
         raise ValueError("a URL of a server has no fragment")
     user = unquote(parts.username) if parts.username else None
@@ -70,7 +70,7 @@ def parse_url(url: str) -> RedisUrl:
     if not parts.hostname or parts.query:
         raise ValueError("such as rediss://redis.example.internal:6379/0")
     if parts.scheme == "redis" and not is_loopback(parts.hostname):
-        raise ValueError(f"without TLS anybody on the way could read and change what is kept: {_TLS_HINT}")
+        raise ValueError(f"without TLS an attacker on the network could read and change the data: {_TLS_HINT}")
     database = _database(parts.path.removeprefix("/") or "0")
     return RedisUrl(parts.scheme == "rediss", user, parts.hostname, port or PORT, database)
 
@@ -82,7 +82,7 @@ def _database(text: str) -> int:
 
 
 def parse_node(node: str) -> tuple[str, int]:
-    """Take apart `host:port`, an IPv6 address in brackets. Raises ValueError."""
+    """Parse `host:port`, with an IPv6 address in brackets. Raises ValueError."""
     try:
         parts = urlsplit(f"//{node}")
         host, port = parts.hostname, parts.port
@@ -94,11 +94,11 @@ def parse_node(node: str) -> tuple[str, int]:
 
 
 def read_ca(file: KeptFile) -> str:
-    """The CA certificates (PEM) of `ca_file`. Raises StartError if that is not what it holds."""
+    """Return the CA certificates (PEM) of `ca_file`. Raises StartError if the file has no such certificates."""
     try:
         pem = file.read().decode("ascii")
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
-    except (OSError, ValueError):  # OSError: TLS finds no certificate; ValueError: it is not ASCII
+    except (OSError, ValueError):  # OSError: the TLS library finds no certificate; ValueError: not ASCII
         raise StartError(f"the CA file {file} cannot be used: it holds no certificates (PEM)") from None
     return pem
 
@@ -115,49 +115,49 @@ def _check_nodes(nodes: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class RedisSettings(Section):
-    """How a Redis or Valkey server is reached."""
+    """The connection to a Redis or Valkey server."""
 
     url: Annotated[str, AfterValidator(_check_url)] | None = None
     """`rediss://[user@]host[:port][/db]`; `redis://` for a literal loopback address only, `unix:///path[?db=N]` for a
-    Unix socket. With `sentinel` or `cluster` it may be left out: `nodes` are asked, and the URL then says only whether
-    with TLS (without it: yes), as which user, and which database."""
+    Unix socket. With `sentinel` or `cluster` it is optional: the addresses come from `nodes`, and the URL only sets
+    TLS (without a URL: on), user and database."""
     password: SecretText | None = None
-    """The password of the server, and of the Sentinels that want one; never a part of the URL."""
+    """The password of the server, and of Sentinels that require one; never a part of the URL."""
     ca_file: KeptConfigFile | None = None
-    """The CA certificates (PEM) that the server's certificate must come from; default: those of the system."""
+    """CA certificates (PEM) that must have issued the server's certificate; default: the system's."""
     mode: Literal["single", "sentinel", "cluster"] = "single"
     """One server, a primary that Sentinels name, or a Redis Cluster."""
     nodes: Annotated[Names, AfterValidator(_check_nodes)] = ()
     """`host:port` of the Sentinels, or of some nodes of the cluster."""
     master: Annotated[str, StringConstraints(pattern=r"^[!-~]{1,128}$")] | None = None
-    """The name under which the Sentinels know the primary."""
+    """The primary's name at the Sentinels."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        """What one mode needs is no use to another: written all the same, somebody meant something else."""
+        """Reject keys that the mode does not use: they show that another mode was intended."""
         if self.mode == "single":
             if self.url is None:
                 raise ValueError("`url` is missing: such as rediss://redis.example.internal:6379/0")
             if self.nodes:
-                raise ValueError("`nodes` are for mode: sentinel or mode: cluster; a single server stands in `url`")
+                raise ValueError("`nodes` are for mode: sentinel or mode: cluster; write a single server as `url`")
         elif not self.nodes:
             raise ValueError(f"mode: {self.mode} needs `nodes`: a list of host:port")
         if (self.mode == "sentinel") != (self.master is not None):
-            raise ValueError("`master` is the name of the primary for mode: sentinel, and needed there")
+            raise ValueError("`master`, the name of the primary, is required for mode: sentinel, and only there")
         if self.mode == "cluster" and self.target.database:
             raise ValueError("a cluster has only the database 0")
         if self.mode != "single" and self.target.path:
-            raise ValueError(f"mode: {self.mode} does not go through a Unix socket")
+            raise ValueError(f"mode: {self.mode} does not support a Unix socket")
         if not self.target.tls and not all(is_loopback(host) for host, _ in self.addresses):
             raise ValueError(f"without TLS every node must be a literal loopback address: {_TLS_HINT}")
         return self
 
     @property
     def target(self) -> RedisUrl:
-        """The URL taken apart; without one: TLS, no user, database 0."""
+        """The parsed URL; without a URL: TLS, no user, database 0."""
         return RedisUrl() if self.url is None else parse_url(self.url)
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:
-        """Host and port of each of `nodes`."""
+        """Host and port of each entry in `nodes`."""
         return tuple(parse_node(node) for node in self.nodes)

@@ -1,4 +1,4 @@
-"""What operators see of the running service beside the audit: its own log, and its metrics."""
+"""The service's own log and its metrics, for operators; the audit is separate."""
 
 from sts.telemetry.logs import GunicornLogger, Log, log, take_over_logging
 from sts.telemetry.measures import Metrics, Reading, metrics

@@ -1,8 +1,7 @@
-"""The operational log: one line per event on standard error, JSON, or readable text on a terminal.
+"""The operational log: one line per event on standard error, as JSON, or as readable text on a terminal.
 
-It tells what the operator should know of the service itself; decisions stand in the audit. Python's own logging and
-gunicorn's are led through the same redaction. Nothing here ever raises: a log that cannot be written must not change
-an answer.
+It reports the service's own condition; decisions are in the audit. The logs of Python's `logging` and of gunicorn pass
+the same redaction. No function here raises: a log that cannot be written must not change an answer.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _INVALID: Final = "Invalid request from ip="
 
 
 class _Output:
-    """Where lines go: a stream, or standard error as it is at that moment."""
+    """The output for lines: a stream, or the current standard error."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -78,8 +77,8 @@ def _render(output: _Output, name: str, event: EventDict) -> str | bytes:
 class Log:
     """The service's log. `facts` are names, numbers, hashes and key ids: never a token, a claim's value or a key.
 
-    Strangers can cause some lines as often as they like, so that of lines that differ in nothing but the request one a
-    second is written; `suppressed` says how many were left out since the one before.
+    Callers can cause some lines as often as they like. Of lines that differ only in the request, one a second is
+    written; `suppressed` is the number of lines left out since the last one.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -97,19 +96,19 @@ class Log:
         )
 
     def info(self, event: str, **facts: object) -> None:
-        """Tell what happened as it should."""
+        """Log a normal event."""
         self.tell("info", event, facts)
 
     def warning(self, event: str, **facts: object) -> None:
-        """Tell what somebody should look at."""
+        """Log an event that an operator should check."""
         self.tell("warning", event, facts)
 
     def error(self, event: str, **facts: object) -> None:
-        """Tell what went wrong."""
+        """Log a failure."""
         self.tell("error", event, facts)
 
     def tell(self, level: str, event: str, facts: dict[str, object]) -> None:
-        """Write one event at `level`; below "info" nothing is written."""
+        """Write one event at `level`; events below "info" are dropped."""
         number = _LEVELS[level]
         if number < logging.INFO:
             return
@@ -117,15 +116,15 @@ class Log:
         self.throttle.offer(" ".join((level, event, *alike)), lambda others: self._write(number, event, facts, others))
 
     def _write(self, level: int, event: str, facts: dict[str, object], suppressed: int) -> None:
-        # A closed or full standard error must not turn into an answer.
+        # A closed or full standard error must not change an answer.
         with contextlib.suppress(OSError, ValueError):
             self._logger.log(level, event, facts={**facts, "suppressed": suppressed} if suppressed else facts)
 
     @staticmethod
     def where(fault: BaseException) -> str:
-        """Where a fault of ours arose, "module:line": the innermost frame of our own code, else the innermost at all.
+        """Return where a fault arose, "module:line": the innermost frame of our code, else the innermost frame.
 
-        Neither the fault's message nor any value: both may hold what came in.
+        The result contains neither the fault's message nor any value: both may contain input.
         """
         frames = [
             (frame.f_globals.get("__name__", "?"), line) for frame, line in traceback.walk_tb(fault.__traceback__)
@@ -146,11 +145,11 @@ def _facts_of(fault: BaseException | None) -> dict[str, object]:
     if fault is None:
         return {}
     facts: dict[str, object] = {"fault": type(fault).__name__, "at": Log.where(fault)}
-    return facts | {"why": str(fault)} if isinstance(fault, StartError) else facts  # written for the operator
+    return facts | {"why": str(fault)} if isinstance(fault, StartError) else facts  # its text is for the operator
 
 
 class _Handler(logging.Handler):
-    """Leads what libraries log through Python's `logging` into ours; of an exception only its type and place."""
+    """Sends what libraries log through Python's `logging` to our log; of an exception only its type and place."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = "warning" if record.levelno < logging.ERROR else "error"
@@ -163,7 +162,7 @@ class _Handler(logging.Handler):
 
 
 def take_over_logging() -> None:
-    """Let warnings and errors that libraries log, and Python's warnings, go through our redaction and nowhere else."""
+    """Route warnings and errors of libraries, and Python's warnings, through our redaction and to no other output."""
     logging.captureWarnings(capture=True)
     root = logging.getLogger()
     root.handlers = [_Handler(logging.WARNING)]
@@ -171,22 +170,22 @@ def take_over_logging() -> None:
 
 
 class GunicornLogger:
-    """gunicorn's `logger_class`: what it has to say goes to our log; an access log there is none, the audit is it.
+    """gunicorn's `logger_class`: sends gunicorn's messages to our log. There is no access log; the audit replaces it.
 
-    gunicorn would write tracebacks, request targets and malformed header lines as they came in: of an exception we
-    tell its type and place, of an invalid request the peer and what was wrong with it.
+    gunicorn would write tracebacks, request targets and malformed header lines unchanged. Here an exception is logged
+    as its type and place, and an invalid request as its peer and the type of the fault.
     """
 
     def __init__(self, cfg: Any) -> None:  # noqa: ANN401 - gunicorn has no types
         self.cfg = cfg
 
     def setup(self, cfg: Any) -> None:  # noqa: ANN401 - gunicorn has no types
-        """Take gunicorn's new configuration; nothing here depends on it."""
+        """Store gunicorn's new configuration, which has no effect here."""
         self.cfg = cfg
 
     def _tell(self, level: str, message: object, args: tuple[object, ...], *, fault: BaseException | None) -> None:
         text = message if isinstance(message, str) else type(message).__name__
-        if fault is not None:  # its arguments are the request's target and the like
+        if fault is not None:  # the arguments contain the request's target, for example
             log.tell(level, text.partition("%")[0].strip(" :'\""), _facts_of(fault))
             return
         with contextlib.suppress(TypeError, ValueError):
@@ -194,19 +193,19 @@ class GunicornLogger:
         log.tell(level, text.partition("\n")[0], {})
 
     def critical(self, message: object, *args: object, **_: object) -> None:
-        """Tell of a worker that hangs, and the like."""
+        """Log a critical event, such as a worker that hangs."""
         self._tell("critical", message, args, fault=None)
 
     def error(self, message: object, *args: object, exc_info: object = None, **_: object) -> None:
-        """Tell what went wrong in gunicorn."""
+        """Log a failure in gunicorn."""
         self._tell("error", message, args, fault=sys.exc_info()[1] if exc_info else None)
 
     def exception(self, message: object, *_args: object, **_: object) -> None:
-        """Tell the type and place of the exception that is being handled."""
+        """Log the type and place of the exception that is being handled."""
         self._tell("error", message, (), fault=sys.exc_info()[1])
 
     def warning(self, message: object, *args: object, **_: object) -> None:
-        """Tell what somebody should look at; of an invalid request nothing that it held."""
+        """Log a warning; of an invalid request none of its content."""
         if isinstance(message, str) and message.startswith(_INVALID):
             kind = sys.exc_info()[0]
             peer = message.removeprefix(_INVALID).partition(": ")[0]
@@ -215,24 +214,24 @@ class GunicornLogger:
             self._tell("warning", message, args, fault=None)
 
     def info(self, message: object, *args: object, **_: object) -> None:
-        """Tell that workers start and stop."""
+        """Log that workers start and stop."""
         self._tell("info", message, args, fault=None)
 
     def debug(self, message: object, *args: object, **_: object) -> None:
-        """Say nothing: gunicorn's debug lines hold its configuration and what it reads."""
+        """Drop the line: gunicorn's debug lines contain its configuration and its input."""
 
     def log(self, level: int | str, message: object, *args: object, **_: object) -> None:
-        """Tell at a level that is given by name or number."""
+        """Log at a level given by name or number."""
         number = _LEVELS.get(level.lower(), logging.INFO) if isinstance(level, str) else level
         name = next((name for name, least in reversed(_LEVELS.items()) if number >= least), "debug")
         if name != "debug":
             self._tell(name, message, args, fault=None)
 
     def access(self, *_: object) -> None:
-        """Write no access log: targets hold queries, and each decision has its audit event."""
+        """Write no access log: targets contain queries, and each decision has its audit event."""
 
     def reopen_files(self) -> None:
-        """There are no files to open again."""
+        """Required by gunicorn; there are no files to open again."""
 
     def close_on_exec(self) -> None:
-        """There are no files to close."""
+        """Required by gunicorn; there are no files to close."""

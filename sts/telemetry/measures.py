@@ -1,4 +1,4 @@
-"""The metrics, for Prometheus. Labels hold configured names and fixed words only, so that no caller can grow them."""
+"""The metrics, for Prometheus. Labels are configured names and fixed words only, so no caller can add series."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _LAG_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A number that is looked up when somebody asks, such as the age of a key; `name` begins with `sts_`."""
+    """A number that is computed at each scrape, such as the age of a key; `name` begins with `sts_`."""
 
     name: str
     sentence: str
@@ -51,7 +51,7 @@ Feed = Callable[[], Iterable[Reading]]
 
 
 class _Readings(Collector):
-    """Asks each feed at each scrape; a feed that fails loses its own readings only."""
+    """Calls each feed at each scrape; a feed that fails loses only its own readings."""
 
     def __init__(self, feeds: list[Feed]) -> None:
         self._feeds = feeds
@@ -74,10 +74,10 @@ class _Readings(Collector):
 
 
 class Metrics:
-    """All that the service counts. Make one per process; `metrics` is it.
+    """All counters of the service. Create one per process, `metrics`.
 
-    The children of a decision's counters are bound beforehand, for the hot path, and so that every series exists from
-    the start, at zero.
+    The children of a decision's counters are created at the start: the request path then is faster, and every series
+    exists from the start, at zero.
     """
 
     def __init__(self) -> None:
@@ -154,19 +154,19 @@ class Metrics:
         self._fetches.labels(source, outcome).inc()
 
     def opa_asked(self, outcome: str) -> None:
-        """Count a question to OPA: "answered", whatever the answer, or "failed"."""
+        """Count a request to OPA: "answered" for any decision, or "failed"."""
         self._opa.labels(outcome).inc()
 
     def introspected(self, source: str, outcome: str) -> None:
-        """Count what came of asking about a source's opaque token; `outcome` is one of a few fixed words."""
+        """Count the result of an introspection request; `outcome` is one of a few fixed words."""
         self._introspections.labels(source, outcome).inc()
 
     def row_looked_up(self, table: str, outcome: str) -> None:
-        """Count a row that was looked up: "found", "missing" or "failed"."""
+        """Count a row lookup: "found", "missing" or "failed"."""
         self._rows.labels(table, outcome).inc()
 
     def rule_over_budget(self, source: str) -> None:
-        """Count a request that is refused because a rule would have worked too long on it; `source` proved it."""
+        """Count a request that is refused because a rule exceeded its budget; `source` proved the credential."""
         self._over_budget.labels(source).inc()
 
     def introspection_answered(self, outcome: str) -> None:
@@ -182,7 +182,7 @@ class Metrics:
         self._limited.inc()
 
     def unmarked(self) -> None:
-        """Count a once-only proof that passed unmarked."""
+        """Count a replay-protected proof that was accepted without a mark."""
         self._unmarked.inc()
 
     def handshake_failed(self) -> None:
@@ -190,11 +190,11 @@ class Metrics:
         self._handshakes.inc()
 
     def accept_failed(self) -> None:
-        """Count an attempt to accept a connection for which no file or no memory was to be had."""
+        """Count a connection that could not be accepted for lack of file descriptors or memory."""
         self._accepts.inc()
 
     def loop_held(self, seconds: float) -> None:
-        """Count one look at the event loop, which was held for `seconds`."""
+        """Record one measurement of the event loop, which was blocked for `seconds`."""
         self._loop_lag.observe(seconds)
 
     def audit_failed(self) -> None:
@@ -206,11 +206,11 @@ class Metrics:
         self._unknown.inc()
 
     def feed(self, readings: Feed) -> None:
-        """Let `readings` be asked at every scrape; what it says is this worker's view alone."""
+        """Call `readings` at every scrape; its numbers describe this worker only."""
         self._feeds.append(readings)
 
     def render(self) -> tuple[str, bytes]:
-        """The content type and the text for Prometheus, over all workers where `prepare_metrics` was called."""
+        """Return content type and text for Prometheus, of all workers if `prepare_metrics` was called."""
         readings = CollectorRegistry()
         readings.register(_Readings(self._feeds))
         with merged(self._own) as registry:

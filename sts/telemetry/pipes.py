@@ -1,4 +1,4 @@
-"""Writing to a pipe, a socket or a terminal whose reader may not read: the service must not stop with it."""
+"""Writes to a pipe, a socket or a terminal; a reader that stops reading must not stop the service."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from contextlib import contextmanager
 from typing import Final
 
 PATIENCE_S: Final = 1.0
-"""How long a writer waits for a reader that has read up to then."""
+"""Seconds that a writer waits for a reader that has read until then."""
 
 
 class Turn:
-    """The turn to write, one thread after the other.
+    """A lock that lets one thread write at a time.
 
-    A reader that does not read is waited for once. After that every write fails at once, until the reader reads again.
-    So of all threads at most one can block: where another process fills the pipe between the look and the write.
+    The first write waits for a reader that does not read. After that, every write fails at once until the reader reads
+    again. So at most one thread can block: if another process fills the pipe between the check and the write.
     """
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Begin as a new one: after a fork the lock may be held by a thread that is not there."""
+        """Reset after a fork: a thread that does not exist in this process may hold the lock."""
         self._lock = threading.Lock()
         self._stuck = False
 
     @contextmanager
     def wait(self, descriptor: int) -> Iterator[None]:
-        """Wait until a line can be written to `descriptor`. Raises BlockingIOError where the reader does not read."""
+        """Wait until a line can be written to `descriptor`. Raises BlockingIOError if the reader does not read."""
         patience = 0.0 if self._stuck else PATIENCE_S
         if not self._lock.acquire(timeout=patience):
             raise self._fault()

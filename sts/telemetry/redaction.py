@@ -1,7 +1,7 @@
-"""The second line of defence against secrets in a log: whatever looks like one is masked.
+"""The second line of defence against secrets in a log: texts that look like a secret are masked.
 
-The first line is that nobody hands one over: facts are names, hashes and key ids. What is masked here does not prove
-that the rest is harmless: a short opaque token without a prefix, or a chosen password, looks like any other word.
+The first line is that no caller logs a secret: facts are names, hashes and key ids. Masking does not prove that the
+rest is harmless: a short opaque token without a prefix, or a password, looks like any other word.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _HEADER = (
 )
 _SCHEME = r"\b((?:bearer|basic|dpop)\s+)[A-Za-z0-9._~+/=-]{8,}"
 _PARAMETER = r"\b([a-z0-9_]{0,40}(?:secret|password|passphrase|token|assertion)=)[^\s&\"']+"
-# base64url of an opened JSON object, `{"`, `{ ` or `{` and a line break; then the other parts of a JWS or JWE
+# base64url of the start of a JSON object (`{"`, `{ ` or `{` and a line break), then the other parts of a JWS or JWE
 _JOSE = r"(?-i:(?<![A-Za-z0-9])()e[wy][A-Za-z0-9_-]{16,}\.[A-Za-z0-9_.-]*)"
-_QUERY = r"(\?)(?![;,.:!)`](?:\s|$))[^\s\"'?]+"  # no question mark that ends a sentence
-# A pattern is tried only where one of its words stands: most texts hold none, and this is on the way of each refusal.
+_QUERY = r"(\?)(?![;,.:!)`](?:\s|$))[^\s\"'?]+"  # not a question mark at the end of a sentence
+# A pattern is tried only if the text contains one of its words: most texts do not, and each refusal needs this check.
 _RULES: Final = tuple(
     (words, re.compile(pattern, re.IGNORECASE | re.DOTALL))
     for words, pattern in (
@@ -37,14 +37,14 @@ _RULES: Final = tuple(
         (("?",), _QUERY),
     )
 )
-# An API key of ours, an opaque token, or a signature that was cut off its token; no kid (43 characters), no hash (small
-# letters), hardly a name. From the beginning of a run only: linear.
+# One of our API keys, an opaque token, or a signature without its token. Not a kid (43 characters), a hash (lower case)
+# or a usual name. Matches only at the start of a run, so that the search is linear.
 _RUN = "[A-Za-z0-9_-]"
 _LONG: Final = 50
 _LONG_RUN: Final = re.compile(rf"(?<!{_RUN})(?={_RUN}*[0-9])(?={_RUN}*[A-Z])(?={_RUN}*[a-z]){_RUN}{{{_LONG},}}")
 _prefixes: set[str] = set()
 _REST = r"[^\s,;&\"']{8,}"
-_TELLING: Final = re.compile(r"(?=.*[^A-Za-z]).{3,}")  # no word of a language, and no single character
+_TELLING: Final = re.compile(r"(?=.*[^A-Za-z]).{3,}")  # not a plain word, and at least three characters
 _prefixed: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = []
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _SECRET_NAME: Final = re.compile(
@@ -55,9 +55,9 @@ _SECRET_NAME: Final = re.compile(
 
 
 def know_prefixes(prefixes: Iterable[str]) -> None:
-    """Mask in this process from now on what begins as credentials of the configuration do, now or before a reload.
+    """Mask texts that begin with a prefix of the configuration's credentials, of this or an earlier configuration.
 
-    Where a prefix may begin any name or path (`o`, `tok`, `/`), a digit must follow as well.
+    If a prefix may also begin a name or path (`o`, `tok`, `/`), a text is masked only if it contains a digit.
     """
     _prefixes.update(prefixes)
     telling = {prefix for prefix in _prefixes if _TELLING.fullmatch(prefix)}
@@ -80,7 +80,7 @@ def _keep_name(found: re.Match[str]) -> str:
 
 
 def mask(text: str) -> str:
-    """Mask what looks like a credential, a secret header or parameter, a query or a private key; one line, bounded."""
+    """Mask credentials, secret headers and parameters, queries and private keys; return one line of limited length."""
     text = text[: 4 * _LONGEST]
     lower = text.lower()
     for words, pattern in _RULES:
@@ -98,9 +98,9 @@ def mask(text: str) -> str:
 
 
 def masked(value: object, name: str = "", depth: int = 0) -> object:
-    """A value as it may be logged under `name`: plain data, masked; of any other object only its type's name.
+    """Return a value as it may be logged under `name`: plain data, masked; for other objects only the type's name.
 
-    An object's own text is never taken: a `repr` can hold a claim or a key.
+    An object's own text is never used: a `repr` can contain a claim or a key.
     """
     if isinstance(value, bool | int | float) or value is None:
         return value

@@ -1,4 +1,4 @@
-"""At most one line a second of each kind that strangers can cause at will, and how many were left out."""
+"""Limits lines that callers can cause at will to one a second of each kind, and counts the lines left out."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Final
 EVERY_S: Final = 1.0
 """Seconds between two lines of one kind."""
 MAX_KINDS: Final = 256
-"""How many kinds are told apart; further ones count as one."""
+"""Maximum number of separate kinds; further kinds are treated as one."""
 
 Write = Callable[[int], None]
-"""Writes a line, given how many lines like it were left out since the one before."""
+"""Writes a line; the argument is the number of lines of its kind left out since the last one."""
 
 
 class _Kind:
-    """When the next line of one kind may be written, and the last one that waits for it."""
+    """The state of one kind: when its next line may be written, and the last line that waits for that time."""
 
     __slots__ = ("not_before", "waiting", "write")
 
@@ -29,10 +29,10 @@ class _Kind:
 
 
 class Throttle:
-    """Writes the first line of a kind at once, and of those within the second after it the last one, at its end.
+    """Writes the first line of a kind at once, and at the end of the following second the last line of that second.
 
-    So the lines that are written and the numbers that they give add up to what has happened, a second later at the
-    latest. Safe to share between threads; `monotonic` is a steady clock in seconds.
+    So the written lines and their counts add up to all events, at most one second late. Safe to share between threads;
+    `monotonic` is a steady clock in seconds.
     """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -40,12 +40,12 @@ class Throttle:
         self.forget()
 
     def forget(self) -> None:
-        """Begin as a new one: after a fork, what waits is the parent's to write."""
+        """Reset after a fork: the waiting lines belong to the parent."""
         self._lock = threading.Lock()
         self._kinds: dict[str, _Kind] = {}
 
     def offer(self, kind: str, write: Write) -> None:
-        """Call `write` now, or at the end of the second in a thread, or never, if a later line of this kind is."""
+        """Call `write` now, or at the end of the second in a thread, or never if a later line replaces it."""
         with self._lock:
             now = self._monotonic()
             found = self._kind(kind, now)
@@ -60,7 +60,7 @@ class Throttle:
         write(left_out)
 
     def flush(self) -> None:
-        """Write what waits, for instance at the end of the process."""
+        """Write the waiting lines, for instance at the end of the process."""
         for kind in list(self._kinds.values()):
             self._write_waiting(kind)
 
@@ -76,7 +76,7 @@ class Throttle:
     def _write_later(self, kind: _Kind, seconds: float) -> None:
         timer = threading.Timer(seconds, self._write_waiting, [kind])
         timer.daemon = True
-        with contextlib.suppress(RuntimeError):  # no thread is to be had: the next line of the kind gives the number
+        with contextlib.suppress(RuntimeError):  # no thread can be started: the next line has the count
             timer.start()
 
     def _write_waiting(self, kind: _Kind) -> None:

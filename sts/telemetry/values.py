@@ -1,8 +1,8 @@
-"""Where the metrics' numbers live: in this process, or in one file per worker that every worker's scrape can read.
+"""Storage of the metrics' numbers: in this process, or in one file per worker that every worker's scrape can read.
 
-prometheus-client has such files too, but takes their directory from the environment at import and asks for the process
-id at each count. Its seam for another kind of value is `prometheus_client.values.ValueClass`; the files' format and
-what merges them are its own, so that nothing is invented here but when a file is opened.
+prometheus-client has such files too, but takes their directory from the environment at import, and looks up the
+process id at each count. `prometheus_client.values.ValueClass` allows another kind of value. The file format and the
+merging are those of prometheus-client; only when a file is opened is decided here.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, mmap_dict, multiprocess
 from prometheus_client import values as prometheus_values
 
-_File: Final[Any] = mmap_dict.MmapedDict  # it has no types of its own
+_File: Final[Any] = mmap_dict.MmapedDict  # the library has no types
 _key: Final[Any] = mmap_dict.mmap_key
 _PREFIX: Final = "sts-metrics-"
 _ALIVE: Final = "alive"
 
 
 class _Place:
-    """The numbers of this process, and the directory they are shared in; None until `prepare_metrics`."""
+    """The numbers of this process, and the directory for sharing them; None until `prepare_metrics`."""
 
     def __init__(self) -> None:
         self.directory: Path | None = None
@@ -39,15 +39,15 @@ class _Place:
         self.files: dict[str, Any] = {}
 
     def file(self, kind: str) -> Any:  # noqa: ANN401 - prometheus-client's file has no types
-        """This process's file for a kind of metric; the caller holds the lock."""
+        """Return this process's file for a kind of metric; the caller holds the lock."""
         if kind not in self.files:
             self.files[kind] = _File(str(self.directory / f"{kind}_{os.getpid()}.db") if self.directory else "")
         return self.files[kind]
 
     def reopen(self, directory: Path, *, keep: bool) -> None:
-        """Go on in files of this process's own in `directory`; with `keep` from where the numbers stand, else from 0.
+        """Move to this process's own files in `directory`; with `keep` the numbers are kept, else they start at 0.
 
-        The caller holds the lock, or is alone.
+        The caller holds the lock, or is the only thread.
         """
         for value in self.values:
             value.file = None
@@ -59,7 +59,7 @@ class _Place:
             value.open(value.get() if keep else 0.0)
 
     def forked(self) -> None:
-        """In a new worker: a lock that nobody holds, and files of its own."""
+        """Reset in a new worker: a new lock, and its own files."""
         self.lock = threading.Lock()
         if self.directory is not None:
             self.reopen(self.directory, keep=False)
@@ -70,7 +70,7 @@ os.register_at_fork(after_in_child=_place.forked)
 
 
 class Value:
-    """One number of a metric, as prometheus-client wants it (`MutexValue` and `MmapedValue` there)."""
+    """One number of a metric, with the interface of prometheus-client's `MutexValue` and `MmapedValue`."""
 
     _multiprocess = False
 
@@ -95,7 +95,7 @@ class Value:
                 self.open(0.0)
 
     def open(self, value: float) -> None:
-        """Begin with `value` in this process's file; the caller holds the lock, or is alone."""
+        """Start with `value` in this process's file; the caller holds the lock, or is the only thread."""
         self._value = value
         file = _place.file(self._kind)
         file.write_value(self._key, value, 0.0)
@@ -109,33 +109,33 @@ class Value:
                 self.file.write_value(self._key, self._value, 0.0)
 
     def set(self, value: float, timestamp: float | None = None) -> None:
-        """Set to `value`; `timestamp` counts for gauges of the "most recent" kind only."""
+        """Set to `value`; `timestamp` is used only for gauges of the "most recent" kind."""
         with _place.lock:
             self._value = value
             if self.file is not None:
                 self.file.write_value(self._key, value, timestamp or 0.0)
 
     def get(self) -> float:
-        """The number as this process has it."""
+        """Return the number of this process."""
         return self._value
 
     def set_exemplar(self, exemplar: object) -> None:
-        """Exemplars are not kept: they could name a request."""
+        """Drop the exemplar: it could identify a request."""
 
     def get_exemplar(self) -> None:
-        """There is none."""
+        """Return None: there are no exemplars."""
 
 
-prometheus_values.ValueClass = Value  # before any metric of ours is made
-# Times of creation differ from worker to worker and tell nothing.
+prometheus_values.ValueClass = Value  # before any of our metrics is created
+# Creation times differ between workers and carry no information.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 def prepare_metrics(directory: Path) -> None:
-    """Share this process's numbers, and those of every worker that it forks from now on, through `directory`.
+    """Share the numbers of this process, and of every worker that it forks from now on, through `directory`.
 
-    The directory is this service's alone: files of an earlier run are removed. A place in memory (`/dev/shm`) spares
-    the disk. What was counted before stays counted.
+    The directory must belong to this service alone: files of an earlier run are deleted. A directory in memory
+    (`/dev/shm`) avoids disk writes. Numbers counted before are kept.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for old in directory.glob("*.db"):
@@ -145,10 +145,10 @@ def prepare_metrics(directory: Path) -> None:
 
 
 def make_metrics_directory(parent: Path | None) -> Path:
-    """Make a directory for one service's numbers in `parent`, and remove those of services that were killed.
+    """Create a directory for one service's numbers in `parent`, and delete those of services that were killed.
 
     A service holds a lock on a file in its directory as long as one of its processes lives. Directories of other users
-    and such as hold no lock file are left alone.
+    and directories without a lock file are not touched.
     """
     made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     for other in made.parent.glob(f"{_PREFIX}*"):
@@ -156,7 +156,7 @@ def make_metrics_directory(parent: Path | None) -> Path:
             with contextlib.suppress(OSError):
                 _remove_if_dead(other)
     unseen = made / "new"
-    lock = os.open(unseen, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # never closed: it belongs to the workers too
+    lock = os.open(unseen, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # never closed: the workers share the lock
     fcntl.flock(lock, fcntl.LOCK_EX)
     unseen.rename(made / _ALIVE)
     return made
@@ -175,9 +175,9 @@ def _remove_if_dead(directory: Path) -> None:
 
 
 def mark_dead(pid: int) -> None:
-    """Fold what a worker that is gone has counted into one file, and forget what was true only while it lived.
+    """Add the counts of an ended worker to one file, and delete the values that were true only while it lived.
 
-    Without this each crashed worker would leave files for ever, and its cache would still be reported.
+    Without this, each crashed worker would leave its files for ever, and its cache would still be reported.
     """
     directory = _place.directory
     if directory is None:
@@ -200,7 +200,7 @@ def _fold(left: Path, into: Path) -> None:
 
 @contextmanager
 def _scrape_lock(directory: Path, kind: int) -> Iterator[None]:
-    """Keep scrapes and the folding of files apart, so that no count is seen twice or not at all."""
+    """Prevent a scrape during the merging of files: it would count a number twice or miss it."""
     with (directory / "lock").open("ab") as lock:
         fcntl.flock(lock, kind)
         yield
@@ -208,7 +208,7 @@ def _scrape_lock(directory: Path, kind: int) -> Iterator[None]:
 
 @contextmanager
 def merged(own: CollectorRegistry) -> Iterator[CollectorRegistry]:
-    """A registry with the numbers of all workers, or `own`, this process's, where nothing is shared."""
+    """Yield a registry with the numbers of all workers, or `own` (this process's) without a shared directory."""
     directory = _place.directory
     if directory is None:
         yield own

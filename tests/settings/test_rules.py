@@ -110,7 +110,7 @@ def test_a_table_that_cannot_be_used_is_one_fault_at_its_file(with_table, only_f
     at(with_table, "sources.idp.identity.subject", "lookup('staff', claims.sub).whatever")
     fault = only_fault(with_table)
     assert fault.path == "tables.staff.file"
-    assert "line 3 has the key of a row above it" in fault.problem
+    assert "line 3 has the same key as a row above it" in fault.problem
 
 
 def test_a_tables_content_is_part_of_the_configuration(with_table, loaded, tmp_path):

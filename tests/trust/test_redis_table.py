@@ -42,7 +42,7 @@ def test_what_is_no_hash_of_texts_is_no_answer(table, redis_server):
     client.set("partners:text", "x")
     client.hset("partners:bytes", "a", b"\xff")
     assert why(table, "text").startswith("Redis:")
-    assert "no UTF-8 text" in why(table, "bytes")
+    assert "not UTF-8 text" in why(table, "bytes")
 
 
 def test_a_server_that_is_down_is_no_answer_and_no_missing_row(table, redis_server):
