@@ -832,3 +832,40 @@ def test_the_settings_have_the_contracts_default_and_a_relative_file_stands_besi
     assert AuditSettings.model_validate({"file": "var/audit.jsonl"}, context=place).file == tmp_path / "var/audit.jsonl"
     with pytest.raises(ValidationError):
         AuditSettings.model_validate({"files": "x"}, context=place)
+
+
+def test_events_of_hits_are_written_together_and_before_the_next_other_event(lines, steady):
+    log = AuditLog(SECRET, lines.append, lambda: NOW, steady, flush_s=60.0)
+    for number in range(3):
+        log.tell(lambda _, number=number: {"number": number, "cached": True})
+    assert lines == []
+    log.tell(lambda _: {"number": 3})
+    assert len(lines) == 1
+    assert [json.loads(line)["number"] for line in lines[0].splitlines()] == [0, 1, 2, 3]
+
+
+def test_no_more_than_64_kb_of_events_wait(lines, steady):
+    log = AuditLog(SECRET, lines.append, lambda: NOW, steady, flush_s=60.0)
+    for _ in range(100):
+        log.tell(lambda _: {"text": "x" * 2000, "cached": True})
+    assert lines
+    assert max(map(len, lines)) <= 65_536 + LINE_BYTES
+    log.flush()
+    assert sum(line.count(b"\n") for line in lines) == 100
+
+
+def test_each_event_of_a_batch_that_is_lost_is_counted(steady):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    log = AuditLog(SECRET, full, lambda: NOW, steady, flush_s=60.0)
+    for _ in range(3):
+        log.tell(lambda _: {"cached": True})
+    log.flush()
+    assert log.failures == 3
+
+
+@pytest.mark.parametrize(("written", "seconds"), [("0", 0.0), (0, 0.0), ("0s", 0.0), ("20ms", 0.02)])
+def test_the_time_that_events_may_wait_is_a_duration_or_0(written, seconds):
+    assert AuditSettings.model_validate({"flush": written}).flush == seconds
+    assert AuditSettings().flush == 0.005

@@ -33,6 +33,14 @@ _MODE: Final = 0o640
 _FLAGS: Final = os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK
 
 
+class _LostError(OSError):
+    """Some lines could not be written: `lost` says how many."""
+
+    def __init__(self, number: int | None, why: str | None, lost: int) -> None:
+        super().__init__(number, why)
+        self.lost = lost
+
+
 class AuditFile:
     """The output of events: a file or FIFO to append to, or standard output. A reload keeps it and reopens the file."""
 
@@ -48,10 +56,12 @@ class AuditFile:
         self._looked_at = time.monotonic()
 
     def write(self, line: bytes) -> None:
-        """Append one line with one system call. Raises OSError if it was not written completely."""
+        """Append whole lines: to a file with one call, to a pipe each with its own, so that none is torn (pipe(7)).
+
+        Raises OSError where they could not be written, or not wholly; `lost` of it is how many, where it was not all.
+        """
         if not self._plain:
-            with self._turn.wait(self._descriptor):
-                self._put(b"\n" + line if self._torn else line)
+            self._write_each(line.splitlines(keepends=True))
             return
         with self._lock:
             self._stay_at_path()
@@ -71,6 +81,17 @@ class AuditFile:
     def close(self) -> None:
         """Close the output; afterwards `write` fails."""
         os.close(self._descriptor)
+
+    def _write_each(self, lines: list[bytes]) -> None:
+        lost = 0
+        for line in lines:
+            try:
+                with self._turn.wait(self._descriptor):
+                    self._put(b"\n" + line if self._torn else line)
+            except OSError as error:
+                lost, fault = lost + 1, error
+        if lost:
+            raise _LostError(fault.errno, fault.strerror, lost)
 
     def _append(self, line: bytes) -> None:
         """Append to the file, on a new line: an incomplete line of a worker must not merge with the next one."""
@@ -105,9 +126,10 @@ class AuditFile:
                 fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
 
     def _put(self, line: bytes) -> None:
-        if os.write(self._descriptor, line) < len(line):
+        written = os.write(self._descriptor, line)
+        if written < len(line):
             self._torn = True
-            raise OSError(0, "only part of the line was written")
+            raise _LostError(0, "only part of the line was written", line.count(b"\n", written))
         self._torn = False
 
     def _is_whole_up_to(self, end: int) -> bool:

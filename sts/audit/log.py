@@ -3,9 +3,9 @@
 The fields are an allow-list. They contain no token, no value of a claim and no key. Subject and credential are hashed
 with a key of the deployment, so that only the owner of that key can search for a known one.
 
-A line is written with one system call (see `sts.audit.file`) and is never longer than `LINE_BYTES`, so that the lines
-of several workers do not mix, in a file or a pipe. A line that cannot be written is counted and reported in the
-service's log; the response to the request does not change.
+A line is written with one call (see `sts.audit.file`), to a file with others. It is never longer than `LINE_BYTES`,
+so that the lines of several workers do not mix, in a file or a pipe. A line that cannot be written is counted, and the
+service's log reports it; the response to the request does not change.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from time import sleep
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, Field
 
 from sts.audit.sanitize import bounded_facts, bounded_texts, correlation
 from sts.errors import Reason
 from sts.expressions.words import BUDGET
 from sts.labels import hashed
 from sts.model import Ask, Caller, Credential, DoorName, Issued, Presented
-from sts.options import ConfigFile, Section
+from sts.options import ConfigFile, Duration, Section
 from sts.telemetry import Metrics, Throttle, log
 
 LABEL: Final = "audit"
@@ -31,6 +34,9 @@ LABEL: Final = "audit"
 LINE_BYTES: Final = 4096
 """PIPE_BUF on Linux: the size of an atomic write to a pipe (pipe(7))."""
 
+BATCH_BYTES: Final = 65_536
+"""How many bytes of events wait at most."""
+
 _SHORT_TEXT: Final = 64
 _SHORT_ITEMS: Final = 8
 _TELL_EVERY_S: Final = 60.0
@@ -38,11 +44,18 @@ _TELL_EVERY_S: Final = 60.0
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
+def _zero(value: object) -> object:
+    """A bare `0` needs no unit."""
+    return "0s" if value in ("0", 0) and not isinstance(value, bool) else value
+
+
 class AuditSettings(Section):
     """The `audit` section."""
 
     file: ConfigFile | None = None
     """The file to which the event of each decision is appended, one JSON object per line; default: standard output."""
+    flush: Annotated[Duration, Field(le=1.0), BeforeValidator(_zero)] = 0.005
+    """How long events of cache hits may wait to be written together; `0` writes each one immediately."""
 
 
 def subject_hash(secret: bytes, subject: str) -> str:
@@ -207,17 +220,25 @@ class AuditLog:
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         metrics: Metrics | None = None,
+        flush_s: float = 0.0,
     ) -> None:
         """Create the log.
 
         Args:
             secret: The deployment's key for `LABEL`.
-            write: Writes one line; raises OSError if it was not written completely.
+            write: Writes whole lines; raises OSError if they were not written completely.
             clock: Returns Unix seconds.
             monotonic: A monotonic clock in seconds.
             metrics: Counts decisions and lost events, if given.
+            flush_s: For how many seconds the events of cache hits may wait; a reload may change it.
         """
         self.failures = 0
+        self.flush_s = flush_s
+        self._writing = threading.Lock()
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._wake = threading.Event()
+        self._flusher: threading.Thread | None = None
         self._secret = secret
         self._write = write
         self._clock = clock
@@ -250,8 +271,14 @@ class AuditLog:
         self._put(lambda time: {"time": time, **fields(self._secret)}, limited)
 
     def flush(self) -> None:
-        """Write the delayed events, at the end of the process."""
+        """Write the delayed and the waiting events, at the end of the process."""
         self._throttle.flush()
+        self.write_waiting()
+
+    def write_waiting(self) -> None:
+        """Write the events of hits that wait. Never raises."""
+        with self._writing:
+            self._write_with(b"")
 
     def _put(self, event: Callable[[str], dict[str, Any]], limited: str) -> None:
         """Write one event, built from its time; if `limited` names a kind, at most one per second of that kind.
@@ -265,11 +292,50 @@ class AuditLog:
             self._put_now(event, now, 0)
 
     def _put_now(self, event: Callable[[str], dict[str, Any]], time: str, suppressed: int) -> None:
+        """Write one event; that of a request which got a kept token may wait."""
         try:
             fields = event(time)
-            self._write(_line({**fields, "suppressed": suppressed} if suppressed else fields))
+            line = _line({**fields, "suppressed": suppressed} if suppressed else fields)
         except Exception as fault:  # noqa: BLE001 - the response must not depend on the audit log
             self._failed(fault)
+            return
+        with self._writing:
+            size = self._waiting_bytes + len(line)
+            if fields.get("cached") is True and self.flush_s > 0 and size <= BATCH_BYTES and self._has_flusher():
+                self._waiting.append(line)
+                self._waiting_bytes = size
+                self._wake.set()
+            else:
+                self._write_with(line)
+
+    def _write_with(self, line: bytes) -> None:
+        """Write what waits, and `line` after it; the caller holds the lock, so that the order is kept."""
+        lines = [*self._waiting, line] if line else self._waiting
+        self._waiting, self._waiting_bytes = [], 0
+        if not lines:
+            return
+        try:
+            self._write(b"".join(lines))
+        except Exception as fault:  # noqa: BLE001 - the answer must not depend on whether it can be written down
+            self._failed(fault, getattr(fault, "lost", len(lines)))
+
+    def _has_flusher(self) -> bool:
+        """Whether a thread writes what waits; it is started with the first event, in the worker's own process."""
+        if self._flusher is None:
+            thread = threading.Thread(target=self._flush_for_ever, name="audit", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no thread is to be had, or the process ends: this event does not wait
+                return False
+            self._flusher = thread
+        return True
+
+    def _flush_for_ever(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            sleep(self.flush_s)
+            self.write_waiting()
 
     def _now(self) -> str:
         """Return the time as RFC 3339 text in UTC with milliseconds; the text of a second is cached."""
@@ -281,16 +347,16 @@ class AuditLog:
             self._second = (second, text)
         return f"{text}.{int((now - second) * 1000):03d}Z"
 
-    def _failed(self, fault: Exception) -> None:
-        """Count a lost event, and log it at most once a minute: a full disk must not fill another one with messages."""
+    def _failed(self, fault: Exception, events: int = 1) -> None:
+        """Count lost events, and log it at most once a minute: a full disk must not fill another one with messages."""
         with self._telling:
-            self.failures += 1
+            self.failures += events
             now = self._monotonic()
             tell = now - self._told_at >= _TELL_EVERY_S
             if tell:
                 self._told_at = now
         if self._metrics is not None:
-            self._metrics.audit_failed()
+            self._metrics.audit_failed(events)
         if tell:
             why = fault.strerror if isinstance(fault, OSError) else type(fault).__name__
             log.error("audit event lost", why=why, lost=self.failures, at=log.where(fault))

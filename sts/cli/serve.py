@@ -188,7 +188,7 @@ def _worker(
     keyring.start()
     atexit.register(keyring.stop)  # its word that it publishes no more: no rotation then waits for it
     file = AuditFile(settings.audit.file)
-    audit = AuditLog(secret.key(LABEL), file.write, time.time, time.monotonic, metrics)
+    audit = AuditLog(secret.key(LABEL), file.write, time.time, time.monotonic, metrics, settings.audit.flush)
     atexit.register(audit.flush)
     app = App(settings, secret, keyring, audit, _state(settings, secret), stopping=stopping.is_set)
     app.authorities.watch.start()
@@ -201,7 +201,9 @@ def _worker(
 
     def swap(accepted: Settings) -> None:
         look()  # what this configuration wants is in the ring by now
+        audit.write_waiting()  # where it belonged until now
         file.reopen(accepted.audit.file)
+        audit.flush_s = accepted.audit.flush
         app.swap(accepted)
         look()  # and tells others by which numbers this worker goes from now on
 

@@ -197,9 +197,9 @@ class Metrics:
         """Record one measurement of the event loop, which was blocked for `seconds`."""
         self._loop_lag.observe(seconds)
 
-    def audit_failed(self) -> None:
-        """Count an audit event that was not written."""
-        self._audit_failures.inc()
+    def audit_failed(self, events: int = 1) -> None:
+        """Count audit events that were not written."""
+        self._audit_failures.inc(events)
 
     def unknown_parameter(self) -> None:
         """Count a parameter that `/token` does not know and ignores (RFC 6749 §3.2)."""

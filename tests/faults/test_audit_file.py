@@ -10,7 +10,7 @@ from harness import minimal, wait_for
 
 @pytest.fixture
 def audited(make_service, idp):
-    service = make_service(minimal(idp) + "\nworkers: 2\naudit: {file: own.jsonl}\n")
+    service = make_service(minimal(idp) + "\nworkers: 2\naudit: {file: own.jsonl, flush: 0}\n")
     service.own = service.directory / "own.jsonl"
     return service
 

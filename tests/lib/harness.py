@@ -275,6 +275,12 @@ class Service:
         return f"127.0.0.1:{self.port}" if self.unix is None else f"unix:{self.unix}"
 
     def write(self, configuration):
+        """Write the configuration; unless it has an `audit` section, each event is there before its answer."""
+        if "audit:" not in configuration and '"audit"' not in configuration:
+            if configuration.startswith("{"):  # JSON
+                configuration = '{"audit": {"flush": 0}, ' + configuration[1:]
+            else:
+                configuration += "\naudit: {flush: 0}\n"
         self.file.write_text(configuration, encoding="utf-8")
 
     def is_ready(self):
