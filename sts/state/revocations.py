@@ -38,8 +38,6 @@ _ABSOLUTE: Final = frozenset({"credential", "jti"})
 _PLAIN: Final = frozenset({"client", "source"})
 HASH: Final = re.compile(r"hmac:[0-9a-f]{32}")
 _OWN: Final = "own"
-_UNKEPT: Final = ""
-"""Stands for the text of a credential that is not kept."""
 _ATTEMPTS: Final = 5
 
 
@@ -224,23 +222,20 @@ class Revocations:
         return Revocable(((since, things + token), *others))
 
     def kept(self, revocable: Revocable, minted: str = "") -> Revocable:
-        """The same, to be kept beside an answer: without the text of a credential, except our own token `minted`.
+        """The same, to be kept beside an answer: hashes instead of the text of a credential, except our own `minted`.
 
-        Where no credential is revoked, nothing stands in its place, and `current` is False as soon as one is: then the
-        request is proven once more. Else its hashes do.
+        The hashes are made at once. A cache must not contain a credential, and a revocation of one credential must
+        leave the tokens of all others in the cache.
         """
-        hash_now = "credential" in self._list.kinds
         groups = []
         for since, things in revocable.groups:
             kept: list[str] = []
             for kind, value, source in _triples(things):
                 if kind != "credential" or value == minted:
                     kept += (kind, value, source)
-                elif hash_now:
+                else:
                     for name in self._names(kind, value, source):
                         kept += (kind, name.removeprefix("credential:"), "")
-                else:
-                    kept += (kind, _UNKEPT, "")
             groups.append((since, tuple(kept)))
         return Revocable(tuple(groups))
 
@@ -280,8 +275,6 @@ class Revocations:
             for kind, value, source in _triples(things):
                 if kind not in known.kinds:
                     continue
-                if value == _UNKEPT and kind == "credential":
-                    return kind
                 for name in self._names(kind, value, source):
                     found = known.ends.get(name)
                     if found is not None:
