@@ -1,8 +1,7 @@
-"""Why a request is refused: one table of reasons, one exception that carries a reason and private facts.
+"""The reasons for refusals: one table of reasons, and one exception with a reason and private facts.
 
 A `Reason` is public and constant: its name (`error_reason`), the OAuth error code, the status at each door and one
-sentence for the caller. What led to it, the
-facts, goes to the audit event alone and never into an answer.
+sentence for the caller. The facts that led to it are only for the audit event, and never in an answer.
 """
 
 from __future__ import annotations
@@ -12,20 +11,20 @@ from typing import Final
 
 
 class StsError(Exception):
-    """The root of every error that this service raises on purpose."""
+    """The base class of all errors that this service raises deliberately."""
 
 
 class StartError(StsError):
-    """The service cannot start, or a command cannot run, as things stand; the text says what to do about it."""
+    """The service cannot start, or a command cannot run; the text tells the operator what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One way to be refused.
+    """One reason for a refusal.
 
     `name` is the stable `error_reason`; `error` the OAuth code in a JSON answer (RFC 6749 §5.2, RFC 8693 §2.2.2);
     `token_status` and `forward_status` the HTTP status at `/token` and at `/forward-auth`; `challenge` the RFC 6750
-    error code in the forward-auth challenge, where there is one; `sentence` is all the caller is told.
+    error code in the forward-auth challenge, if any; `sentence` the only text for the caller.
     """
 
     name: str
@@ -37,17 +36,17 @@ class Reason:
 
     @property
     def limited(self) -> bool:
-        """Whether it is for too many failures (RFC 6585 §4)."""
+        """Whether the reason is too many failures (RFC 6585 §4)."""
         return self.token_status == 429
 
     @property
     def retry(self) -> bool:
-        """Whether the same request may be answered otherwise later, so that the answer says `Retry-After`."""
+        """Whether the same request may succeed later; the answer then has `Retry-After`."""
         return self.token_status in {429, 503}
 
 
-class Refusal(StsError):  # noqa: N818 - it is the product's word, and no fault
-    """A request is refused for `reason`; `facts` are for the operator's audit and must hold no token, claim or key."""
+class Refusal(StsError):  # noqa: N818 - a refusal is an outcome of the product, not a fault
+    """A request is refused for `reason`; `facts` are for the operator's audit, without any token, claim or key."""
 
     def __init__(self, reason: Reason, **facts: object) -> None:
         super().__init__(reason.name)
@@ -56,21 +55,21 @@ class Refusal(StsError):  # noqa: N818 - it is the product's word, and no fault
 
 
 def _credential(name: str, sentence: str) -> Reason:
-    """A fault of the inbound credential: RFC 8693 §2.2.2 wants `invalid_request`, RFC 6750 §3.1 `invalid_token`."""
+    """A fault of the inbound credential: RFC 8693 §2.2.2 requires `invalid_request`, RFC 6750 §3.1 `invalid_token`."""
     return Reason(name, "invalid_request", 400, 401, sentence, challenge="invalid_token")
 
 
 def _denied(name: str, sentence: str) -> Reason:
-    """The credential is good, what it asks for is not allowed."""
+    """The credential is valid, but the request is not allowed."""
     return Reason(name, "invalid_request", 400, 403, sentence)
 
 
 def _ours(name: str, sentence: str) -> Reason:
-    """A fault of ours, of the configuration or of a source: never of what a caller sent."""
+    """A fault of the service, its configuration or a source, never of the caller's request."""
     return Reason(name, "temporarily_unavailable", 503, 503, sentence)
 
 
-# 401 at forward-auth with a bare challenge: nothing was presented, so nothing is wrong with it (RFC 6750 §3.1).
+# 401 at forward-auth with a bare challenge: without a credential there is no error to report (RFC 6750 §3.1).
 MISSING_CREDENTIAL: Final = Reason("missing_credential", "invalid_request", 400, 401, "A credential is required.")
 
 MALFORMED: Final = _credential("malformed", "The request or its credential is malformed.")
@@ -103,7 +102,7 @@ TOKEN_TOO_LARGE: Final = _denied("token_too_large", "The token for this request 
 
 NO_ROUTE: Final = _denied("no_route", "No route is configured for this request.")
 AMBIGUOUS_PATH: Final = _denied("ambiguous_path", "The path can be read in more than one way.")
-UNSAFE_HEADER_VALUE: Final = _denied("unsafe_header_value", "An identity value cannot stand in a header.")
+UNSAFE_HEADER_VALUE: Final = _denied("unsafe_header_value", "An identity value cannot be written in a header.")
 
 CLIENT_REFUSED: Final = Reason("client_refused", "invalid_client", 401, 403, "The client could not be authenticated.")
 

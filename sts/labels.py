@@ -1,6 +1,6 @@
-"""The deployment secret: 32 bytes from which every use derives its own key, under its own label.
+"""The deployment secret: 32 bytes, from which each use derives its own key under its own label.
 
-Two uses never share a key, so that what one of them shows (a hash in the audit, say) is of no help against another.
+Two uses never share a key, so output of one use (a hash in the audit, for example) does not help to attack another.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ _MAX_TEXT: Final = 1024
 class DeploymentSecret:
     """The secret of one deployment, shared by its replicas. `repr` does not show it.
 
-    `previous` is the one that it takes the place of, as long as something may have been written under that.
+    `previous` is the secret that this one replaces, kept while data written under it may still exist.
     """
 
     _material: bytes = field(repr=False)
     previous: DeploymentSecret | None = None
 
     def __post_init__(self) -> None:
-        """Refuse anything but 32 bytes."""
+        """Refuse any length except 32 bytes."""
         if len(self._material) != BYTES:
             raise StartError(f"a deployment secret is {WRITTEN}")
 
     def key(self, label: str) -> bytes:
-        """Derive the 32-byte key of one use by HKDF-SHA256 (RFC 5869); `label` names that use and no other."""
+        """Derive the 32-byte key of one use by HKDF-SHA256 (RFC 5869); `label` must be unique to that use."""
         if not label:
             raise ValueError("a key needs a label")
         return HKDF(algorithm=hashes.SHA256(), length=BYTES, salt=None, info=b"sts " + label.encode()).derive(
@@ -53,18 +53,18 @@ class DeploymentSecret:
         )
 
     def keys(self, label: str) -> list[bytes]:
-        """The key of one use, and that of the previous secret: what reads takes either, what writes the first."""
+        """Return the keys of one use, the previous secret's last: read with any of them, write with the first."""
         return [self.key(label), *(self.previous.keys(label) if self.previous else ())]
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a secret that was given as text: base64url or base64 (43 characters, padded or not) or hex (64).
+        """Parse a secret given as text: base64url or base64 (43 characters, padded or not) or hex (64).
 
-        Raises StartError for anything else; the text is never repeated.
+        Raises StartError for any other text; the error never repeats the text.
         """
         text = text.strip()
         try:
-            # told apart by length, so that no text can be read in two ways
+            # The length decides the encoding, so that no text can be read in two ways.
             material = bytes.fromhex(text) if len(text) == _HEX_LENGTH else _from_base64(text)
         except ValueError:
             material = b""
@@ -72,22 +72,22 @@ class DeploymentSecret:
 
 
 def hashed(secret: bytes, kind: str, text: str) -> str:
-    """How a subject or a credential stands where it must not be read: an HMAC under a label's key, as text.
+    """Return a subject or a credential in unreadable form: an HMAC under a label's key, as text.
 
-    Two kinds of texts never have the same one. The audit and the state use the same, so that one finds the other.
+    `kind` keeps equal texts of two kinds apart. The audit and the state use the same form, so that entries match.
     """
     parts = kind.encode() + b"\0" + text.encode("utf-8", "surrogatepass")
     return "hmac:" + hmac.digest(secret, parts, "sha256")[:16].hex()
 
 
 def read(path: Path) -> DeploymentSecret:
-    """Read the secret in the file `path`. Raises StartError that names the absolute path."""
+    """Read the secret in the file `path`. Raises StartError with the absolute path."""
     path = path.absolute()
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise StartError(
-            f"there is no deployment secret at {path}: `sts serve` and `sts keys init` make one on the first start"
+            f"there is no deployment secret at {path}: `sts serve` and `sts keys init` create one at the first start"
         ) from None
     except OSError as error:
         raise StartError(f"the deployment secret {path} cannot be read: {error.strerror}") from None
@@ -113,10 +113,10 @@ def read(path: Path) -> DeploymentSecret:
 
 
 def create(path: Path) -> DeploymentSecret:
-    """Make the file `path` with a fresh secret, unless there is one; returns the secret that is in the file.
+    """Create the file `path` with a new secret unless it exists; return the secret that is in the file.
 
-    Processes that start at once end with the same one, and a crash leaves a whole file or none: the text is written
-    under another name and linked into place, which fails where a file is there already. Raises StartError.
+    Processes that start at the same time get the same secret, and a crash leaves a complete file or none: the text is
+    written under another name and linked to `path`, which fails if the file already exists. Raises StartError.
     """
     path = path.absolute()
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
@@ -130,7 +130,7 @@ def create(path: Path) -> DeploymentSecret:
         finally:
             draft.unlink()
     except OSError as error:
-        raise StartError(f"the deployment secret {path} cannot be made: {error.strerror}") from None
+        raise StartError(f"the deployment secret {path} cannot be created: {error.strerror}") from None
     return read(path)
 
 
@@ -146,13 +146,13 @@ def _write(path: Path, text: bytes) -> None:
 def _sync_folder(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)  # without it the new name may be lost with the power, and the ring with its secret
+        os.fsync(descriptor)  # otherwise a power failure may lose the new name, and the ring cannot be opened
     finally:
         os.close(descriptor)
 
 
 def _from_base64(text: str) -> bytes:
-    """Either alphabet: with one alone, three of four texts of `openssl rand -base64 32` would be refused."""
+    """Accept both alphabets: with base64url alone, three of four texts of `openssl rand -base64 32` would fail."""
     text = text.replace("+", "-").replace("/", "_")
     data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != text.rstrip("="):

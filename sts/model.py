@@ -1,8 +1,8 @@
 """The frozen values that travel along the way of a request, named by how far they are trusted.
 
-`Incoming` and `Ask` are what came in; `Presented`, like a `Caller` (sts.model), is a claim that nobody has
-proven yet. A `Client` comes only from a proof of the caller, a `Principal` only from a proof of the credential, a
-`Grant` only from the decision, and the minter takes only a `Grant`. Times are Unix seconds.
+`Incoming` and `Ask` are input; a `Caller` and a `Presented` are claims that are not proven yet. A `Client` comes only
+from a proof of the caller, a `Principal` only from a proof of the credential, a `Grant` only from the decision, and the
+minter accepts only a `Grant`. Times are Unix seconds.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Evidence = Literal["secret", "assertion", "bearer", "connection"]
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What a caller says of itself: unproven. `door` is where it knocked.
+    """What a caller claims to be, unproven. `door` is where the request arrived.
 
-    At most one of `secret`, `assertion` (RFC 7523) and `bearer` is there: a request uses one way of authentication.
-    `peer.certificates` is what the caller proved to hold, to us or to a proxy that may say so. `forwarded` says that a
-    header stands there which proxies add, so that the peer need not be the caller.
-    `read` is what the door has read of the request to find this, handed back to it by `ask`, so that it is parsed once.
+    At most one of `secret`, `assertion` (RFC 7523) and `bearer` is set: a request uses one method of authentication.
+    `peer.certificates` are those that the caller proved to hold, to us or to a trusted proxy. `forwarded` is true if
+    the request has a header that proxies add: the peer then need not be the caller. `read` is what the door has parsed
+    of the request; `ask` gets it back, so that the request is parsed once.
     """
 
     door: DoorName
@@ -40,7 +40,7 @@ class Caller:
 
     @property
     def evidence(self) -> Evidence:
-        """What it presents to prove itself; "connection" where there is nothing but what the connection says."""
+        """The kind of evidence that the caller presents; "connection" if there is only the connection itself."""
         if self.secret is not None:
             return "secret"
         if self.assertion is not None:
@@ -49,12 +49,12 @@ class Caller:
 
     @property
     def thumbprint(self) -> str | None:
-        """The SHA-256 of the certificate that it holds, as `x5t#S256` writes it (RFC 8705 §3.1); None without one."""
+        """The SHA-256 of the caller's certificate in the form of `x5t#S256` (RFC 8705 §3.1); None without one."""
         return thumbprint(self.peer.certificates[0]) if self.peer.certificates else None
 
 
 def thumbprint(certificate: bytes) -> str:
-    """The SHA-256 of a certificate (DER), as `x5t#S256` writes it (RFC 8705 §3.1)."""
+    """Return the SHA-256 of a certificate (DER) in the form of `x5t#S256` (RFC 8705 §3.1)."""
     return urlsafe_b64encode(sha256(certificate).digest()).rstrip(b"=").decode("ascii")
 
 
@@ -69,7 +69,7 @@ DoorName = Literal["token", "forward_auth"]
 
 
 class NotApplicable(enum.Enum):
-    """Said by a kind of credential that has no such fact at all; never said for a fact that is merely missing."""
+    """The value for a fact that a kind of credential cannot have; a fact that is merely missing is None."""
 
     NOT_APPLICABLE = "not applicable"
 
@@ -81,8 +81,8 @@ NOT_APPLICABLE: Final = NotApplicable.NOT_APPLICABLE
 class Peer:
     """The other end of the socket: an IP address as text, or our own Unix socket. Never a forwarded address.
 
-    `certificates` is what it proved to hold in its TLS handshake with us, DER, leaf first; nobody has judged yet what
-    they say. `uid` is the user that opened the Unix socket, as the kernel knows it.
+    `certificates` are those that the peer proved to hold in its TLS handshake with us, DER, leaf first; their content
+    is not verified yet. `uid` is the user that opened the Unix socket, as reported by the kernel.
     """
 
     address: str
@@ -93,12 +93,12 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """One HTTP request as it stood on the wire.
+    """One HTTP request as received.
 
-    `target` is the raw request target, undecoded. `headers` have lower-case names; a header sent twice arrives joined
-    with a comma. `body` is empty for forward-auth, which never reads one; `fault` says that the edge could not take
-    the body (`too_large` or `malformed`), so that the door answers it in its own shape.
-    `correlation_id` is the caller's own name for the request, for the audit alone.
+    `target` is the raw request target, undecoded. `headers` have lower-case names; a header sent twice is joined with a
+    comma. `body` is empty for forward-auth, which never reads one. `fault` is set if the edge refused the body
+    (`too_large` or `malformed`), so that the door answers in its own format. `correlation_id` is the caller's own id of
+    the request, for the audit only.
     """
 
     method: str
@@ -122,11 +122,11 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A caller that has proven itself. `audiences` and `sources` are names, or `{"*"}` for all.
+    """A caller that is authenticated. `audiences` and `sources` are names, or `{"*"}` for all.
 
     `backend_of` are the names of the audiences whose backend it is. `may_present` are the sources whose certificates it
-    may hand on, having done the handshake itself; at forward-auth in the one form `certificate_header`. `actors` are
-    the sources whose credentials may act for a subject whose own does not name who may.
+    may forward after it has done the handshake itself; at forward-auth only in the form `certificate_header`. `actors`
+    are the sources whose credentials may act for a subject whose own credential has no `may_act`.
     """
 
     id: str
@@ -144,8 +144,8 @@ class Client:
 class Credential:
     """A credential as declared at a door: its token type (a URN) and its text, unparsed and unproven.
 
-    Of one that is no secret, a certificate, the door says whether who presents it has its key: `held` where that was
-    proven in the TLS handshake of this very caller, `handed_on` the sources of which it is taken from this client.
+    A certificate is not secret, so the door states whether its presenter has the private key: `held` is true if this
+    caller proved that in its own TLS handshake; `handed_on` are the sources for which this client may forward it.
     """
 
     token_type: str
@@ -156,10 +156,10 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """The original request as the gateway's profile reports it: what rules may read as `request.*`.
+    """The original request as the gateway's profile reports it: the variables `request.*` of rules.
 
     `path` is normalised and has no query; `host` is lower-case without port; `ip` is the user's address as the
-    gateway saw it, "" where the profile does not say.
+    gateway saw it, "" if the profile does not report it.
     """
 
     method: str
@@ -171,14 +171,14 @@ class RequestFacts:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a proven client asks for, the same for both doors.
+    """The request of an authenticated client, in the same form for both doors.
 
-    `credential` is None only for a public route. `scopes` None means "nothing asked"; for a route they are the
-    route's own, each of which is required. `actor` is the actor token, where one came along (RFC 8693 §2.1).
+    `credential` is None only for a public route. `scopes` None means "none requested"; for a route they are the route's
+    own, and all of them are required. `actor` is the actor token, if there is one (RFC 8693 §2.1).
 
-    `certificate` is the thumbprint (`x5t#S256`) of the certificate that was proven beside the credential, for one that
-    is bound to it: at `/token` the caller's, at forward-auth the end user's. `caller_certificate` is the caller's own,
-    at both doors: what a minted token may be bound to.
+    `certificate` is the thumbprint (`x5t#S256`) of the certificate that was proven together with the credential, for
+    one that is bound to it: at `/token` the caller's, at forward-auth the end user's. `caller_certificate` is the
+    caller's own at both doors; a minted token may be bound to it.
     """
 
     door: DoorName
@@ -196,12 +196,12 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """A credential that a source claims for itself, parsed as far as needed to find that source; nothing is proven.
+    """A credential for which a source was found, parsed as far as that needs; it is not proven.
 
-    `source` is the source's name in the configuration; `unverified` is the kind's own parse of the credential, handed
-    back to the same kind for the proof, so that what was read is what gets proven. One of our own tokens names the
-    source that it was once made from; then `proven_by` says who proves it instead, and `minted_for` whose it is.
-    `credential_id` is the name that it claims, of a kind whose credentials have names which are no secrets; else "".
+    `source` is the source's name in the configuration. `unverified` is the kind's own parse of the credential; the same
+    kind gets it back for the proof, so that exactly what was parsed is proven. One of our own tokens has the source
+    from which it was first minted; then `proven_by` names its prover, and `minted_for` its audiences. `credential_id`
+    is the id that the credential claims, if ids of its kind are not secret; else "".
     """
 
     kind: str
@@ -214,21 +214,21 @@ class Presented:
 
     @property
     def prover(self) -> str:
-        """Under which name `Sources` finds who proves it."""
+        """The name under which `Sources` finds the prover."""
         return self.proven_by or self.source
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A proven credential: facts only, judged by nobody yet.
+    """A proven credential: facts only, not checked against any limit yet.
 
-    Every field is mandatory, so that no kind of credential can forget one: a kind without such a fact says
-    `NOT_APPLICABLE`, a credential that leaves an optional fact out says None. `attributes` is what the source's
-    mapping reads (`claims` for a JWT). `reach` are the names of the only audiences that the credential itself may
-    reach, beside what its source may. `proof_key` is the RFC 7638 thumbprint of the issuer's key that proved it, or
-    whatever else its source's `key_current` judges.
-    `since` is when the credential was issued, by the word of who issued it, None where that is not known; for one of
-    our own tokens it is the time of the first credential behind it, so that no exchange makes a login look younger.
+    Every field is mandatory, so that no kind of credential can forget one. A kind without such a fact sets
+    `NOT_APPLICABLE`; None means that the credential leaves an optional fact out. `attributes` is the input of the
+    source's mapping (`claims` for a JWT). `reach` are the only audiences that the credential itself may reach, in
+    addition to the limits of its source. `proof_key` is the RFC 7638 thumbprint of the issuer's key that proved it, or
+    another value that the source's `key_current` checks.
+    `since` is when the credential was issued, according to its issuer, None if not known. For one of our own tokens it
+    is the time of the first credential behind it, so that an exchange cannot make a login look younger.
     `may_act` and `act` are as in RFC 8693 §4.1 and §4.4, `acr` and `amr` as in OpenID Connect Core §2, raw.
     """
 
@@ -256,7 +256,7 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a source's configuration allows a principal: seconds, None for "no limit"."""
+    """The limits that a source's configuration sets for a principal: seconds, None for "no limit"."""
 
     audiences: frozenset[str]
     leeway: float = 10.0
@@ -267,9 +267,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts for the subject: a proven actor's raw identity (RFC 8693 §4.1), and its source (None: it says more).
+    """The actor for the subject: its raw identity (RFC 8693 §4.1), and its source; None if it has its own `reach`.
 
-    `attributes` are its mapped ones, for rules.
+    `attributes` are the mapped ones, for rules.
     """
 
     issuer: str
@@ -280,10 +280,10 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A principal that passed `admit`: the end of its causes, and until when the judgement may be reused.
+    """A principal that passed `admit`: when its credentials expire, and until when this result may be reused.
 
-    `since` is when it was issued, never in the future; 0 where that is not known. With an `actor` each of the three is
-    the earlier of the two's.
+    `since` is when it was issued, never in the future; 0 if that is not known. With an `actor`, each of the three times
+    is the earlier one of both credentials.
     """
 
     principal: Principal
@@ -295,7 +295,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a table by its columns, and until when it may be used; a column that is not there has no value."""
+    """One row of a table by its columns, and until when it may be used; an absent column has no value."""
 
     values: Mapping[str, Any] = field(repr=False)
     fresh_until: float
@@ -303,7 +303,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The mapped, canonical attributes of a principal. `subject` is the minted one, namespace included."""
+    """The mapped attributes of a principal. `subject` is the minted one, including the namespace."""
 
     subject: str
     scopes: tuple[str, ...]
@@ -312,9 +312,9 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a rule on trial would have done: `allow`, `deny`, or `error`, which would refuse as well.
+    """The result of a `shadow` rule: `allow`, `deny`, or `error`, which would refuse as well.
 
-    `lasts` says that the same request would come to the same later on: the rule does not read the clock.
+    `lasts` is true if an equal request gets an equal result later: the rule does not read the clock.
     """
 
     outcome: Literal["allow", "deny", "error"]
@@ -323,17 +323,17 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The decision: this identity, for these audiences, with these scopes, until then. Made only by `policy.decide`.
+    """The decision: this identity, for these audiences, with these scopes, until then. Only `policy.decide` creates it.
 
-    `aud` holds the values of the claim; `scopes` None means that the token carries no scope at all. `claims` are the
-    audience's mapped claims, reserved names excluded; `evidence` is what it is told of the login, `headers` the
-    identity headers for forward-auth. `not_after` ends the token whatever its `ttl`. `src` names the source, where a
+    `aud` has the values of the claim; `scopes` None means that the token has no `scope` claim. `claims` are the
+    audience's mapped claims without reserved names; `evidence` are the claims about the login, `headers` the identity
+    headers for forward-auth. `not_after` ends the token even if its `ttl` is longer. `src` names the source if a
     backend may exchange the token again, and `mapped_by` the mapping of its claims (see `AudienceRules.mapping`).
-    `since` is the earliest time at which any credential behind it was issued, 0 where one does not say. `keep` says
-    whether the minted token may be cached, `fresh_until` how long.
-    `shadow` is what the audiences' rules on trial would have done, by audience. `recipient` is the audience whose
-    backend the token is encrypted for, None where it is only signed. `bound_to` is the thumbprint of the certificate
-    whose holder alone may use the token (RFC 8705 §3.1), None where anybody may.
+    `since` is the earliest time at which any credential behind it was issued, 0 if one is not known. `keep` is
+    whether the minted token may be cached, `fresh_until` until when.
+    `shadow` is the result of the audiences' `shadow` rules, by audience. `recipient` is the audience whose backend the
+    token is encrypted for, None for a token that is only signed. `bound_to` is the thumbprint of the certificate whose
+    holder alone may use the token (RFC 8705 §3.1), None for a bearer token.
     """
 
     client_id: str
@@ -362,10 +362,10 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A minted token, new or from the cache, and what the doors answer with. `expires_at` is its `exp`.
+    """A minted token, new or from the cache, with the data for the doors' answers. `expires_at` is its `exp`.
 
-    `shadow` is that of its grant. `recipient` is the RFC 7638 thumbprint of the backend's key that it is encrypted
-    to, None where it is only signed.
+    `shadow` is that of its grant. `recipient` is the RFC 7638 thumbprint of the backend's key to which it is encrypted,
+    None for a token that is only signed.
     """
 
     subject: str = field(repr=False)
@@ -383,13 +383,13 @@ class Issued:
 
 @dataclass(slots=True)
 class Revocable:
-    """Everything by which a revocation may name what a token was made from, gathered when it was proven.
+    """All names by which a revocation may concern a token, collected when its credentials were proven.
 
-    Each group is one thing (the subject's credential, an actor's, what the client was given): since when it exists
-    (Unix seconds), and what names it, as kind, value and source in turn. A revocation concerns what is no younger than
-    itself. Values are plain text, a credential's too, and hashed only where something of their kind is revoked:
-    `sts.state.revocations.Revocations.kept` makes one without credentials, to be kept.
-    `unnamed_in` is the last list of revocations that named none of it.
+    Each group is one thing (the subject's credential, an actor's, the client's grant): since when it exists (Unix
+    seconds), and its names as kind, value and source in turn. A revocation concerns things that existed when it was
+    made. Values are plain text, also a credential's; they are hashed only if something of their kind is revoked.
+    `sts.state.revocations.Revocations.kept` makes a copy without credentials for storage. `unnamed_in` is the last list
+    of revocations that named none of the values.
     """
 
     groups: tuple[tuple[float, tuple[str, ...]], ...] = field(repr=False)
@@ -397,31 +397,31 @@ class Revocable:
 
 
 class Door(Protocol):
-    """What a door adds to the way: how a request is read there, and how an answer is written."""
+    """The part of the way that differs between doors: how a request is read, and how an answer is written."""
 
     name: DoorName
 
     def caller(self, incoming: Incoming) -> Caller:
-        """Who the caller says it is, unproven."""
+        """Return what the caller claims to be, unproven."""
 
     def ask(self, incoming: Incoming, caller: Caller, client: Client) -> Ask:
-        """What the proven client asks for."""
+        """Return the request of the authenticated client."""
 
     def allowed(self, incoming: Incoming, ask: Ask, issued: Issued | None, now: float) -> Reply:
-        """The answer to a request that may pass; `issued` is None on a public route."""
+        """Return the answer to an allowed request; `issued` is None on a public route."""
 
     def refused(self, incoming: Incoming, reason: Reason, facts: dict[str, object]) -> Reply:
-        """The answer to a request that is refused."""
+        """Return the answer to a refused request."""
 
 
 Result = TypeVar("Result")
 
 Steps = Generator[None, None, Result]
-"""Work that stops before each step which may wait, or computes long; at the end it has its result."""
+"""Work that stops before each step which may wait or compute long, and returns its result at the end."""
 
 
 def taken(steps: Steps[Result]) -> Result:
-    """Take all remaining steps, and wait where they do. Raises what they raise."""
+    """Run all remaining steps, and wait where they wait. Raises their errors."""
     while True:
         try:
             next(steps)

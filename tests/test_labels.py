@@ -173,7 +173,7 @@ def test_what_is_no_plain_file_is_refused(path):
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StartError, match="cannot be made"):
+    with pytest.raises(StartError, match="cannot be created"):
         labels.create(tmp_path / "file" / "secret")
 
 

@@ -1,1 +1,1 @@
-"""What goes out: a decision becomes a signed token, with the keys of the ring."""
+"""Mints tokens: turns a decision into a token, signed with a key of the key ring."""

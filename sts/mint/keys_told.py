@@ -1,4 +1,4 @@
-"""What operators are told of the signing keys: in `/readyz` and `/metrics`."""
+"""The state of the signing keys for operators, in `/readyz` and `/metrics`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sts.telemetry import Reading
 
 
 def detail(status: Status) -> dict[str, object]:
-    """The lines of `/readyz`; lengths in whole seconds."""
+    """Return the lines of `/readyz`; durations in whole seconds."""
     return {
         "ring_version": status.version,
         "ring_unseen_s": round(status.unseen),
@@ -20,7 +20,7 @@ def detail(status: Status) -> dict[str, object]:
 
 
 def readings(status: Status) -> Iterator[Reading]:
-    """The readings of `/metrics`."""
+    """Return the readings of `/metrics`."""
     yield Reading("sts_key_ring_version", "Version of the key ring in force.", status.version)
     yield Reading("sts_key_ring_unseen_seconds", "Seconds since the key store was last seen.", status.unseen)
     yield Reading("sts_keys_published", "Keys in the JWKS.", status.published)

@@ -1,6 +1,6 @@
-"""Where the deployment secret and the key ring are, and who may make them.
+"""Opens the deployment secret and the key ring, and creates them where that is allowed.
 
-Only `sts serve`, before it forks, and `sts keys init` call `prepare`; everything else opens what is there.
+Only `sts serve`, before it forks, and `sts keys init` call `prepare`; all other code opens what exists.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SEAL_LABEL: Final = "keys seal"
 
 
 def open_secret(given: DeploymentSecret | None, var: Path) -> DeploymentSecret:
-    """The secret that the configuration gives, else the one in `var`. Raises StartError, naming the absolute path."""
+    """Return the configured secret, else the one in `var`. Raises StartError with the absolute path."""
     if given is not None:
         return given
     _check_not_lost(var)
@@ -43,10 +43,11 @@ def open_secret(given: DeploymentSecret | None, var: Path) -> DeploymentSecret:
 def open_store(
     settings: KeysSettings, var: Path, secret: DeploymentSecret, redis: RedisSettings | None = None
 ) -> Store:
-    """The key store, sealed with the seal keys, else with its own key of the deployment secret.
+    """Return the key store, sealed with the seal keys, else with a key derived from the deployment secret.
 
-    What the secret sealed still opens where there are seal keys, so that a ring can move. Nothing is read or made yet.
-    What this machine has seen of the ring is kept in `var`, so that an older one is refused by whoever looks.
+    With seal keys, a ring that the secret sealed can still be opened, so that it can be sealed again. This call reads
+    and creates no file. What this machine has seen of the ring is kept in `var`: every reader then refuses an older
+    ring.
     """
     given = [DeploymentSecret.parse(key.get_secret_value()).key(SEAL_LABEL) for key in settings.seal_keys or ()]
     sealer = Sealer([*given, *secret.keys(SEAL_LABEL)])
@@ -62,10 +63,10 @@ def prepare(
     wanted: Wanted,
     redis: RedisSettings | None = None,
 ) -> tuple[DeploymentSecret, Store, Ring, bool]:
-    """Open secret, store and ring; make secret and ring where neither is there. The last says whether a ring was made.
+    """Open secret, store and ring; create secret and ring if neither exists. The last result is whether it created one.
 
-    A ring whose secret is gone is a fault: a new secret could not open it, and would hide the loss. The ring also
-    learns what this configuration wants, before the first token is minted by it. Raises StartError and KeysError.
+    A ring without its secret is a fault: a new secret could not open the ring, and would hide the loss. The ring is
+    also adapted to this configuration before the first token is minted. Raises StartError and KeysError.
     """
     secret = _make_secret(var) if given is None else given
     store = open_store(settings, var, secret, redis)
@@ -76,7 +77,7 @@ def prepare(
 
 
 class _RedisStore(RedisStore):
-    """Over the one link to Redis, whose every command is bounded in time."""
+    """A Redis store over `RedisLink`, which limits the time of every command."""
 
     def __init__(self, settings: RedisSettings, sealer: Sealer) -> None:
         self._link = RedisLink(settings, PATIENT)
@@ -100,16 +101,16 @@ def _in_redis(redis: RedisSettings | None, sealer: Sealer) -> RedisStore:
 
 
 def _check_not_lost(var: Path) -> None:
-    """Raise StartError where there is a ring in `var` whose secret is gone: a new one would not open it."""
+    """Raise StartError if there is a ring in `var` without its secret: a new secret could not open the ring."""
     secret_file, ring_file = (var / SECRET_FILE).absolute(), (var / RING_FILE).absolute()
     try:
-        # the ring first: whoever makes both makes the secret first, so a start beside ours is not taken for a loss
+        # The ring first: a process that starts beside ours creates the secret first, and must not look like a loss.
         lost = ring_file.exists() and not secret_file.exists()
     except OSError as error:
         raise StartError(f"{var.absolute()} cannot be used: {error.strerror}") from None
     if lost:
         raise StartError(
-            f"there is a key ring at {ring_file}, but its deployment secret {secret_file} is gone: restore it"
+            f"there is a key ring at {ring_file}, but its deployment secret {secret_file} is missing: restore it"
         )
 
 

@@ -1,6 +1,6 @@
-"""Turns a grant into a signed token, encrypted where its audience says so.
+"""Turns a grant into a signed token, and encrypts it if its audience requires that.
 
-It takes nothing but a `Grant`, and a token never outlives what caused it.
+The minter accepts only a `Grant`, and a token never outlives the credentials it was minted from.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from sts.model import Grant, Issued
 
 
 class Recipient(Protocol):
-    """A backend that knows its keys."""
+    """The keys of a backend that receives encrypted tokens."""
 
     def key(self, now: float) -> EncryptKey:
-        """The key to encrypt to. May wait; raises SOURCE_UNREACHABLE rather than to let a token go out plain."""
+        """Return the key for encryption. May wait. Raises SOURCE_UNREACHABLE: a token is never sent unencrypted."""
 
 
 def sealed(token: str, recipient: EncryptKey) -> str:
-    """The nested token. It hides what `token` says; that the token is ours, the signature inside alone proves."""
+    """Return the nested token. It hides the content of `token`; only the inner signature proves that we minted it."""
     return encrypt(token, recipient)
 
 
 @dataclass(frozen=True, slots=True)
 class Minter:
-    """Mints for `issuer` with the key that signs at the moment.
+    """Mints for `issuer` with the present signing key.
 
-    `recipients` are the backends that tokens are encrypted for, by audience; `seal` is how.
+    `recipients` are the backends that receive encrypted tokens, by audience; `seal` is the encryption.
     """
 
     issuer: str
@@ -43,14 +43,14 @@ class Minter:
     seal: Callable[[str, EncryptKey], str] = sealed
 
     def mint(self, grant: Grant, clock: Callable[[], float]) -> Issued:
-        """Sign the token of `grant`, and encrypt it if the grant says for whom; that may wait for the backend's keys.
+        """Sign the token of `grant`, and encrypt it if the grant has a recipient; that may wait for the backend's keys.
 
-        `exp` is the earlier of now + `ttl` and the end of every cause. Raises EXPIRED where less than a second of
-        life is left, NO_KEY without a usable key and SOURCE_UNREACHABLE without the backend's (never a request without
-        its token, never a plain one), TOKEN_TOO_LARGE.
+        `exp` is the earlier of now + `ttl` and the end of the credentials. Raises EXPIRED if less than a second is
+        left, NO_KEY without a usable signing key, SOURCE_UNREACHABLE without the backend's key (a request never passes
+        without its token, or with an unencrypted one), TOKEN_TOO_LARGE.
         """
         recipient = None if grant.recipient is None else self.recipients[grant.recipient].key(clock())
-        now = clock()  # it may have waited
+        now = clock()  # read again, because `key` may have waited
         issued_at = int(now)
         expires_at = int(min(issued_at + grant.ttl, grant.not_after))
         if expires_at - now < 1:
@@ -82,7 +82,7 @@ class Minter:
 
 
 def access_token_claims(grant: Grant, issuer: str, issued_at: int, expires_at: int, jti: str) -> dict[str, Any]:
-    """What the token says. The registered claims are written last: no mapped claim can stand in their place."""
+    """Return the token's claims. The registered claims are written last, so that no mapped claim can replace them."""
     written = {**grant.claims, **grant.evidence}
     written.update(
         iss=issuer,

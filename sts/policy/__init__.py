@@ -1,1 +1,1 @@
-"""Pure decisions: admit, consent, map, decide. No clock, no store, no network: everything is an argument."""
+"""The decision as pure functions: admit, consent, map, decide. Clock, stores and tables are passed in as arguments."""

@@ -1,4 +1,4 @@
-"""Delegation: who acts for the subject (RFC 8693 §4.1, §4.4)."""
+"""Delegation: an actor that acts for the subject (RFC 8693 §4.1, §4.4)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from sts.model import NOT_APPLICABLE, Actor, Admitted, Client, Identity, NotAppl
 from sts.policy.rules import ALL
 
 DEEPEST: Final = 4
-"""How many actors a minted token names at most, the present one included."""
+"""Maximum number of actors in a minted token, the present one included."""
 
 
 def delegate(client: Client, subject: Admitted, actor: Admitted, identity: Identity, issuer: str) -> Admitted:
-    """Let `actor`, whose mapped `identity` is known, act for `subject`: what is minted ends with either of them.
+    """Let `actor`, with its mapped `identity`, act for `subject`. The minted token ends with either credential.
 
-    The actor is known by its raw identity, as `may_act` would name it; where its kind has no issuer, by the mapped one
-    under our own `issuer`. Raises ACTOR_REFUSED for an actor that is itself acted for: whose doing it would be, no
-    chain could say; and where neither the subject's credential says who may act (`may_act`, which `actor_chain` holds
-    against it) nor the client's settings let credentials of the actor's source act for others.
+    The actor is identified by its raw identity, as `may_act` would name it. If its kind has no issuer, it is identified
+    by the mapped identity under our own `issuer`.
+
+    Raises ACTOR_REFUSED for an actor that itself has an `act`: the chain could not show who is responsible. Also raises
+    it if neither a `may_act` in the subject's credential (`actor_chain` checks that it names the actor) nor the
+    client's `actors` (with the actor's source) permits the delegation.
     """
     principal = actor.principal
     said = subject.principal.may_act not in (None, NOT_APPLICABLE)
@@ -42,10 +44,10 @@ def delegate(client: Client, subject: Admitted, actor: Admitted, identity: Ident
 
 
 def actor_chain(admitted: Admitted, client: Client, issuer: str) -> dict[str, Any]:
-    """The `act` of the minted token: the proven actor, else the client; and below whoever acted before.
+    """Return the `act` of the minted token: the proven actor, else the client; earlier actors are nested below.
 
     Nested actors are history, reduced to `iss` and `sub` (RFC 8693 §4.1 allows identity only); no rule reads them.
-    Raises ACTOR_REFUSED for a chain that is too deep or malformed, and where `may_act` names somebody else.
+    Raises ACTOR_REFUSED for a chain that is too deep or malformed, and if `may_act` names another actor.
     """
     actor = admitted.actor or Actor(issuer, client.id)
     _may_act(admitted, actor)
@@ -58,7 +60,7 @@ def actor_chain(admitted: Admitted, client: Client, issuer: str) -> dict[str, An
 
 
 def _earlier(act: object) -> list[dict[str, Any]]:
-    """Unfold an inbound `act`, newest first."""
+    """Return the actors of an inbound `act`, newest first."""
     found: list[dict[str, Any]] = []
     while act is not None:
         if len(found) == DEEPEST - 1:
@@ -71,7 +73,7 @@ def _earlier(act: object) -> list[dict[str, Any]]:
 
 
 def _may_act(admitted: Admitted, actor: Actor) -> None:
-    """Hold a credential that names who may act for its subject to it, as (iss, sub), at every door.
+    """Check at every door that a credential's `may_act`, if present, names the actor as (iss, sub).
 
     Without an actor token the actor is the client, (our issuer, client id). A `may_act` without `iss` names a subject
     of the credential's own issuer.
@@ -82,7 +84,7 @@ def _may_act(admitted: Admitted, actor: Actor) -> None:
     if not isinstance(may_act, dict):
         raise Refusal(ACTOR_REFUSED, why="the credential's `may_act` is malformed")
     if (may_act.get("iss", admitted.principal.issuer), may_act.get("sub")) != (actor.issuer, actor.subject):
-        raise Refusal(ACTOR_REFUSED, why="the credential's `may_act` does not name who acts")
+        raise Refusal(ACTOR_REFUSED, why="the credential's `may_act` does not name the actor")
 
 
 def _name(value: object) -> bool:

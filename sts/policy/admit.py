@@ -1,4 +1,4 @@
-"""The one judgement over a proven credential: every kind, subject and actor alike."""
+"""The checks that every proven credential must pass: every kind, subject and actor alike."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from sts.model import Admitted, Limits, NotApplicable, Principal
 
 FOREVER: Final = float("inf")
 LEAST_LIFE: Final = 1.0
-"""A token needs at least a second of life: leeway helps `nbf` and `iat`, never `exp`."""
+"""Seconds that a credential must still be valid; leeway applies to `nbf` and `iat`, never to `exp`."""
 
 
 def admit(principal: Principal, limits: Limits, now: float, certificate: str | None = None) -> Admitted:
-    """Judge the facts of a proven credential against its source's limits.
+    """Check the facts of a proven credential against its source's limits.
 
-    `certificate` is the thumbprint of the certificate that was proven beside it, None if none was.
+    `certificate` is the thumbprint of the certificate that was proven together with the credential, or None.
 
-    Raises AUDIENCE_MISMATCH, EXPIRED, NOT_YET_VALID, TOO_OLD or BINDING_FAILED. What passes is meant for us, alive and
-    fresh at `now`; this does not prove that its subject may do anything.
+    Raises AUDIENCE_MISMATCH, EXPIRED, NOT_YET_VALID, TOO_OLD or BINDING_FAILED. A credential that passes is meant for
+    us, and is valid and fresh at `now`; this does not prove that its subject may do anything.
     """
     _meant_for_us(principal, limits)
     end = _alive(principal, limits, now)
@@ -30,7 +30,7 @@ def admit(principal: Principal, limits: Limits, now: float, certificate: str | N
 
 
 def _meant_for_us(principal: Principal, limits: Limits) -> None:
-    """Ours must be among the audiences (RFC 7519 §4.1.3); an empty list of ours accepts nothing."""
+    """Check that one of our audiences is in `aud` (RFC 7519 §4.1.3); an empty list of ours accepts no credential."""
     if isinstance(principal.audience, NotApplicable):
         return
     if limits.audiences.isdisjoint(principal.audience):
@@ -38,7 +38,7 @@ def _meant_for_us(principal: Principal, limits: Limits) -> None:
 
 
 def _alive(principal: Principal, limits: Limits, now: float) -> float:
-    """The end of the credential's life (RFC 7519 §4.1.4, §4.1.5)."""
+    """Return when the credential expires; check `exp`, `nbf`, `iat` and `auth_time` (RFC 7519 §4.1.4, §4.1.5)."""
     end = FOREVER if isinstance(principal.expires_at, NotApplicable) else principal.expires_at
     if end - now < LEAST_LIFE:
         raise Refusal(EXPIRED, expired_since_s=round(now - end))
@@ -50,9 +50,9 @@ def _alive(principal: Principal, limits: Limits, now: float) -> float:
 
 
 def _young(principal: Principal, limits: Limits, now: float) -> float:
-    """Until when age and login are within the limits; a limit on a fact that is missing refuses.
+    """Return until when age and login are within the limits; a limited fact that is missing is refused.
 
-    No token outlives it: a minted one that did would make the limit mean little.
+    No minted token may outlive that time, because it would evade the limit.
     """
     too_old_at = FOREVER
     if limits.max_lifetime is not None:
@@ -73,10 +73,10 @@ def _young(principal: Principal, limits: Limits, now: float) -> float:
 
 
 def _held(principal: Principal, certificate: str | None) -> None:
-    """Demand the certificate that a credential is bound to (RFC 8705 §3); what else a `cnf` names is refused.
+    """Require the certificate to which a credential is bound (RFC 8705 §3); refuse any other member of `cnf`.
 
-    To let it pass as a bearer token would strip the binding without a word, so members that cannot be checked are not
-    ignored (as RFC 7800 §3.1 would allow).
+    To accept such a credential as a bearer token would silently remove its binding. So members that cannot be checked
+    are not ignored (as RFC 7800 §3.1 would allow).
     """
     confirmation = principal.confirmation
     if confirmation is None or isinstance(confirmation, NotApplicable):

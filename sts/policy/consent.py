@@ -1,4 +1,4 @@
-"""Who may ask for what: the client lists the audience, the source lists the audience, the client lists the source."""
+"""The three-part consent: the client lists the audience, the source lists the audience, the client lists the source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sts.policy.rules import ALL, AudienceRules, SourceRules
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The audiences of one request, resolved: at least one."""
+    """The audiences of one request, at least one."""
 
     audiences: tuple[AudienceRules, ...]
 
@@ -26,15 +26,18 @@ class Consent:
     sources: Mapping[str, SourceRules]
 
     def target(self, client: Client, ask: Ask) -> Target:
-        """Resolve what the client asks for: `audience` by name, `resource` by `aud` (RFC 8693 §2.1, RFC 8707 §2).
+        """Return the audiences that the client requests (RFC 8693 §2.1, RFC 8707 §2).
 
-        Raises NO_CONSENT for an audience the client may not ask for, an unknown or disabled one alike, so that none
-        can be enumerated; AUDIENCE_MISSING where none is named and the client has no default.
+        `audience` is looked up by name, `resource` by `aud`.
+
+        Raises NO_CONSENT for an audience that the client may not request; the error is the same for an unknown and a
+        disabled audience, so that a client cannot enumerate them. Raises AUDIENCE_MISSING if the request names none and
+        the client has no default.
         """
         named = [self.audiences.get(name) for name in ask.audiences] + [self.by_aud.get(aud) for aud in ask.resources]
         if not named:
             if client.default_audience is None:
-                raise Refusal(AUDIENCE_MISSING, why="no audience asked for, and the client has no default_audience")
+                raise Refusal(AUDIENCE_MISSING, why="no audience requested, and the client has no default_audience")
             named = [self.audiences.get(client.default_audience)]
         found: dict[str, AudienceRules] = {}
         for audience in named:
@@ -49,10 +52,11 @@ class Consent:
         return target
 
     def check(self, client: Client, presented: Presented, target: Target) -> None:
-        """Demand the second and third part of the consent. Raises NO_CONSENT.
+        """Check the second and third part of the consent. Raises NO_CONSENT.
 
-        One of our own tokens comes from a backend that it was minted for, which takes the place of listing the
-        source; the source's consent is that of its first origin, so that nobody launders it through a backend.
+        One of our own tokens is presented by the backend for which it was minted; being that backend replaces listing
+        the source. The source's own consent is checked for the token's first source, so that a backend cannot be used
+        to reach an audience that this source does not list.
         """
         source = presented.source
         if presented.minted_for is not None:
@@ -66,18 +70,18 @@ class Consent:
                 raise Refusal(NO_CONSENT, why="the source does not list the audience", audience=audience.name)
 
     def minted_for(self, presented: Sequence[Presented]) -> list[AudienceRules]:
-        """The audiences of our own tokens among what was presented. Raises NO_CONSENT where one is gone or disabled."""
+        """Return the audiences of our own tokens in `presented`. Raises NO_CONSENT if one is missing or disabled."""
         found = []
         for aud in [aud for one in presented for aud in one.minted_for or ()]:
             audience = self.by_aud.get(aud)
             if audience is None:
-                raise Refusal(NO_CONSENT, why="the audience of the presented token is gone or disabled")
+                raise Refusal(NO_CONSENT, why="the audience of the presented token is missing or disabled")
             found.append(audience)
         return found
 
 
 def within_reach(principal: Principal, target: Target) -> None:
-    """A credential that names audiences itself, as an API key may, reaches no others. Raises NO_CONSENT."""
+    """Check that a credential with a list of audiences, such as an API key, reaches no others. Raises NO_CONSENT."""
     if isinstance(principal.reach, NotApplicable):
         return
     for audience in target.audiences:
@@ -86,11 +90,11 @@ def within_reach(principal: Principal, target: Target) -> None:
 
 
 def _together(target: Target) -> None:
-    """Several audiences in one token: only where each agrees, since one backend can use it at the other."""
+    """Allow several audiences in one token only if each agrees: one backend can use the token at the other."""
     first, *others = target.audiences
     for audience in target.audiences:
         if not audience.settings.multi:
-            raise Refusal(NO_CONSENT, why="the audience does not say `multi: true`", audience=audience.name)
+            raise Refusal(NO_CONSENT, why="the audience does not have `multi: true`", audience=audience.name)
     for other in others:
         same = (
             other.settings.format == first.settings.format
@@ -101,4 +105,4 @@ def _together(target: Target) -> None:
             and other.settings.typ == first.settings.typ
         )
         if not same:
-            raise Refusal(NO_CONSENT, why="what the audiences' tokens would be differs", audience=other.name)
+            raise Refusal(NO_CONSENT, why="the audiences need different tokens", audience=other.name)

@@ -1,4 +1,4 @@
-"""The decision: what this identity gets for these audiences. The only place where a `Grant` comes from."""
+"""The decision: what this identity gets for these audiences. Only this module creates a `Grant`."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from sts.policy.rules import AudienceRules, Named, RouteRules, SourceRules
 
 
 def judge(audiences: Iterable[AudienceRules], scope: Scope) -> dict[str, Trial]:
-    """What the rule on trial of each audience that has one would have done, by the audience's name.
+    """Return the result of each audience's `shadow` rule, by the audience's name.
 
-    Never raises: an error in a rule is what came of its trial, and would refuse if it were the audience's `allow`.
+    Never raises: an error in a rule is its result, because the rule would refuse if it were the audience's `allow`.
     """
     return {
         one.name: Trial(_outcome(one.shadow, scope), lasts="now" not in one.shadow.reads)
@@ -43,18 +43,18 @@ def judge(audiences: Iterable[AudienceRules], scope: Scope) -> dict[str, Trial]:
 def _outcome(rule: Expression, scope: Scope) -> Literal["allow", "deny", "error"]:
     try:
         return "allow" if rule.holds(scope) else "deny"
-    except Exception:  # noqa: BLE001 - an EvaluationError or a fault of ours: a rule on trial decides nothing
+    except Exception:  # noqa: BLE001 - an EvaluationError or a fault of ours: a shadow rule must not affect the decision
         return "error"
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """All rules of one revision.
+    """All rules of one revision of the configuration.
 
-    `fingerprints` are keyed `client/<id>`, `source/<name>`, `audience/<name>`, `route/<name>`, `table/<name>`;
-    `client_ids` are all configured ids, which no minted `sub` may equal but for a credential of that client's own:
-    `own_subjects` has its source and its raw subject there; `min_remaining` None means a third of the
-    ttl, at most 30 s; `opa` is asked for audiences that say `opa: true`.
+    `fingerprints` are keyed `client/<id>`, `source/<name>`, `audience/<name>`, `route/<name>`, `table/<name>`.
+    `client_ids` are all configured ids. No minted `sub` may equal one, except for a credential of that client itself,
+    whose source and raw subject are in `own_subjects`. `min_remaining` None means a third of the ttl, at most 30 s.
+    `opa` is called for audiences with `opa: true`.
     """
 
     issuer: str
@@ -68,16 +68,16 @@ class Policy:
     opa: Opa | None = None
 
     def target(self, client: Client, ask: Ask) -> Target:
-        """Resolve the audiences a request names: see `Consent.target`."""
+        """Return the audiences that a request names: see `Consent.target`."""
         return self.consents.target(client, ask)
 
     def consent(self, client: Client, presented: Sequence[Presented], target: Target) -> None:
-        """Demand the sources' parts of the consent, the actor's like the subject's: see `Consent.check`."""
+        """Check the sources' parts of the consent, for the actor and the subject: see `Consent.check`."""
         for one in presented:
             self.consents.check(client, one, target)
 
     def parts(self, client: Client, presented: Sequence[Presented], target: Target, ask: Ask) -> tuple[str, ...]:
-        """The fingerprints of all the configuration that makes the answer to this request."""
+        """Return the fingerprints of all configuration entries that determine the answer to this request."""
         names = [f"client/{client.id}", *(f"source/{one.source}" for one in presented)]
         names += [f"audience/{one.name}" for one in (*target.audiences, *self.consents.minted_for(presented))]
         if ask.route is not None:
@@ -88,7 +88,7 @@ class Policy:
         return tuple(self.fingerprints[name] for name in names)
 
     def at_hand(self, presented: Sequence[Presented], target: Target, ask: Ask, tables: Mapping[str, Table]) -> bool:
-        """Whether deciding waits for nothing and minting is quick: no OPA, no encryption, no RSA, rows in memory."""
+        """Return whether deciding never waits and minting is fast: no OPA, JWE or RSA, rows in memory."""
         if any(
             one.settings.opa or one.settings.encryption is not None or one.algorithm[:2] in _SLOW
             for one in target.audiences
@@ -97,19 +97,19 @@ class Policy:
         return all(tables[name].in_memory for name in self._tables(presented, target, ask))
 
     def _tables(self, presented: Sequence[Presented], target: Target, ask: Ask) -> frozenset[str]:
-        """What the rules for this request look rows up in."""
+        """Return the tables in which the rules for this request look up rows."""
         return self._route(ask).tables.union(
             *(self.sources[one.source].tables for one in presented), *(one.tables for one in target.audiences)
         )
 
     def lasts(self, presented: Sequence[Presented], target: Target, ask: Ask) -> bool:
-        """Whether the same request meets the same answer again: its rules read no rows and no `now`, and ask no OPA."""
+        """Return whether an equal request gets an equal answer later: its rules use no rows, no `now` and no OPA."""
         route = self._route(ask)
         free = not (route.tables or route.reads_now or any(self.sources[one.source].tables for one in presented))
         return free and not any(one.tables or one.reads_now or one.settings.opa for one in target.audiences)
 
     def facts_read(self, target: Target, ask: Ask) -> tuple[tuple[str, str], ...]:
-        """The request facts that the rules for this request read, by name: they belong into the cache key."""
+        """Return the request facts that the rules for this request read, by name; they are part of the cache key."""
         read = self._route(ask).facts.union(*(audience.facts for audience in target.audiences))
         request = _request(ask)
         return tuple((name, request.get(name, "")) for name in sorted(read))
@@ -117,29 +117,29 @@ class Policy:
     def admit(
         self, principal: Principal, limits: Limits, target: Target, now: float, certificate: str | None
     ) -> Admitted:
-        """Judge a proven credential's facts: see `policy.admit`; and whether it may reach the target itself."""
+        """Check a proven credential's facts (see `policy.admit`), and whether it may reach the target."""
         within_reach(principal, target)
         return admit(principal, limits, now, certificate)
 
     def identify(self, admitted: Admitted, rows: Rows) -> Identity:
-        """Map a principal by its source's rules, or read the identity of one of our own tokens again.
+        """Map a principal by its source's rules, or restore the identity from one of our own tokens.
 
-        `rows` are the rows at hand: see `Rows.given`.
+        `rows` are the rows fetched so far: see `Rows.given`.
         """
         if admitted.principal.kind == OWN:
             return identity_again(admitted, self.consents.by_aud)
         return identify(admitted, self.sources[admitted.principal.source], rows)
 
     def delegate(self, client: Client, subject: Admitted, actor: Admitted, identity: Identity) -> Admitted:
-        """Let a proven actor, whose mapped identity is known, act for the subject: see `act.delegate`."""
+        """Let a proven actor, with its mapped identity, act for the subject: see `act.delegate`."""
         if identity.subject in self.client_ids:
-            raise Refusal(SUBJECT_COLLISION, why="the actor is named as a configured client")
+            raise Refusal(SUBJECT_COLLISION, why="the actor has the name of a configured client")
         return delegate(client, subject, actor, identity, self.issuer)
 
     def decide(
         self, client: Client, identity: Identity, admitted: Admitted, target: Target, ask: Ask, now: float, rows: Rows
     ) -> Grant:
-        """Decide, or raise the Refusal that says why not. Every step only narrows. `rows` as for `identify`."""
+        """Decide. Every step only narrows. `rows` as for `identify`. Raises a Refusal with the reason."""
         if identity.subject in self.client_ids and not self._is_clients_own(identity.subject, admitted.principal):
             raise Refusal(SUBJECT_COLLISION, why="the subject is the id of a configured client")
         act = actor_chain(admitted, client, self.issuer)
@@ -181,9 +181,9 @@ class Policy:
     def narrow(
         self, grant: Grant, client: Client, identity: Identity, admitted: Admitted, target: Target, ask: Ask, now: float
     ) -> Grant:
-        """Let OPA narrow the decision, for each audience that says `opa: true`. May wait.
+        """Let OPA narrow the decision, for each audience with `opa: true`. May wait.
 
-        Raises NOT_ALLOWED where OPA does not say `true`, SOURCE_UNREACHABLE where it does not say anything.
+        Raises NOT_ALLOWED unless OPA answers `true`, SOURCE_UNREACHABLE if OPA gives no decision.
         """
         asked = [audience.name for audience in target.audiences if audience.settings.opa]
         if not asked:
@@ -195,7 +195,7 @@ class Policy:
         return replace(grant, fresh_until=min(grant.fresh_until, *ends))
 
     def _is_clients_own(self, client_id: str, principal: Principal) -> bool:
-        """Whether a credential is the client's own token (client credentials grant), no user's of the same name."""
+        """Return whether a credential is the client's own token (client credentials grant), not a user's."""
         said = principal.attributes.get("client_id")
         return self.own_subjects.get(client_id) == (principal.source, principal.subject) and said == principal.subject
 
@@ -203,15 +203,15 @@ class Policy:
         return _NO_ROUTE if ask.route is None else self.routes[ask.route]
 
 
-_SLOW = frozenset({"RS", "PS"})  # a signature by RSA takes a millisecond
+_SLOW = frozenset({"RS", "PS"})  # an RSA signature takes a millisecond
 _NO_ROUTE = RouteRules(allow=None, facts=frozenset(), reads_now=False)
 
 
 def granted_scopes(identity: Identity, audience: AudienceRules, ask: Ask) -> tuple[str, ...] | None:
-    """The scopes of the token: never more than asked, than the identity has, than the audience knows (RFC 8693 §5).
+    """Return the token's scopes: at most those requested, of the identity, and of the audience (RFC 8693 §5).
 
-    None for an audience without `scopes`: its tokens carry none, and asking for one is refused. Raises
-    INSUFFICIENT_SCOPE where more is asked than allowed, or where nothing is left.
+    Returns None for an audience without `scopes`: its tokens have none, and a request for one is refused. Raises
+    INSUFFICIENT_SCOPE if more is requested than allowed, or if no scope is left.
     """
     if audience.scopes is None:
         if ask.scopes:
@@ -221,7 +221,7 @@ def granted_scopes(identity: Identity, audience: AudienceRules, ask: Ask) -> tup
     if ask.scopes:
         missing = [scope for scope in ask.scopes if scope not in allowed]
         if missing:
-            raise Refusal(INSUFFICIENT_SCOPE, why="more is asked than allowed", scope=" ".join(ask.scopes))
+            raise Refusal(INSUFFICIENT_SCOPE, why="more is requested than allowed", scope=" ".join(ask.scopes))
         return tuple(dict.fromkeys(ask.scopes))
     if not allowed:
         raise Refusal(INSUFFICIENT_SCOPE, why="the identity has none of the audience's scopes", audience=audience.name)
@@ -229,9 +229,10 @@ def granted_scopes(identity: Identity, audience: AudienceRules, ask: Ask) -> tup
 
 
 def _binding(target: Target, ask: Ask) -> str | None:
-    """What the token is bound to: the caller's own key, if an audience says so, never the inbound credential's.
+    """Return the thumbprint to which the token is bound: the caller's own certificate, never the credential's.
 
-    Raises BINDING_FAILED for a caller that has proven none: a token that anybody may use is no answer to it.
+    Returns None if no audience requires a binding. Raises BINDING_FAILED for a caller without a proven certificate: a
+    bearer token would not meet the requirement.
     """
     if all(audience.settings.bind == "none" for audience in target.audiences):
         return None
@@ -241,7 +242,7 @@ def _binding(target: Target, ask: Ask) -> str | None:
 
 
 def _demand(allow: Expression | None, scope: Scope, *, rule: str) -> None:
-    """Let pass only what the rule says `true` to: an error, an absent key, any other value refuses."""
+    """Allow only if the rule is exactly `true`: an error, an absent key and any other value refuse."""
     if allow is None:
         return
     try:
@@ -253,7 +254,7 @@ def _demand(allow: Expression | None, scope: Scope, *, rule: str) -> None:
 
 
 def _claims(target: Target, scope: Scope) -> dict[str, Any]:
-    """The mapped claims; with several audiences only those that each of them defines in the same words."""
+    """Return the mapped claims; with several audiences only those that all of them define by the same rule."""
     first, *others = target.audiences
     texts = [one.settings.claims for one in others]
     shared = [(name, rule) for name, rule in first.claims if all(text.get(name) == rule.text for text in texts)]
@@ -261,7 +262,7 @@ def _claims(target: Target, scope: Scope) -> dict[str, Any]:
 
 
 def _headers(rules: Named, scope: Scope) -> dict[str, str]:
-    """The identity headers. Raises UNSAFE_HEADER_VALUE for a value that cannot stand in a header as it is."""
+    """Return the identity headers. Raises UNSAFE_HEADER_VALUE for a value that is not safe in a header."""
     written = {}
     for name, value in _evaluate(rules, scope):
         try:
@@ -284,7 +285,7 @@ def _evaluate(rules: Named | list[tuple[str, Expression]], scope: Scope) -> list
 
 
 def _variables(identity: Identity, actor: Actor | None, client: Client, ask: Ask, now: float) -> dict[str, Any]:
-    """What a rule reads. A fact that is not there is an absent key: a rule that needs it refuses."""
+    """Return the variables of a rule. A missing fact is an absent key: a rule that needs it refuses."""
     return {
         "identity": identity.attributes,
         "actor": {} if actor is None else actor.attributes,

@@ -1,7 +1,7 @@
-"""What may stand in an identity header of a forward-auth answer, and under which name.
+"""The allowed values and names of identity headers in a forward-auth answer.
 
-An identity header tells a backend who calls, so a value that another parser could read differently is refused and
-never repaired: repairing it would make two identities look alike.
+An identity header identifies the user to a backend. A value that another parser could read differently is refused and
+not repaired: a repair would make two identities look alike.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Final
 
 ABSENT: Final = "-"
-"""Stands for "no such header": an answer always carries every identity header, so that nothing forged survives."""
+"""Means "no such header": every answer contains every identity header, so that a forged one is overwritten."""
 
-# Printable ASCII without a space at either end: receivers strip those, and " alice" is not "alice".
+# Printable ASCII without a space at either end: receivers remove such spaces, and " alice" is not "alice".
 _TEXT: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _NAME: Final = re.compile(r"X-[A-Za-z0-9-]{1,64}")
 _RESERVED: Final = frozenset({"x-gateway-secret", "x-request-id", "x-auth-reason", "x-token-expires-at"})
@@ -21,11 +21,11 @@ _RESERVED_PREFIXES: Final = ("x-accel-", "x-forwarded-", "x-original-")
 
 
 def header_value(value: object) -> str:
-    """Write a mapped value as one header value; `ABSENT` for None, "" and an empty list.
+    """Format a mapped value as one header value; `ABSENT` for None, "" and an empty list.
 
-    A text stands for itself, an integer in decimal, a boolean as `true` or `false`, a list joined with `,`. Raises
-    ValueError, whose text never holds the value, for a value that equals `ABSENT`, an empty element or one with a
-    comma, any control or non-ASCII character, a space at an end, and any other type.
+    A text is unchanged, an integer is decimal, a boolean `true` or `false`, a list is joined with `,`. Raises
+    ValueError for a value that equals `ABSENT`, an empty element or one with a comma, a control or non-ASCII character,
+    a space at an end, and any other type. The error's text never contains the value.
     """
     if value is None or value in ("", [], ()):
         return ABSENT
@@ -45,16 +45,16 @@ def header_value(value: object) -> str:
 
 
 def header_name(name: str) -> str:
-    """Check the name of an identity header as the configuration writes it. Raises ValueError with what is wrong.
+    """Check a configured name of an identity header. Raises ValueError with the reason.
 
-    The names that gateways and this service give a meaning of their own are not to be had. The token
-    header is one of them too, but it is configured: whoever assembles the configuration compares with that one.
+    Names with a meaning for gateways or for this service are reserved. The token header is reserved too, but its name
+    is configured: the checks of the whole configuration compare with it.
     """
     if not _NAME.fullmatch(name):
-        raise ValueError('an identity header is named "X-" and letters, digits or "-"')
+        raise ValueError('the name of an identity header is "X-" and letters, digits or "-"')
     lower = name.lower()
     if lower in _RESERVED or lower.startswith(_RESERVED_PREFIXES):
-        raise ValueError(f"{name} has another meaning: identity headers cannot be called that")
+        raise ValueError(f"{name} is a reserved name: identity headers cannot use it")
     return name
 
 
@@ -66,7 +66,7 @@ def _text(value: str) -> str:
 
 def _element(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError("a list element is no text")  # noqa: TRY004 - one error to catch
+        raise ValueError("a list element is not a text")  # noqa: TRY004 - one error to catch
     if "," in value:
         raise ValueError("a comma inside a list element")
     return _text(value)

@@ -1,4 +1,4 @@
-"""From a proven credential to an identity: data to data, one CEL program per attribute, never a text template."""
+"""Maps a proven credential to an identity: one CEL program per attribute, never a text template."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sts.policy.rules import SourceRules
 
 
 def identify(admitted: Admitted, rules: SourceRules, rows: Rows) -> Identity:
-    """Map a principal to its identity, by the rows at hand: see `Rows.given`.
+    """Map a principal to its identity, with the rows fetched so far: see `Rows.given`.
 
-    Raises REQUIREMENT_FAILED where the source's `require` is anything but true, and NO_MAPPING, naming the attribute,
-    where an attribute cannot be evaluated or has an unexpected type. An absent key gives an absent attribute.
+    Raises REQUIREMENT_FAILED unless the source's `require` is true. Raises NO_MAPPING, with the attribute's name, if an
+    attribute cannot be evaluated or has the wrong type. An absent key gives an absent attribute.
     """
     try:
         scope = bind({rules.variable: admitted.principal.attributes}, rows)
@@ -46,10 +46,11 @@ def identify(admitted: Admitted, rules: SourceRules, rows: Rows) -> Identity:
 
 
 def minted_subject(subject: str, namespace: str | None) -> str:
-    """The `sub` of a minted token: `<namespace>|<subject>`, so that two sources' subjects cannot be one.
+    """Return the `sub` of a minted token, `<namespace>|<subject>`: subjects of two sources cannot be equal.
 
-    `|` cannot stand in a namespace; in a subject it is written `%7C` and `%` as `%25`, so that no subject of the source
-    with the namespace "" can be read as another namespace's. None, the only source, leaves the subject as it is.
+    `|` is not allowed in a namespace. In a subject it is written `%7C`, and `%` is written `%25`, so that no subject of
+    a source with the namespace "" can look like one of another namespace. None (a single source) leaves the subject
+    unchanged.
     """
     if namespace is None:
         return subject
@@ -58,7 +59,7 @@ def minted_subject(subject: str, namespace: str | None) -> str:
 
 
 def _as_roles(value: object) -> tuple[str, ...]:
-    """Roles as a list of strings; a text is one role."""
+    """Return roles as a list of strings; a text is one role."""
     roles = as_attribute([value] if isinstance(value, str) else value)
     if not isinstance(roles, tuple):
         raise EvaluationError(TYPE_MISMATCH)
@@ -66,7 +67,7 @@ def _as_roles(value: object) -> tuple[str, ...]:
 
 
 def reader_of(attribute: str) -> Callable[[Any], Any]:
-    """How the value of an attribute is read. It raises EvaluationError for what the attribute cannot be."""
+    """Return the function that reads an attribute's value. It raises EvaluationError for a value of the wrong type."""
     return _READERS.get(attribute, as_attribute)
 
 

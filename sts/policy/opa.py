@@ -1,4 +1,4 @@
-"""OPA's say: a step that only narrows, after the audience's own rules have allowed (docs/policy.md)."""
+"""The optional OPA check, which only narrows: it runs after the audience's own rules have allowed (docs/policy.md)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from sts.lookups.opa import Said
 
 
 class Opa(Protocol):
-    """Whoever is asked."""
+    """A client of a policy server."""
 
     def ask(self, question: Mapping[str, Any]) -> Said:
-        """What OPA says to this `input`. May wait. Raises SOURCE_UNREACHABLE."""
+        """Send this `input` and return OPA's answer. May wait. Raises SOURCE_UNREACHABLE."""
 
 
 def fresh_until(opa: Opa | None, question: Mapping[str, Any], now: float) -> float:
-    """Until when OPA's consent may be kept: as long as its answer says, and not at all where it does not say.
+    """Return until when OPA's approval may be cached: for the `max-age` of its answer, else not at all.
 
-    Counted from `now`, before the question. Raises NOT_ALLOWED unless `result` is exactly `true`: an absent one is
-    OPA's word for "undefined". Raises SOURCE_UNREACHABLE where there is no decision, or nobody to ask.
+    The time counts from `now`, before the request. Raises NOT_ALLOWED unless `result` is exactly `true`: OPA leaves out
+    the result of an undefined rule. Raises SOURCE_UNREACHABLE if there is no decision, or no `opa` is configured.
     """
     if opa is None:
         raise Refusal(SOURCE_UNREACHABLE, why="no `opa` is configured")
@@ -31,7 +31,7 @@ def fresh_until(opa: Opa | None, question: Mapping[str, Any], now: float) -> flo
 
 
 def _why(document: Mapping[str, Any]) -> str:
-    """For the operator; what OPA said stays with OPA, since it may hold anything."""
+    """Return the reason for the operator. OPA's own text is not repeated, because it may contain anything."""
     if "result" not in document:
         return "OPA: the rule is undefined: there is no `result`"
     if document["result"] is False:

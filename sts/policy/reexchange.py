@@ -1,7 +1,7 @@
-"""Our own tokens as credentials: a backend hands back one that was minted for it, to call the next backend with.
+"""Our own tokens as credentials: a backend presents one that was minted for it, to call the next backend.
 
-Whatever comes of it only narrows: the identity is what the token says, its scopes are the token's, it ends with the
-token, and the source that the token was once made from must list the new audience, as if its credential had come.
+The exchange only narrows: identity and scopes are the token's, the new token ends with the old one, and the source of
+the first credential must list the new audience.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from sts.policy.consent import Target
 from sts.policy.rules import AudienceRules
 
 OWN: Final = "own"
-"""The kind of a credential that is a token of ours."""
+"""The kind of a credential that is one of our own tokens."""
 
 _PLAIN: Final = re.compile(r"identity\.([A-Za-z_][A-Za-z0-9_]*)")
 
 
 def source_of(admitted: Admitted, target: Target) -> str | None:
-    """The `src` of the minted token: the source, where a backend of the target may exchange the token again.
+    """Return the `src` of the minted token: the source, if a backend of the target may exchange the token again.
 
-    None also for a credential that says more than its source about where it leads, which nobody could hold a token of
-    ours to: with a `may_act` (RFC 8693 §4.4), or with audiences of its own; and with an actor of another source or with
-    audiences of its own, whose consent would be asked no more.
+    Returns None if a later exchange could not check a limit of the credential: it has a `may_act` (RFC 8693 §4.4), or
+    audiences of its own. Also returns None for an actor of another source, or one with audiences of its own: that
+    source's consent would not be checked again.
     """
     principal, actor = admitted.principal, admitted.actor
     if principal.may_act not in (None, NOT_APPLICABLE) or principal.reach is not NOT_APPLICABLE:
@@ -41,19 +41,19 @@ def source_of(admitted: Admitted, target: Target) -> str | None:
 
 
 def mapping_of(audiences: Sequence[AudienceRules]) -> str:
-    """The mapping of a token's claims, `aud_map`: that of each of its audiences, in the order of its `aud`."""
+    """Return the token's `aud_map`: the mappings of its audiences, in the order of its `aud`."""
     return ".".join([audience.mapping for audience in audiences])
 
 
 def identity_again(admitted: Admitted, by_aud: Mapping[str, AudienceRules]) -> Identity:
-    """Read the identity back from a token of ours, whose claims are proven.
+    """Restore the identity from one of our own tokens, whose claims are proven.
 
-    Subject and scopes are the token's. Of its other claims only those are attributes again that its audience maps from
-    exactly one attribute: what a rule has changed or made up for one backend means nothing to another.
+    Subject and scopes are the token's. Of the other claims, only those become attributes that the audience maps from
+    exactly one attribute: a value that a rule has changed for one backend has no meaning for another.
 
-    Raises NO_MAPPING for a token that another mapping has written, before a reload or on a replica with another
-    configuration: by the names of this one a tenant called "admin" could be read as a role. One that does not say
-    which mapping wrote it is refused as well.
+    Raises NO_MAPPING for a token of another mapping, from before a reload or from a replica with another configuration:
+    with the names of the present mapping, a tenant called "admin" could be read as a role. A token without `aud_map` is
+    refused too.
     """
     claims = admitted.principal.attributes
     audiences = [by_aud[aud] for aud in text_or_texts(claims["aud"], "aud")]
@@ -82,29 +82,29 @@ _UNKNOWN: Final = (None, NOT_APPLICABLE)
 
 
 def evidence(principal: Principal) -> dict[str, Any]:
-    """The claims `auth_time`, `acr`, `amr`, and `evidence` with `iss` and `jti_hash`: what is known of them, no more.
+    """Return the claims `auth_time`, `acr`, `amr`, and `evidence` with `iss` and `jti_hash`; unknown ones are left out.
 
-    They are the proven credential's own, never refreshed and never mapped: an exchange is no login. `jti_hash` is
-    base64url(SHA-256(jti)), by which the issuer finds its token again and nobody else learns its name. Raises
-    NO_MAPPING for an `acr` that is no text and an `amr` that is no list of texts: to leave it out would be to say that
-    nothing was known.
+    They are the proven credential's own, never refreshed and never mapped: an exchange is not a login. `jti_hash` is
+    base64url(SHA-256(jti)): the issuer can find its token with it, and no other reader learns the `jti`. Raises
+    NO_MAPPING for an `acr` that is not a text and an `amr` that is not a list of texts: to leave it out would mean that
+    it was not known.
     """
     if principal.kind == OWN:
         return _of_the_first_token(principal.attributes)
     acr, amr = principal.acr, principal.amr
     if acr not in _UNKNOWN and not isinstance(acr, str):
-        raise Refusal(NO_MAPPING, attribute="acr", why="the credential's `acr` is no text")
+        raise Refusal(NO_MAPPING, attribute="acr", why="the credential's `acr` is not a text")
     if amr not in _UNKNOWN and not (isinstance(amr, list) and all(isinstance(one, str) for one in amr)):
-        raise Refusal(NO_MAPPING, attribute="amr", why="the credential's `amr` is no list of texts")
+        raise Refusal(NO_MAPPING, attribute="amr", why="the credential's `amr` is not a list of texts")
     jti = principal.jti
     token = {"iss": principal.issuer, "jti_hash": _hash(jti) if isinstance(jti, str) else None}
     return _known({"auth_time": principal.auth_time, "acr": acr, "amr": amr, EVIDENCE: _known(token)})
 
 
 def _of_the_first_token(claims: Mapping[str, Any]) -> dict[str, Any]:
-    """What one of our own tokens was told when it was minted.
+    """Return the evidence that one of our own tokens contains.
 
-    One that was told nothing may have claims of the same names from a mapping: those are no evidence.
+    A token without `evidence` may have claims of the same names from a mapping; those are not evidence.
     """
     if EVIDENCE not in claims:
         return {EVIDENCE: {}}

@@ -1,6 +1,6 @@
-"""The compiled configuration that decisions read: one object per source, audience and route.
+"""The compiled configuration that decisions use: one object per source, audience and route.
 
-Everything is compiled when a revision is built, so that a request only evaluates.
+All rules are compiled when a revision is built, so that a request only evaluates them.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ REQUEST_FACTS: Final = ("method", "host", "path", "scheme", "ip")
 
 
 class SourceRuleSettings(Protocol):
-    """What the policy reads of a source's settings, whatever its kind."""
+    """The settings of a source, of any kind, that the policy reads."""
 
     @property
     def variable(self) -> str:
-        """What its rules call the proven credential."""
+        """The variable with the proven credential in its rules."""
 
     @property
     def audiences(self) -> tuple[str, ...] | None:
-        """The audiences that may be reached from it, None for all."""
+        """The audiences that the source may reach, None for all."""
 
     @property
     def namespace(self) -> str | None:
@@ -37,7 +37,7 @@ class SourceRuleSettings(Protocol):
 
     @property
     def require(self) -> str | None:
-        """The rule that its credentials must meet."""
+        """The condition that its credentials must meet."""
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -45,7 +45,7 @@ class SourceRuleSettings(Protocol):
 
 
 class RouteRuleSettings(Protocol):
-    """What the policy reads of a route's settings."""
+    """The settings of a route that the policy reads."""
 
     @property
     def allow(self) -> str | None:
@@ -57,9 +57,9 @@ Named = tuple[tuple[str, Expression], ...]
 
 @dataclass(frozen=True, slots=True)
 class SourceRules:
-    """How one source's principals become identities. `namespace` None: its subjects stand as they are.
+    """The rules that map one source's principals to identities. `namespace` None leaves subjects unchanged.
 
-    `variable` is what its rules call the proven credential, `tables` are what they look rows up in.
+    `variable` is the name of the proven credential in the rules; `tables` are the tables that the rules use.
     """
 
     variable: str
@@ -71,7 +71,7 @@ class SourceRules:
 
     @classmethod
     def of(cls, settings: SourceRuleSettings, *, alone: bool) -> SourceRules:
-        """Compile; `alone` says that the whole configuration has this one source."""
+        """Compile the rules; `alone` is true if the configuration has only this source."""
         variables = frozenset({settings.variable})
         require = compile_rule(settings.require, variables) if settings.require else None
         identity = _compile(settings.identity, variables)
@@ -87,12 +87,12 @@ class SourceRules:
 
 @dataclass(frozen=True, slots=True)
 class AudienceRules:
-    """One backend. `facts` are the request facts that its rules read, `reads_now` whether one reads the clock.
+    """One backend. `facts` are the request facts that its rules read; `reads_now` is whether a rule reads the clock.
 
-    `backend` says that some client is this backend, so that its tokens may come back to be exchanged again.
-    `mapping` names the words of `claims`: a token of ours is read again by the mapping that wrote it, or not at all.
-    `shadow` counts for `facts`, since it is judged once for all requests that one kept token answers. It does not for
-    `reads_now`: a rule on trial must not keep tokens out of the cache.
+    `backend` is true if some client is this backend, so that its tokens may come back to be exchanged again. `mapping`
+    identifies the rules of `claims`: one of our own tokens is read only by the mapping that wrote it. The facts that
+    `shadow` reads are in `facts`, because its result is stored with a cached token for all requests which get that
+    token. They are not in `reads_now`: a shadow rule must not keep tokens out of the cache.
     """
 
     name: str
@@ -112,7 +112,7 @@ class AudienceRules:
 
     @classmethod
     def of(cls, name: str, settings: AudienceSettings, algorithm: str, *, backend: bool = False) -> AudienceRules:
-        """Compile; `algorithm` is what `keys.algorithm` says."""
+        """Compile the rules; `algorithm` is the configured `keys.algorithm`."""
         allow = compile_rule(settings.allow, AUDIENCE_VARIABLES) if settings.allow else None
         shadow = compile_rule(settings.shadow, AUDIENCE_VARIABLES) if settings.shadow else None
         claims = _compile(settings.claims, AUDIENCE_VARIABLES)
@@ -147,28 +147,28 @@ class RouteRules:
 
     @classmethod
     def of(cls, settings: RouteRuleSettings) -> RouteRules:
-        """Compile."""
+        """Compile the rule."""
         allow = compile_rule(settings.allow, AUDIENCE_VARIABLES) if settings.allow else None
         read = reads([allow] if allow else [])
         return cls(allow=allow, facts=request_facts(read), reads_now="now" in read, tables=_looked_up(allow))
 
 
 def _mapping(claims: Mapping[str, str]) -> str:
-    """16 characters that differ where two mappings do: 96 bits of SHA-256.
+    """Return 16 characters (96 bits of SHA-256) that differ between different mappings.
 
-    Only operators write mappings, so what is to be excluded is chance, and no attacker's search.
+    Only operators write mappings, so the length must exclude a collision by chance, not an attacker's search.
     """
     text = json.dumps(sorted(claims.items()))
     return urlsafe_b64encode(hashlib.sha256(text.encode()).digest()[:12]).decode()
 
 
 def _facts(settings: AudienceSettings, read: frozenset[str]) -> frozenset[str]:
-    """The request facts that the answer for an audience depends on: OPA is told all of them."""
+    """Return the request facts on which an audience's answer depends; OPA receives all of them."""
     return frozenset(REQUEST_FACTS) if settings.opa else request_facts(read)
 
 
 def reads(rules: Iterable[Expression]) -> frozenset[str]:
-    """Everything that any of `rules` reads, as dotted paths."""
+    """Return everything that any of `rules` reads, as dotted paths."""
     return frozenset(path for rule in rules for path in rule.reads)
 
 
@@ -178,9 +178,9 @@ def _looked_up(condition: Expression | None, named: Named = ()) -> frozenset[str
 
 
 def request_facts(read: frozenset[str]) -> frozenset[str]:
-    """Which request facts are among what was read: all of them where `request` is read as a whole.
+    """Return the request facts among the paths `read`; all of them if `request` is read as a whole.
 
-    They become part of the cache key: one that is missing here would answer one request with another's token.
+    They become part of the cache key. A fact that is missing here could answer one request with another's token.
     """
     if "request" in read:
         return frozenset(REQUEST_FACTS)

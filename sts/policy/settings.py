@@ -1,4 +1,4 @@
-"""What a backend's configuration holds: the `audiences` section."""
+"""The settings of one backend: the `audiences` section."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ RESERVED_CLAIMS: Final = frozenset(
     {"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope", "act", "may_act", "cnf", "typ", "azp"}
     | {"nonce", "at_hash", "c_hash", "sid", "events", "txn", "src", "src_iat", "aud_map", "evidence"}
 )
-"""Claims that a mapping may never write: each of them says something that only the service itself may say."""
+"""Claims that a mapping must not write: only the service itself may set them."""
 
 EVIDENCE_CLAIMS: Final = ("auth_time", "acr", "amr")
-"""Further claims that no mapping may write where the audience is told of the login (`evidence: true`)."""
+"""Further claims that a mapping must not write if the audience has `evidence: true`."""
 
 _HEADER: Final = re.compile(r"X-[A-Za-z0-9-]{1,64}")
 
 
 def _not_reserved(name: str) -> str:
     if name in RESERVED_CLAIMS:
-        raise ValueError(f"the claim {name} is reserved: the service writes it itself, a mapping cannot")
+        raise ValueError(f"the claim {name} is reserved: only the service writes it, a mapping cannot")
     return name
 
 
 def _identity_header(name: str) -> str:
     if not _HEADER.fullmatch(name):
-        raise ValueError('an identity header is "X-" and letters, digits, "-"')
+        raise ValueError('the name of an identity header is "X-" and letters, digits, "-"')
     return name
 
 
@@ -42,7 +42,7 @@ ClaimName = Annotated[str, StringConstraints(min_length=1, max_length=128), Afte
 
 
 class AudienceSettings(Section):
-    """One backend: what its token holds, for how long, under which rule."""
+    """One backend: the content of its token, the token's lifetime, and the rule that allows it."""
 
     not_yet_values: ClassVar[Mapping[str, frozenset[str]]] = {
         "format": frozenset({"txn_token", "passthrough", "unsigned_jwt", "headers"})
@@ -55,38 +55,38 @@ class AudienceSettings(Section):
     format: Literal["jwt", "jwe"] = "jwt"
     """`jwt`: a signed JWT. `jwe`: a signed JWT, encrypted to the backend's key (docs/encryption.md)."""
     encryption: EncryptionSettings | None = None
-    """For `format: jwe`: to which key, and how."""
+    """Required for `format: jwe`: the backend's key and the algorithm."""
     typ: Literal["at+jwt", "JWT"] = "at+jwt"
     """The token's header `typ` (RFC 9068 §2.1)."""
     algorithm: SigningAlgorithm | None = None
-    """The signature's algorithm; default: `keys.algorithm`. Until the first key of an algorithm that is new here was
-    rotated in, the tokens are signed as before."""
+    """The algorithm of the signature; default: `keys.algorithm`. After a change to an algorithm without a key, tokens
+    are signed as before until a rotation has added a key for it."""
     ttl: Annotated[Duration, Field(ge=1, le=86400)] = 300.0
-    """Upper bound of a token's life, at most 24h; it never outlives its causes."""
+    """Maximum lifetime of a token, at most 24h; a token never outlives the credential it was minted from."""
     scopes: Annotated[tuple[ScopeToken, ...], Field(min_length=1)] | None = None
-    """The scopes this backend knows. Without it the token has no `scope`, and asking for one is refused."""
+    """The scopes of this backend. Without it the token has no `scope`, and a request for one is refused."""
     allow: Rule | None = None
     """A CEL rule over `identity`, `actor`, `client`, `request`, `route`, `now`; anything but `true` refuses."""
     shadow: Rule | None = None
-    """A rule on trial, written as `allow` is: evaluated and told in the audit, never enforced."""
+    """A rule to try out, in the form of `allow`: evaluated and recorded in the audit, never enforced."""
     opa: bool = False
-    """Ask OPA as well (`opa` at the top), once `allow` has passed; anything but `true` refuses."""
+    """Also query OPA (top-level `opa`) after `allow` has passed; anything but `true` refuses."""
     claims: dict[ClaimName, Rule] = Field(default_factory=dict)
-    """CEL per claim beside the registered ones, over the same variables. An absent value leaves the claim out."""
+    """CEL per claim besides the registered ones, over the same variables. An absent value leaves the claim out."""
     headers: dict[HeaderName, Rule] = Field(default_factory=dict)
     """CEL per identity header (its name begins with `X-`) of a forward-auth answer."""
     bind: Literal["none", "caller_certificate"] = "none"
-    """`caller_certificate`: the token is bound to the certificate with which the caller met us (`cnf`, RFC 8705 §3.1):
-    the backend must demand that certificate of whoever brings the token."""
+    """`caller_certificate`: the token is bound to the certificate with which the caller connected (`cnf`, RFC 8705
+    §3.1): the backend must require that certificate from every presenter of the token."""
     evidence: bool = False
-    """`true`: the token says when and how the third party saw the user: `auth_time`, `acr`, `amr` as the credential has
-    them, and `evidence` with its `iss` and `jti_hash` (docs/verify.md)."""
+    """`true`: the token states when and how the third party authenticated the user: `auth_time`, `acr`, `amr` from the
+    credential, and `evidence` with its `iss` and `jti_hash` (docs/verify.md)."""
     reuse: Literal["shared", "unique"] = "shared"
     """`unique`: every request gets a token with its own `jti`, never a cached one."""
     multi: bool = False
-    """Whether its tokens may name other audiences beside it, so that one backend can use them at the other."""
+    """Whether its tokens may name other audiences too, so that one backend can use them at the other."""
     max_token_bytes: Annotated[int, Field(ge=256, le=65536, strict=True)] = 3000
-    """A larger token is refused, since gateways' header buffers are 4 KB by default."""
+    """A larger token is refused: gateways' header buffers are 4 KB by default."""
 
     @model_validator(mode="after")
     def _says_whom_it_is_encrypted_for(self) -> Self:

@@ -116,7 +116,7 @@ def test_no_other_command_makes_anything_and_each_names_where_it_looked(configur
     refused = keys(command)
     assert refused.exit_code == 1
     assert f"no key ring at {var}/keyring.json" in refused.stderr
-    assert "`sts keys init` make" in refused.stderr
+    assert "`sts keys init` create" in refused.stderr
 
 
 def test_list_is_a_time_line(configure, keys):

@@ -65,7 +65,7 @@ def test_a_ring_whose_secret_is_gone_is_a_fault_and_never_gets_a_new_one(make, v
     make()
     (var / "secret").unlink()
     for use in (make, lambda: open_secret(None, var)):  # commands that only look say the same
-        with pytest.raises(StartError, match=f"{var}/secret is gone"):
+        with pytest.raises(StartError, match=f"{var}/secret is missing"):
             use()
     assert "secret" not in names(var)
 

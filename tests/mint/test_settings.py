@@ -80,7 +80,7 @@ def test_a_worker_looks_more_often_than_it_may_go_without():
     assert not [*does_not_fit(settings_of(poll="59s", store_grace="1m"), 300.0)]
     ((sentence, advice),) = does_not_fit(settings_of(poll="1m", store_grace="1m"), 0.0)
     assert "poll (1m) must be shorter than store_grace (1m)" in sentence
-    assert advice == "look more often, or lengthen `store_grace`"
+    assert advice == "shorten `poll`, or lengthen `store_grace`"
 
 
 @given(st.tuples(*(st.integers(1, 10**7) for _ in DURATIONS)), st.integers(0, 10**6))

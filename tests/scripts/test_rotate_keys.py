@@ -96,7 +96,7 @@ def test_its_exit_statuses_are_those_it_documents(made, config, tmp_path):
     (tmp_path / "var" / "secret").unlink()
     lost = script("-c", config)
     assert lost.returncode == 1
-    assert f"its deployment secret {tmp_path / 'var' / 'secret'} is gone: restore it" in lost.stderr
+    assert f"its deployment secret {tmp_path / 'var' / 'secret'} is missing: restore it" in lost.stderr
     assert "Traceback" not in lost.stderr
 
 

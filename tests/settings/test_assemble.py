@@ -12,7 +12,7 @@ from sts.settings import model as _all_sections  # noqa: F401 - so that each is 
     ("section", "key", "value", "path", "problem", "hint"),
     [
         ("audiences", "ttl", 300, "ttl", "a duration is a whole number and a unit", ""),
-        ("audiences", "ttl", "0s", "ttl", "at least 1s", "Upper bound"),
+        ("audiences", "ttl", "0s", "ttl", "at least 1s", "Maximum lifetime"),
         ("audiences", "ttl", "200d", "ttl", "at most 24h", "at most 24h"),
         ("audiences", "multi", "perhaps", "multi", "must be true or false", "without quotes; yes, no, on and off"),
         ("audiences", "scopes", "a b", "scopes", "must be a list", "The scopes"),
@@ -33,7 +33,7 @@ from sts.settings import model as _all_sections  # noqa: F401 - so that each is 
         ("audiences", "encryption", {"alg": "ECDH-ES"}, "encryption", "write exactly one of jwks_uri and", ""),
         ("audiences", "encryption", {"jwks_uri": "http://a.example"}, "encryption.jwks_uri", "http is for a", ""),
         ("audiences", "format", ["jwe"], "format", '"list" is not one of', "signed JWT"),
-        ("audiences", "algorithm", "HS256", "algorithm", '"HS256" is not one of', "signature's algorithm"),
+        ("audiences", "algorithm", "HS256", "algorithm", '"HS256" is not one of', "algorithm of the signature"),
         ("audiences", "scope", ["a"], "scope", "unknown key", "did you mean `scopes`?"),
         ("audiences", "zzz", ["a"], "zzz", "unknown key", "known here: algorithm, allow"),
         ("clients", "networks", ["10.0.0.1/8"], "networks[0]", "address range", ""),
