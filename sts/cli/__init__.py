@@ -1,1 +1,1 @@
-"""The commands: `sts init`, `serve`, `check`, `explain`, `exchange`, `keys`, `clients`, `health`, `version`."""
+"""The commands of `sts`; `main` lists them."""

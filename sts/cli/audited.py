@@ -1,4 +1,4 @@
-"""How commands leave an audit event of what they did, where decisions are written."""
+"""Write the audit events of commands."""
 
 from __future__ import annotations
 
@@ -18,15 +18,22 @@ from sts.settings import Settings
 from sts.telemetry import know_prefixes
 
 _FREE: Final = frozenset({"owner", "reason"})
-"""Fields that people write as they like, so that a credential may stand in them."""
+"""Free text fields, which may contain a credential by mistake."""
 
 
 def audit(settings: Settings, event: str, action: str, *, aloud: bool, **fields: object) -> None:
-    """Write down what was done, in `audit.file`; `fields` as `operators_event` says, free texts among them masked here.
+    """Append an event about a completed action to `audit.file`; free texts among the fields are masked.
 
-    Without that file standard output is the command's own, which tells of what it did anyway: the event goes to
-    standard error then where `aloud` says so, of what was forced or cannot be taken back. It is done already: where it
-    cannot be written, that is told and nothing more.
+    Without `audit.file`, the event goes to standard error if `aloud` is true, otherwise nowhere: the output of the
+    command reports the action. If the event cannot be written, the command prints that, and does not fail, because the
+    action is done.
+
+    Args:
+        settings: The configuration.
+        event: The kind of event.
+        action: The action.
+        aloud: Whether the action was forced or is irreversible.
+        fields: As for `operators_event`.
     """
     know_prefixes(prefixes(settings.sources))
     told = {name: bounded_text(str(value)) if name in _FREE else value for name, value in fields.items()}

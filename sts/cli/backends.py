@@ -1,4 +1,4 @@
-"""`sts backends`: the key pairs that tokens are encrypted to."""
+"""`sts backends`: key pairs for encrypted tokens."""
 
 from __future__ import annotations
 
@@ -17,27 +17,29 @@ DEFAULT: Final = "ECDH-ES+A256KW"
 
 @click.group()
 def backends() -> None:
-    """Make the key pairs of backends whose tokens are encrypted (`format: jwe`)."""
+    """Generate key pairs for backends with encrypted tokens (`format: jwe`)."""
 
 
 @backends.command()
-@click.option("--alg", type=click.Choice(get_args(KeyManagement)), default=DEFAULT, show_default=True, help="What for.")
+@click.option(
+    "--alg", type=click.Choice(get_args(KeyManagement)), default=DEFAULT, show_default=True, help="Algorithm."
+)
 @click.option("--curve", type=click.Choice(get_args(Curve)), help="For ECDH-ES; default: P-256.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path(),
     metavar="DIR",
-    help="Where the two files go; default: here.",
+    help="The folder for the two files; default: the current folder.",
 )
 def keygen(*, alg: KeyManagement, curve: Curve | None, out: Path) -> None:
-    r"""Make a backend's key pair.
+    r"""Generate a backend's key pair.
 
-    Writes KID.private.jwk.json, which only its owner may read, and KID.jwks.json; KID is the key's name, which the
-    header of each token carries. The private key stays with the backend. The key set is what `encryption.jwks_file`
-    names or the backend publishes for `encryption.jwks_uri`; nothing in it is secret.
-    To replace a key put the new one first in the set, and keep the old private key until the last token for it is over
-    (docs/encryption.md). Nothing that is there already is written over.
+    Writes KID.private.jwk.json, which only its owner may read, and KID.jwks.json. KID is the key id, which the header
+    of each token contains. The private key stays with the backend. The key set is public: name it in
+    `encryption.jwks_file`, or let the backend publish it for `encryption.jwks_uri`.
+    To replace a key, put the new one first in the set, and keep the old private key until the last token for it has
+    expired (docs/encryption.md). Existing files are never overwritten.
 
     \b
     Examples:
@@ -59,12 +61,12 @@ def keygen(*, alg: KeyManagement, curve: Curve | None, out: Path) -> None:
         _write(public_file, {"keys": [public]}, 0o644)
     except OSError as error:
         fail(f"{error.filename or out} cannot be written: {error.strerror}", EXIT_REFUSED)
-    click.echo(f"for the backend alone:  {private_file}")
-    click.echo(f"for everybody:          {public_file}")
+    click.echo(f"private, for the backend only:  {private_file}")
+    click.echo(f"public key set:                 {public_file}")
     click.echo(f"encryption: {{jwks_file: {json.dumps(str(public_file))}, alg: {alg}}}")
 
 
 def _write(path: Path, document: dict[str, Any], mode: int) -> None:
-    """Write a file that was not there, with its mode from the first moment on."""
+    """Create a file with its final mode. Raises OSError if it exists or cannot be written."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="ascii") as file:
         file.write(json.dumps(document, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""`sts check`: everything that is wrong in a configuration, before it is started or reloaded."""
+"""`sts check`: list the faults of a configuration before a start or a reload."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from sts.settings import Settings, SettingsError
 @click.command()
 @click.argument("file", type=click.Path(readable=False, path_type=Path), required=False)
 @common.config_option
-@click.option("--effective", is_flag=True, help="Print the configuration in force as YAML; secrets are masked.")
+@click.option("--effective", is_flag=True, help="Print the effective configuration as YAML; secrets are masked.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of the configuration, for editors; reads no file.")
 def check(*, file: Path | None, config: Path, effective: bool, schema: bool) -> None:
-    r"""Check FILE (default: the configuration) and everything that it includes.
+    r"""Check FILE (default: the configuration) and every file that it includes.
 
-    Every fault is listed with file, line and path, and what would be right. Without one, what may well be a mistake is
-    printed as a warning, and about how many bytes each audience's token has. Files and variables that hold secrets
-    are read as `sts serve` would; no connection is made, so that an issuer that is down is no fault.
+    The command lists every fault with file, line and path, and describes the correct value. Without faults it prints
+    warnings about probable mistakes, and the approximate size of each audience's token in bytes. Files and variables
+    with secrets are read as by `sts serve`. The command opens no connection: an issuer that is down is no fault.
 
     \b
     Examples:
-      sts check                           is the configuration right?
-      sts check new.yaml && kill -HUP …   reload only what is right
+      sts check                           is the configuration valid?
+      sts check new.yaml && kill -HUP …   reload only a valid configuration
       sts check --effective               defaults and included files merged
       sts check --schema > schema.json    completion in editors: "# yaml-language-server: $schema=schema.json"
 
     \b
-    Exit status: 0 nothing is wrong (warnings or not), 1 there are faults, 2 usage.
+    Exit status: 0 no faults (with or without warnings), 1 faults, 2 usage.
     """
     if schema:
         click.echo(json.dumps(settings.schema(), indent=2))

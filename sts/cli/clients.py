@@ -1,4 +1,4 @@
-"""`sts clients`: the secrets that gateways prove themselves with."""
+"""`sts clients`: secrets with which gateways authenticate."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _SHORT: Final = 32
 
 @click.group()
 def clients() -> None:
-    """Make the secrets that gateways call with."""
+    """Generate secrets for gateways."""
 
 
 @clients.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--hash", "hash_given", is_flag=True, help="Hash the secret on standard input instead of making one.")
+@click.option("--hash", "hash_given", is_flag=True, help="Hash the secret on standard input instead of generating one.")
 def secret(*, as_json: bool, hash_given: bool) -> None:
-    r"""Make a client secret and its hash.
+    r"""Generate a client secret and its hash.
 
-    The secret has 256 random bits and is shown this once and kept nowhere: it goes into the gateway, its hash into
-    `secrets:` of the client. To replace a secret, list both hashes until the gateway uses the new one.
+    The secret has 256 random bits. It is printed once and stored nowhere. Configure the secret in the gateway, and its
+    hash in `secrets:` of the client. To replace a secret, list both hashes until the gateway uses the new one.
 
     \b
     Examples:
@@ -39,7 +39,7 @@ def secret(*, as_json: bool, hash_given: bool) -> None:
       sts clients secret --hash < secret.txt
 
     \b
-    Exit status: 0 done, 1 what is to be hashed cannot be a secret, 2 usage.
+    Exit status: 0 done, 1 the text to hash is not a valid secret, 2 usage.
     """
     given = _given() if hash_given else secrets.token_urlsafe(_BYTES)
     shown = {} if hash_given else {"secret": given}
@@ -59,6 +59,6 @@ def _given() -> str:
         fail("a client's secret is 1 to 128 characters of A-Z a-z 0-9 . _ ~ -", EXIT_REFUSED)
     if len(given) < _SHORT:
         click.echo(
-            "sts: a plain hash protects only random secrets, and this one is short: prefer one made here", err=True
+            "sts: a plain hash protects only random secrets, and this secret is short: prefer a generated one", err=True
         )
     return given

@@ -1,4 +1,4 @@
-"""What the commands share: where the configuration is, how faults are shown, exit statuses."""
+"""Common parts of the commands: loading the configuration, printing faults, exit statuses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WIDE: Final = 200
 
 
 def _console(*, stderr: bool) -> Console:
-    """On a pipe there are no colours, and neither lines nor tables end at some width: a program may read them."""
+    """Return a console. On a pipe it uses no colours and wraps no lines, because a program may read the output."""
     on_a_terminal = (sys.stderr if stderr else sys.stdout).isatty()
     width = None if on_a_terminal else _WIDE
     return Console(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False, width=width)
@@ -39,7 +39,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def config_option(command: Command) -> Command:
-    """Give a command `-c/--config FILE`, handed in as `config: Path`."""
+    """Add the option `-c/--config FILE` to a command, which receives it as `config: Path`."""
     return click.option(
         "-c",
         "--config",
@@ -60,20 +60,20 @@ def load(config: Path, environment: Mapping[str, str] | None = None) -> Settings
 
 
 def read_text(file: BinaryIO, what: str) -> str:
-    """Read a credential or a secret; end the command with exit status 1 if it is no text, or longer than any can be."""
+    """Read a credential or a secret; end the command with exit status 1 if it is not UTF-8 text, or too long."""
     found = file.read(_LONGEST_TEXT + 1)
     if len(found) > _LONGEST_TEXT:
         fail(f"{what} is longer than {_LONGEST_TEXT} bytes", EXIT_REFUSED)
     try:
         return found.decode().strip()
     except UnicodeDecodeError:
-        fail(f"{what} is no UTF-8 text", EXIT_REFUSED)
+        fail(f"{what} is not UTF-8 text", EXIT_REFUSED)
 
 
 def show_faults(faults: tuple[Fault, ...], to: Console, what: str = "") -> None:
-    """Print faults grouped by file: `file:line  path  problem`, and below each what would be right.
+    """Print faults grouped by file: `file:line  path  problem`, and below each the correct value.
 
-    `what` stands before each problem: "warning: " for what is none.
+    `what` is a prefix of each problem, such as "warning: ".
     """
     for number, (_, group) in enumerate(groupby(faults, key=lambda fault: fault.file)):
         if number:
@@ -92,13 +92,13 @@ def _fault_line(fault: Fault, what: str) -> Iterator[tuple[str, str]]:
 
 
 def summary(faults: tuple[Fault, ...]) -> str:
-    """Say how many faults there are, and in how many files."""
+    """Return the number of faults and of files as text."""
     files = len({fault.file for fault in faults})
     count = f"{len(faults)} fault" + ("s" if len(faults) != 1 else "")
     return f"{count} in {files} files" if files > 1 else count
 
 
 def fail(text: str, status: int = EXIT_REFUSED) -> NoReturn:
-    """End the command with one line on standard error."""
+    """End the command with one line on standard error and this exit status."""
     console_err.print(Text(f"sts: {settings.printable(text)}", style="red"))
     sys.exit(status)

@@ -1,4 +1,4 @@
-"""A credential as the commands take it, and as the doors do."""
+"""Convert a credential from the command line to the form that the endpoints accept."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from sts.errors import Refusal
 from sts.model import TYPE_CLIENT_CERTIFICATE, TYPE_PREFIX
 from sts.settings import Settings
 
-_NO_CERTIFICATE: Final = "the file holds no certificate in PEM"
+_NO_CERTIFICATE: Final = "the file contains no PEM certificate"
 
 
 def urn(token_type: str) -> str:
-    """A token type as it is declared; its last part is enough."""
+    """Return the URN of a token type, of which the last part is sufficient."""
     known = {urn.rpartition(":")[2]: urn for kind in KINDS.values() for urn in kind.credential_types}
     return token_type if token_type.startswith("urn:") else known.get(token_type, TYPE_PREFIX + token_type)
 
 
 def certificates(text: str) -> tuple[bytes, ...]:
-    """The certificates in a PEM text, in DER. Ends the command where there is none."""
+    """Return the certificates of a PEM text as DER. Ends the command if there is none."""
     try:
         chain = x509.load_pem_x509_certificates(text.encode())
     except ValueError:
@@ -38,14 +38,14 @@ def certificates(text: str) -> tuple[bytes, ...]:
 
 
 def as_sent(token_type: str, text: str) -> str:
-    """The text of a credential of this type (a URN): certificates in PEM, leaf first, become base64url DER."""
+    """Return the text of a credential of this type (a URN); PEM certificates, leaf first, become base64url DER."""
     if token_type != TYPE_CLIENT_CERTIFICATE or "-----BEGIN" not in text:
         return text
     return encode_chain(certificates(text))
 
 
 def as_header(settings: Settings, client: str, token_type: str, text: str) -> dict[str, str]:
-    """The headers in which the gateway `client` hands a user's credential on at forward-auth, with lower-case names."""
+    """Return the headers in which the gateway `client` forwards a user's credential at forward-auth, in lower case."""
     if not token_type.startswith(TYPE_PREFIX) and token_type != TYPE_CLIENT_CERTIFICATE:
         known = [(one.credential_prefix() or "", one.credential_header()) for one in settings.sources.values()]
         ours = [(prefix, header[0]) for prefix, header in known if header is not None and header[1] == token_type]
@@ -61,7 +61,7 @@ def as_header(settings: Settings, client: str, token_type: str, text: str) -> di
 
 
 def _handed_on(chain: tuple[bytes, ...], form: Form) -> dict[str, str]:
-    """A chain in DER as a gateway writes it; nginx tells no more than the leaf."""
+    """Return a chain of DER certificates as a gateway's headers; nginx forwards only the leaf."""
     leaf, *above = chain
     pem = [quote(ssl.DER_cert_to_PEM_cert(one), safe="") for one in chain]
     if form == "nginx":

@@ -1,4 +1,4 @@
-"""`sts exchange`: ask a running service for a token, and show what it holds."""
+"""`sts exchange`: request a token from a running service, and print its content."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ _FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.command()
-@click.option("--url", required=True, metavar="URL", help="The service, such as http://127.0.0.1:8080.")
+@click.option("--url", required=True, metavar="URL", help="The address of the service, such as http://127.0.0.1:8080.")
 @click.option("--client", required=True, metavar="ID", help="The client id to call as.")
 @click.option(
-    "--secret-file", type=click.File("rb"), help="Where the client's secret stands; default: asked for at the terminal."
+    "--secret-file", type=click.File("rb"), help="The file with the client's secret; default: a prompt at the terminal."
 )
-@click.option("--ca-file", type=_FILE, help="Whom to believe at an https address; default: the system's CAs.")
-@click.option("--cert-file", type=_FILE, help="A certificate to show there; with it no secret is asked for.")
-@click.option("--key-file", type=_FILE, help="Its private key; default: it stands in --cert-file too.")
+@click.option("--ca-file", type=_FILE, help="CA certificates for an https address (PEM); default: the system's CAs.")
+@click.option("--cert-file", type=_FILE, help="The client's certificate (PEM); with it no secret is required.")
+@click.option("--key-file", type=_FILE, help="The private key of the certificate; default: in --cert-file.")
 @click.option("--audience", required=True, multiple=True, metavar="NAME", help="The backend; may be repeated.")
-@click.option("--scope", metavar="SCOPES", help="Scopes to ask for, separated by spaces; default: all that is allowed.")
+@click.option("--scope", metavar="SCOPES", help="Scopes to request, separated by spaces; default: all allowed scopes.")
 @click.option(
     "--type",
     "token_type",
     default=TYPE_ACCESS_TOKEN,
     metavar="URN",
     show_default=True,
-    help="The credential's type; the last part of the URN is enough. client_certificate: FILE is PEM, leaf first.",
+    help="The credential's type; the last part of the URN suffices. client_certificate: FILE is PEM, leaf first.",
 )
-@click.option("--raw", is_flag=True, help="Print nothing but the token, for a pipe.")
+@click.option("--raw", is_flag=True, help="Print only the token, for a pipe.")
 @click.argument("file", type=click.File("rb"), default="-")
 def exchange(  # noqa: PLR0913 - the options of the command line
     *,
@@ -56,15 +56,15 @@ def exchange(  # noqa: PLR0913 - the options of the command line
     raw: bool,
     file: BinaryIO,
 ) -> None:
-    r"""Exchange the credential in FILE (default: standard input) at a running service and print what came back.
+    r"""Exchange the credential in FILE (default: standard input) at a running service and print the response.
 
-    The token is decoded, not verified: it is shown, not relied upon.
+    The token is decoded for display. Its signature is not verified.
 
     \b
     Example:  sts exchange --url http://127.0.0.1:8080 --client edge-gateway --audience orders inbound.jwt
 
     \b
-    Exit status: 0 a token came back, 1 the service refused, 2 usage, 3 the service cannot be reached.
+    Exit status: 0 a token was issued, 1 the service refused, 2 usage, 3 the service cannot be reached.
     """
     address = check_address(url)
     secret = _secret(secret_file, needed=cert_file is None)
@@ -84,7 +84,7 @@ def exchange(  # noqa: PLR0913 - the options of the command line
         common.fail(_refused(status, answer, request_id), common.EXIT_REFUSED)
     token = answer.get("access_token")
     if not isinstance(token, str):
-        common.fail("the answer holds no token: is this the address of the service?", common.EXIT_UNREACHABLE)
+        common.fail("the response contains no token: is this the address of the service?", common.EXIT_UNREACHABLE)
     if raw:
         click.echo(token)
         return
@@ -93,9 +93,9 @@ def exchange(  # noqa: PLR0913 - the options of the command line
 
 
 def _refused(status: int, answer: Mapping[str, Any], request_id: str) -> str:
-    """The caller is told a constant sentence only: say where the operator finds the facts."""
+    """Return the message for a refusal. The response contains no facts, so the message names the audit event."""
     told = f"refused with {status}: {answer.get('error_reason', 'no reason given')}"
-    return f"{told}; the audit says why, under request_id {request_id}" if request_id else told
+    return f"{told}; see the audit log, request_id {request_id}" if request_id else told
 
 
 def _secret(file: BinaryIO | None, *, needed: bool) -> str | None:
@@ -104,12 +104,12 @@ def _secret(file: BinaryIO | None, *, needed: bool) -> str | None:
     if not needed:
         return None
     if not _has_terminal():
-        common.fail("--secret-file is needed where there is no terminal", common.EXIT_USAGE)
+        common.fail("--secret-file is required without a terminal", common.EXIT_USAGE)
     return str(click.prompt("Client secret", hide_input=True, err=True))
 
 
 def _has_terminal() -> bool:
-    """Whether a secret can be asked for unseen: at the session's terminal, even where standard input is a pipe."""
+    """Return whether a hidden prompt is possible: at the session's terminal, even if standard input is a pipe."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:
@@ -123,16 +123,16 @@ def _json(body: bytes) -> dict[str, Any]:
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
-        common.fail("the answer is no JSON object: is this the address of the service?", common.EXIT_UNREACHABLE)
+        common.fail("the response is not a JSON object: is this the address of the service?", common.EXIT_UNREACHABLE)
     return answer
 
 
 def _decoded(token: str) -> dict[str, Any]:
-    """Header and claims of a JWT, of an encrypted one the header alone; nothing of a token that is none."""
+    """Return header and claims of a JWT, only the header of an encrypted one, and {} for another token."""
     try:
         if token.count(".") == 4:
             header = json.loads(base64.urlsafe_b64decode(token.split(".", maxsplit=1)[0] + "=="))
-            return {"header": header, "claims": "encrypted: the backend alone can read them"}
+            return {"header": header, "claims": "encrypted: only the backend can read them"}
         header, claims = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in token.split(".")[:2])
     except ValueError:
         return {}

@@ -1,4 +1,4 @@
-"""`sts health`: whether the service is alive, and ready."""
+"""`sts health`: check whether the service is alive or ready."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sts.settings.listen import Listen
 
 _TIMEOUT_S = 3.0
 
-# As in `common`, whose imports cost as much as all the rest: this command is run every few seconds.
+# The same values as in `common`, which is not imported: this command runs every few seconds, and the import is slow.
 _EXIT_REFUSED: Final = 1
 _EXIT_USAGE: Final = 2
 _EXIT_UNREACHABLE: Final = 3
@@ -31,19 +31,19 @@ _EXIT_UNREACHABLE: Final = 3
     metavar="FILE",
     help="The configuration; default: $STS_CONFIG, else ./sts.yaml.",
 )
-@click.option("--listen", metavar="ADDR", help="Ask here instead, as `sts serve --listen`; no file is read.")
-@click.option("--tls", is_flag=True, help="With --listen: ask by TLS.")
-@click.option("--ready", is_flag=True, help="Ask /readyz (may it take traffic?) instead of /healthz (is it alive?).")
+@click.option("--listen", metavar="ADDR", help="Use this address, as for `sts serve --listen`; no file is read.")
+@click.option("--tls", is_flag=True, help="With --listen: use TLS.")
+@click.option("--ready", is_flag=True, help="Check /readyz (ready for traffic) instead of /healthz (alive).")
 def health(*, config: Path, listen: str | None, tls: bool, ready: bool) -> None:
-    r"""Ask the service of this configuration on this machine how it is; for container health checks.
+    r"""Check the health of the service of this configuration on this machine; for container health checks.
 
-    Only `listen` is read: a service goes on with what it accepted, whatever has become of the rest of its file.
+    Only the `listen` section is read, so that a fault elsewhere in the file does not make a running service unhealthy.
 
     \b
     Example:  sts health -c /etc/sts/sts.yaml --ready
 
     \b
-    Exit status: 0 it is well, 1 it answers but is not, or nothing says where it listens, 2 usage, 3 it does not answer.
+    Exit status: 0 healthy, 1 unhealthy, or the address is not configured, 2 usage, 3 the service does not answer.
     """
     try:
         at = listening(config) if listen is None else listening_at(listen)
@@ -67,7 +67,7 @@ def _fail(text: str, status: int) -> NoReturn:
 
 
 def _ask(listen: Listen, path: str, *, tls: bool) -> int:
-    """Ask by the standard library: a health check must not cost the start of a pooling client every few seconds."""
+    """Send the request with the standard library, because the import of another HTTP client is slow."""
     connection: http.client.HTTPConnection
     bind = listen.bind
     if listen.is_unix:
@@ -91,7 +91,7 @@ def _ask(listen: Listen, path: str, *, tls: bool) -> int:
 
 
 def _any_certificate() -> ssl.SSLContext:
-    """Nothing secret is sent, and the file may be newer than what is served: so the certificate is not looked at."""
+    """Return a context that verifies no certificate: the request contains no secret, and the file may be newer."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

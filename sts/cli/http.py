@@ -1,4 +1,4 @@
-"""How commands speak to a running service. The operator names the address, so that http is allowed here."""
+"""HTTP requests of commands to a running service. The operator chooses the address, so http is allowed here."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _TIMEOUT: Final = urllib3.Timeout(connect=_CONNECT_S, read=_READ_S)
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Whom a command trusts at an https address (default: the system's CAs), and the certificate that it shows."""
+    """The CAs for an https address (default: the system's CAs), and the client certificate."""
 
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
 
     def context(self) -> ssl.SSLContext:
-        """Ends the command with exit status 2 where a file cannot be used."""
+        """Return the TLS context. Ends the command with exit status 2 if a file cannot be used."""
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
             if self.cert_file is not None:
@@ -46,9 +46,10 @@ def call(
     basic: str | None = None,
     tls: Tls = Tls(),
 ) -> tuple[int, bytes, str]:
-    """Send one request; return status, body and `X-Request-ID` ("" without one). Exit status 3 if nobody answers.
+    """Send one request; returns status, body and `X-Request-ID` ("" without one).
 
-    `fields` are sent as a form; `basic` is "client id:secret" for HTTP Basic.
+    Ends the command with exit status 3 if there is no response. `fields` are sent as a form; `basic` is
+    "client id:secret" for HTTP Basic.
     """
     headers = {"User-Agent": "sts"}
     if basic is not None:
@@ -67,10 +68,10 @@ def call(
 
 
 def _why(error: urllib3.exceptions.HTTPError) -> str:
-    """What went wrong, and what to look at: the library's own words name its classes."""
+    """Return the reason of a failure with a hint; the messages of the library contain class names."""
     cause = error.__cause__
     if isinstance(error, urllib3.exceptions.NewConnectionError) and isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror  # of a name that is not known, too
+        return cause.strerror  # also for an unknown host name
     if isinstance(error, urllib3.exceptions.ConnectTimeoutError):
         return f"no connection within {_CONNECT_S} s"
     if isinstance(error, urllib3.exceptions.TimeoutError):
@@ -78,9 +79,9 @@ def _why(error: urllib3.exceptions.HTTPError) -> str:
     if isinstance(error, urllib3.exceptions.SSLError):
         found = error.args[0] if error.args else None
         if isinstance(found, ssl.SSLCertVerificationError):
-            return f"its certificate is not believed: {found.verify_message}; --ca-file says whom to believe"
-        return "no TLS there"
-    return "the connection was closed without an answer"
+            return f"its certificate is not trusted: {found.verify_message}; set its CA with --ca-file"
+        return "the server does not speak TLS"
+    return "the connection was closed without a response"
 
 
 def check_address(url: str) -> str:
@@ -96,5 +97,5 @@ def check_address(url: str) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    """What the command line or a file gave, byte for byte: it is the service that judges it."""
+    """Return the bytes from the command line or a file unchanged: the service validates them."""
     return text.encode("utf-8", "surrogateescape")

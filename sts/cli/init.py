@@ -1,4 +1,4 @@
-"""`sts init`: a first configuration that works as it stands."""
+"""`sts init`: write a first configuration that works without changes."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from sts.errors import StartError
 _NAME: Final = "sts.yaml"
 _DRAFT: Final = ".draft"
 _CONFIGURATION: Final = Template("""\
-# Configuration of the token service. `sts check` lists everything that is wrong in it; `sts check --effective` shows
-# what is in force. Every key: `sts check --schema`, or docs/configuration.md in the repository.
+# Configuration of the token service. `sts check` lists its faults; `sts check --effective` prints it with all defaults.
+# All keys: `sts check --schema`, or docs/configuration.md in the repository.
 
 # `iss` of every token minted here, and where backends find the public keys: <issuer>/.well-known/jwks.json
 issuer: https://sts.example.internal
 # Beyond loopback it needs `transport`: {address: "0.0.0.0:8080", transport: terminated}
 listen: 127.0.0.1:8080
 
-# Who may ask for tokens: the gateways.
+# The gateways, which may request tokens.
 clients:
   edge-gateway:
     auth: secret                  # HTTP Basic at /token; header X-Gateway-Secret at /forward-auth/edge-gateway
     secrets: ["$digest"]
-    audiences: [orders]           # which backends it may ask for
-    sources: [corporate-idp]      # whose credentials it may hand in
-    profile: nginx                # how it says which request it asks about at forward-auth
+    audiences: [orders]           # the backends for which it may request tokens
+    sources: [corporate-idp]      # the sources whose credentials it may present
+    profile: nginx                # the header names of its forward-auth requests
 
-# Which credentials from outside are believed. PUT YOUR IDENTITY PROVIDER HERE.
+# The trusted sources of inbound credentials. PUT YOUR IDENTITY PROVIDER HERE.
 sources:
   corporate-idp:
     type: jwt
@@ -45,17 +45,17 @@ sources:
     jwks_uri: https://idp.example.com/jwks.json     # or `discovery: true`
     algorithms: [RS256, ES256]
     audience: api-gateway                           # the `aud` its tokens have when they are meant for your gateway
-    audiences: [orders]                             # which backends may be reached with them
-    namespace: ""                                   # prefix of the minted `sub`; matters once there are more sources
+    audiences: [orders]                             # the backends that its credentials may reach
+    namespace: ""                                   # prefix of the minted `sub`; needed with several sources
     identity:                                       # CEL over the verified `claims`
       subject: claims.sub
       scopes: claims.scope
       roles: claims.roles
 
-# The backends, and what the token for each one holds.
+# The backends, and the content of the token for each one.
 audiences:
   orders:
-    ttl: 5m                       # at most; a token never outlives the credential it was made from
+    ttl: 5m                       # the maximum; a token never outlives the credential from which it was made
     scopes: [orders:read, orders:write]
     # allow: "'staff' in identity.roles"
     claims:                       # CEL over `identity`, `client`, `request`, `route`
@@ -63,7 +63,7 @@ audiences:
     headers:                      # identity headers on forward-auth answers
       X-User-ID: identity.subject
 
-# At forward-auth: which request is meant for which audience. The most specific route wins.
+# For forward-auth: the audience of each request. The most specific route applies.
 routes:
   orders-read: {path: "/orders/**", methods: [GET, HEAD], audience: orders, scopes: ["orders:read"]}
   orders-write: {path: "/orders/**", methods: [POST, PUT, DELETE], audience: orders, scopes: ["orders:write"]}
@@ -74,11 +74,11 @@ routes:
 @click.command()
 @click.argument("directory", metavar="[DIR]", type=click.Path(file_okay=False, path_type=Path), default=Path())
 def init(directory: Path) -> None:
-    r"""Write a first configuration, DIR/sts.yaml, with a fresh client secret.
+    r"""Write a first configuration, DIR/sts.yaml, with a new client secret.
 
-    The file is readable by its owner only and never written over an existing one. The secret is printed this once and
-    kept nowhere else: it goes into the gateway. The deployment secret and the signing keys are made by `sts serve` at
-    its first start, in `var` beside the file. A run that was interrupted leaves no configuration: run it again.
+    Only its owner can read the file. An existing file is never overwritten. The secret is printed once and stored
+    nowhere else: configure it in the gateway. `sts serve` generates the deployment secret and the signing keys at its
+    first start, in `var` beside the file. An interrupted run leaves no configuration: run the command again.
 
     \b
     Examples:
@@ -86,12 +86,12 @@ def init(directory: Path) -> None:
       sts init /etc/sts
 
     \b
-    Exit status: 0 done, 1 there is such a file already or it cannot be written, 2 usage.
+    Exit status: 0 done, 1 the file exists or cannot be written, 2 usage.
     """
     secret = secrets.token_urlsafe(32)
     path = directory / _NAME
     with _draft(path, _CONFIGURATION.substitute(digest=digest(secret))) as draft:
-        # Before there is a configuration: one whose secret was never shown would be in the way of the next run.
+        # Print the secret first: a configuration whose secret was never printed would block the next run.
         click.echo(f"secret of the client edge-gateway, shown once:  {secret}\n")
         _finish(draft, path)
     option = "" if directory == Path() else f" -c {shlex.quote(str(path))}"
@@ -106,9 +106,9 @@ def init(directory: Path) -> None:
 
 @contextlib.contextmanager
 def _draft(path: Path, text: str) -> Iterator[Path]:
-    """Write a draft beside `path`, mode 0600, which is removed at the end. What killed runs left is removed as well.
+    """Write a draft beside `path`, mode 0600, and remove it at the end; also remove the drafts of killed runs.
 
-    Raises StartError where there is a file at `path` already, or the draft cannot be written.
+    Raises StartError if `path` exists, or the draft cannot be written.
     """
     draft = path.with_name(f".{_NAME}.{secrets.token_hex(8)}{_DRAFT}")
     try:
@@ -135,16 +135,16 @@ def _draft(path: Path, text: str) -> Iterator[Path]:
 
 
 def _finish(draft: Path, path: Path) -> None:
-    """Give the draft its name. Raises StartError where there is such a file; the secret that was shown is void then."""
+    """Link the draft to its final name. Raises StartError if that exists; then the printed secret is invalid."""
     try:
         path.hardlink_to(draft)
     except FileExistsError:
         raise _there_already(path) from None
     except FileNotFoundError:
-        raise StartError(f"another `sts init` runs in {path.parent}: the secret above is void") from None
+        raise StartError(f"another `sts init` runs in {path.parent}: the secret above is invalid") from None
     except OSError as error:
-        raise StartError(f"{path} cannot be written: {error.strerror}: the secret above is void") from None
+        raise StartError(f"{path} cannot be written: {error.strerror}: the secret above is invalid") from None
 
 
 def _there_already(path: Path) -> StartError:
-    return StartError(f"{path} is there already and is never written over")
+    return StartError(f"{path} exists and is never overwritten")

@@ -1,4 +1,4 @@
-"""The command `sts`. A sub-command's module is imported when it is called, so that `sts --help` answers at once."""
+"""The command `sts`. The module of a sub-command is imported when it is called, so that `sts --help` is fast."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from sts.errors import StartError
 from sts.server.prctl import forbid_core_dumps
 
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
-    "init": ("sts.cli.init:init", "Write a first configuration with fresh secrets."),
+    "init": ("sts.cli.init:init", "Write a first configuration with a new client secret."),
     "serve": ("sts.cli.serve:serve", "Run the service."),
-    "check": ("sts.cli.check:check", "List everything that is wrong in a configuration."),
+    "check": ("sts.cli.check:check", "List the faults of a configuration."),
     "explain": (
         "sts.cli.explain.command:explain",
-        "Walk one request through the service and say what each step made of it.",
+        "Process one request without a service and print the result of each step.",
     ),
-    "exchange": ("sts.cli.exchange:exchange", "Ask a running service for a token and show what it holds."),
-    "keys": ("sts.cli.keys.commands:keys", "Make, list, rotate and revoke the signing keys."),
-    "revoke": ("sts.cli.revoke:revoke", "Refuse at once what was proven or minted up to now."),
-    "revocations": ("sts.cli.revoke:revocations", "List what is revoked."),
-    "api-keys": ("sts.cli.api_keys.commands:api_keys", "Make, list, revoke, rotate and import API keys."),
-    "state": ("sts.cli.state:state", "Accept a state store that was emptied or put back on purpose."),
-    "clients": ("sts.cli.clients:clients", "Make the secrets that gateways call with."),
-    "shadow": ("sts.cli.shadow:shadow", "Sum up what rules on trial would have done."),
-    "backends": ("sts.cli.backends:backends", "Make the key pairs that tokens are encrypted to."),
-    "health": ("sts.cli.health:health", "Ask the service on this machine how it is."),
+    "exchange": ("sts.cli.exchange:exchange", "Request a token from a running service and print its content."),
+    "keys": ("sts.cli.keys.commands:keys", "Create, list, rotate and revoke the signing keys."),
+    "revoke": ("sts.cli.revoke:revoke", "Revoke credentials and tokens that were issued up to now."),
+    "revocations": ("sts.cli.revoke:revocations", "List the revocations."),
+    "api-keys": ("sts.cli.api_keys.commands:api_keys", "Create, list, revoke, rotate and import API keys."),
+    "state": ("sts.cli.state:state", "Accept a state store that was emptied or restored on purpose."),
+    "clients": ("sts.cli.clients:clients", "Generate secrets for gateways."),
+    "shadow": ("sts.cli.shadow:shadow", "Report what rules on trial would have decided."),
+    "backends": ("sts.cli.backends:backends", "Generate key pairs for encrypted tokens."),
+    "health": ("sts.cli.health:health", "Check the health of the service on this machine."),
     "version": ("sts.cli.main:version", "Print the version."),
 }
-"""Command, where it is, and its line in `sts --help`."""
+"""Each command with its function and its line in `sts --help`."""
 
 
 class Commands(click.Group):
     """Sub-commands that are imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """In the order in which a newcomer needs them."""
+        """Return the commands in the order in which a new user needs them."""
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
@@ -57,7 +57,7 @@ class Commands(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
-        """Run the command; what cannot start says so on one line, never with a traceback."""
+        """Run the command; a StartError ends it with one line, without a traceback."""
         try:
             return super().invoke(ctx)
         except StartError as error:
@@ -67,7 +67,7 @@ class Commands(click.Group):
 
 
 def _keep_lines(command: click.Command) -> None:
-    """Docstrings are raw texts; click's mark for "leave these lines as they are" is a backspace."""
+    """Translate the escape of raw docstrings to a backspace, which is the mark of click for unwrapped lines."""
     command.help = (command.help or "").replace("\\b\n", "\b\n")
     for below in command.commands.values() if isinstance(command, click.Group) else ():
         _keep_lines(below)
@@ -76,12 +76,12 @@ def _keep_lines(command: click.Command) -> None:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="sts", message="sts %(version)s", help="Print the version and exit.")
 def cli() -> None:
-    r"""Token service beside an API gateway: any credential in, a short-lived internal JWT out.
+    r"""Token service for API gateways: exchanges an external credential for a short-lived internal JWT.
 
     \b
     A first start:
       sts init            writes sts.yaml and prints the gateway's secret, once
-      sts check           says what is wrong in it, if anything
+      sts check           lists its faults
       sts serve           runs the service
 
     \b
@@ -107,7 +107,7 @@ _keep_lines(cli)
 
 def main() -> None:
     """Run the command line."""
-    if None in (sys.stdin, sys.stdout, sys.stderr):  # the next file to be opened would take its place, and its output
+    if None in (sys.stdin, sys.stdout, sys.stderr):  # the next opened file would get its descriptor, and its output
         sys.exit("sts: standard input, output and error must be open; /dev/null will do")
     forbid_core_dumps()
     cli(prog_name="sts")

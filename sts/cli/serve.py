@@ -1,4 +1,4 @@
-"""`sts serve`: the service itself."""
+"""`sts serve`: run the service."""
 
 from __future__ import annotations
 
@@ -39,18 +39,19 @@ from sts.telemetry import log, make_metrics_directory, metrics, prepare_metrics,
 
 @click.command()
 @common.config_option
-@click.option("--listen", metavar="ADDR", help="Listen here instead: host:port, or unix:/path.")
+@click.option("--listen", metavar="ADDR", help="Listen on this address instead: host:port, or unix:/path.")
 def serve(config: Path, listen: str | None) -> None:
-    r"""Run the service in the foreground until SIGTERM or SIGINT; requests in flight are finished.
+    r"""Run the service in the foreground until SIGTERM or SIGINT; requests in progress are completed.
 
-    The first start makes the deployment secret and the key ring in `var`. SIGHUP reads the configuration anew: it is
-    checked wholly, then swapped in every worker between two requests; a faulty one changes nothing and says so.
+    The first start creates the deployment secret and the key ring in `var`. SIGHUP reloads the configuration: the
+    service checks it completely, then every worker applies it between two requests. A faulty configuration changes
+    nothing and is logged.
 
     \b
     Example:  sts serve -c /etc/sts/sts.yaml
 
     \b
-    Exit status: 0 stopped when told to, 1 the configuration, the secret or the key ring is faulty or the address
+    Exit status: 0 stopped by a signal, 1 the configuration, the secret or the key ring is faulty or the address
     cannot be used, 2 usage, 3 the key store cannot be used.
     """
     environment = Environment()
@@ -79,21 +80,21 @@ def serve(config: Path, listen: str | None) -> None:
         log.info("serving", listen=settings.listen.bind, workers=settings.workers, revision=settings.revision)
         server.run()
     finally:
-        if os.getpid() == master:  # a worker is a fork of us, and leaves by the same way
+        if os.getpid() == master:  # a worker is a fork, and also runs this block
             shutil.rmtree(metrics_directory, ignore_errors=True)
 
 
 def _memory() -> Path | None:
-    """Where files need no disk, if there is such a place: the workers count into them with each decision."""
-    shared = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
+    """Return a folder in memory, None if there is none: the workers update metrics files with each decision."""
+    shared = Path("/dev/shm")  # noqa: S108 - a private folder is created in it
     return shared if os.access(shared, os.W_OK) else None
 
 
 def _prepare(settings: Settings) -> tuple[DeploymentSecret, Store, Floor]:
-    """Open secret and ring, and make them on the very first start; the master does so once, before it forks.
+    """Open the secret and the ring, or create them at the first start; the master calls this once, before it forks.
 
-    The floor is what all workers share from then on: the newest version of the ring that any of them has seen. What
-    else a worker opens is tried here too. Raises StartError; ends the command where keys raise.
+    All workers share the floor: the newest version of the ring that any of them has seen. Audit file and state store
+    are tried here, too. Raises StartError. A KeysError ends the command.
     """
     _try_audit(settings)
     with spoken():
@@ -101,7 +102,7 @@ def _prepare(settings: Settings) -> tuple[DeploymentSecret, Store, Floor]:
             settings.keys, settings.var, settings.given_secret(), time.time, settings.wanted(), settings.redis
         )
     _try_state(settings)
-    store.close()  # no connection is handed on to the workers
+    store.close()  # the workers must not inherit a connection
     if made:
         log.info("key ring made", var=str(settings.var), version=ring.version)
     floor = Floor()
@@ -110,18 +111,19 @@ def _prepare(settings: Settings) -> tuple[DeploymentSecret, Store, Floor]:
 
 
 def _try_audit(settings: Settings) -> None:
-    """Open the audit's file. `var` is made for it, any other folder must be there. Raises StartError."""
+    """Open the audit file. The folder `var` is created for it, another folder must exist. Raises StartError."""
     file = settings.audit.file
     if file is not None and file.parent == settings.var:
-        with contextlib.suppress(OSError):  # told by the next line
+        with contextlib.suppress(OSError):  # the next statement reports it
             make_folder(settings.var)
     AuditFile(file).close()
 
 
 def _try_state(settings: Settings) -> None:
-    """Make and judge the state's file, or look at its Redis: one that is down is waited for, one that evicts is not.
+    """Create and check the state file, or check its Redis.
 
-    Raises StartError.
+    A Redis that is down is only logged. Raises StartError for a state store that must not be used, for instance a
+    Redis that evicts keys.
     """
     state = open_state(settings.state, settings.redis, settings.var, time.time)
     try:
@@ -133,7 +135,7 @@ def _try_state(settings: Settings) -> None:
 
 
 def _state(settings: Settings, secret: DeploymentSecret) -> StateAtWork:
-    """The state of one worker, following its store."""
+    """Return the state of one worker, which follows the changes of its store."""
     state = StateAtWork.of(
         open_state(settings.state, settings.redis, settings.var, time.time),
         settings.state,
@@ -149,34 +151,33 @@ def _state(settings: Settings, secret: DeploymentSecret) -> StateAtWork:
 
 
 def _waved_through(why: str) -> None:
-    """Tell of what passed unmarked, because the configuration says so (`state.on_outage.replay: allow`)."""
+    """Count and log a proof that was accepted without a replay mark (`state.on_outage.replay: allow`)."""
     metrics.unmarked()
     log.warning("a once-only proof was not marked", why=why)
 
 
 def _before_swap(store: Store, floor: Floor, settings: Settings) -> None:
-    """Try what a swap needs of the world outside, so that no worker can fail at it. Raises StartError.
+    """Try the external actions of a configuration swap first, so that no worker fails at them. Raises StartError.
 
-    The ring must know of a longer ttl before the first token of that length is minted, and publish a key of a new
-    algorithm.
+    The ring must record a longer ttl before the first such token is minted, and publish a key of a new algorithm.
     """
     AuditFile(settings.audit.file).close()
     try:
         found = store.load().version
-        if found < floor.version:  # writing on top of an old ring would make it look new
+        if found < floor.version:  # a write to an old ring would make it look new
             raise StartError(f"the key ring has version {found}, this service has seen {floor.version}: restore it")
         ring, _ = rotation.prepare(store, time.time, settings.wanted())
     except KeysError as error:
         raise StartError(str(error)) from None
     finally:
-        store.close()  # no connection is handed on to the next worker
+        store.close()  # the next worker must not inherit a connection
     floor.raise_to(ring.version)
 
 
 def _worker(
     secret: DeploymentSecret, store: Store, floor: Floor, stopping: SharedFlag, settings: Settings
 ) -> tuple[Any, Any]:
-    """Build one worker's service, in the worker. Raises KeysError."""
+    """Build the service of one worker, in the worker process. Raises KeysError."""
     keyring = Keyring(
         store,
         settings.keys.schedule(),
@@ -186,7 +187,7 @@ def _worker(
         lambda why: log.warning("key store", changes="seen at the next poll only", why=why),
     )
     keyring.start()
-    atexit.register(keyring.stop)  # its word that it publishes no more: no rotation then waits for it
+    atexit.register(keyring.stop)  # reports that it has stopped publishing: no rotation then waits for it
     file = AuditFile(settings.audit.file)
     audit = AuditLog(secret.key(LABEL), file.write, time.time, time.monotonic, metrics, settings.audit.flush)
     atexit.register(audit.flush)
@@ -196,15 +197,15 @@ def _worker(
     metrics.feed(app.readings)
 
     def look() -> None:
-        with contextlib.suppress(KeysError):  # told to the log
+        with contextlib.suppress(KeysError):  # the keyring logs it
             keyring.refresh()
 
     def swap(accepted: Settings) -> None:
-        look()  # what this configuration wants is in the ring by now
-        audit.write_waiting()  # where it belonged until now
+        look()  # the ring already contains the requirements of this configuration
+        audit.write_waiting()  # to the former file
         file.reopen(accepted.audit.file)
         audit.flush_s = accepted.audit.flush
         app.swap(accepted)
-        look()  # and tells others by which numbers this worker goes from now on
+        look()  # reports the new schedule of this worker to other replicas
 
     return Application(app, urlsplit(settings.issuer).path), swap

@@ -1,4 +1,4 @@
-"""`sts shadow report`: what the rules on trial would have done, summed up from the audit."""
+"""`sts shadow report`: summarise from the audit log what the rules on trial would have decided."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from sts.options import parse_duration
 from sts.settings import printable
 
 OUTCOMES: Final = ("deny", "error", "allow", "unknown")
-"""The outcomes of a trial as the audit writes them (docs/audit.md)."""
+"""The outcomes of a trial in the audit log (docs/audit.md)."""
 MAX_ROWS: Final = 10_000
-"""Audiences x clients x routes told apart; what comes later is summed up in one row, so that memory is bounded."""
+"""The maximum number of rows (audience, client, route); later ones share one row, so that memory is limited."""
 
 _LONGEST_LINE: Final = 65_536
 _LONGEST_NAME: Final = 128
@@ -36,23 +36,23 @@ Place = tuple[str, str, str | None]
 
 @dataclass(slots=True)
 class Row:
-    """One place: how often each outcome came, and the last event that would have been denied, if any."""
+    """One audience, client and route: the count of each outcome, and the last event that would have been denied."""
 
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
     last: tuple[str, str] = ("", "")
-    """Its time and request id."""
+    """The time and request id of that event."""
 
 
 @dataclass(slots=True)
 class Report:
-    """The sum of an audit: rows by place, how many decisions were read, and how many lines were none."""
+    """The summary of an audit log: its rows, the number of decisions, and the number of unreadable lines."""
 
     rows: dict[Place, Row] = field(default_factory=dict)
     decisions: int = 0
     unreadable: int = 0
 
     def read(self, file: BinaryIO, audience: str | None = None, since: str = "") -> None:
-        """Add up the events of `file`, line by line; of one audience, and from a time on, where that is said."""
+        """Add the events of `file`, line by line; only those of `audience`, and from the time `since`, if given."""
         for line in _lines(file):
             event = _event(line)
             if event is None:
@@ -79,7 +79,7 @@ class Report:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file; one that is longer than any event is cut, and is no JSON then."""
+    """Yield the lines of a file; a line longer than any event is cut, and is then not valid JSON."""
     whole = True
     while line := file.readline(_LONGEST_LINE):
         if whole:
@@ -88,7 +88,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _event(line: bytes) -> dict[str, Any] | None:
-    """An event of the audit, None for a line that is none."""
+    """Return an event of the audit log, None for another line."""
     try:
         event = json.loads(line)
     except (ValueError, RecursionError):
@@ -105,20 +105,20 @@ def _name(value: object) -> str | None:
 
 @click.group()
 def shadow() -> None:
-    """Look at rules on trial."""
+    """Report on rules on trial."""
 
 
 @shadow.command()
 @common.config_option
 @click.option("--audience", metavar="NAME", help="Only the rule of this audience.")
-@click.option("--since", metavar="TIME", help='Only what is younger: "7d", "12h", or a time: 2026-07-01T00:00:00Z.')
+@click.option("--since", metavar="TIME", help='Only newer events: "7d", "12h", or a time: 2026-07-01T00:00:00Z.')
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.argument("file", type=click.Path(path_type=Path, readable=False, allow_dash=True), required=False)
 def report(*, config: Path, audience: str | None, since: str | None, as_json: bool, file: Path | None) -> None:
-    r"""Sum up what the rules on trial (`shadow`) would have done.
+    r"""Summarise what the rules on trial (`shadow`) would have decided.
 
-    FILE is an audit file, - standard input; default: `audit.file` of the configuration, which is read for nothing
-    else. It is read line by line, however large it is.
+    FILE is an audit file, or - for standard input; default: `audit.file` of the configuration. The file is read line by
+    line and may have any size.
 
     \b
     Examples:
@@ -127,12 +127,12 @@ def report(*, config: Path, audience: str | None, since: str | None, as_json: bo
       zcat -f audit.jsonl* | sts shadow report --json -
 
     \b
-    Exit status: 0 the report was made, whatever it says, 1 the audit cannot be read, 2 usage.
+    Exit status: 0 the report was printed, 1 the audit log cannot be read, 2 usage.
     """
     begin = "" if since is None else _since(since, time.time())
     path = file or common.load(config).audit.file
     if path is None:
-        raise click.UsageError("The audit goes to standard output: name a FILE that it was collected in, or -.")
+        raise click.UsageError("The audit log goes to standard output: name the FILE in which it was collected, or -.")
     found = Report()
     try:
         if str(path) == "-":
@@ -149,14 +149,14 @@ def report(*, config: Path, audience: str | None, since: str | None, as_json: bo
 
 
 def _since(text: str, now: float) -> str:
-    """When to begin, as events write it; from "7d" or an RFC 3339 time."""
+    """Return the start time in the format of events; from "7d" or an RFC 3339 time."""
     try:
         begin = datetime.fromtimestamp(now - parse_duration(text), UTC)
     except (ValueError, OverflowError, OSError):
         try:
             begin = datetime.fromisoformat(text)
         except ValueError:
-            begin = datetime.min  # noqa: DTZ901 - refused below, as every time without an offset is
+            begin = datetime.min  # noqa: DTZ901 - refused below, like every time without an offset
         if begin.tzinfo is None:
             raise click.UsageError('--since takes "7d", "12h" or a time such as 2026-07-01T00:00:00Z.') from None
         begin = begin.astimezone(UTC)
@@ -164,7 +164,7 @@ def _since(text: str, now: float) -> str:
 
 
 def _sorted(found: Report) -> list[tuple[Place, Row]]:
-    """Where a rule would hurt most comes first."""
+    """Return the rows, those with the most denials first."""
     return sorted(found.rows.items(), key=lambda one: (*(-one[1].counts[name] for name in OUTCOMES), str(one[0])))
 
 
@@ -205,4 +205,4 @@ def _show(found: Report) -> None:
     else:
         click.echo(f"no rule was on trial in {found.decisions} decisions")
     if found.unreadable:
-        click.echo(f"{found.unreadable} lines are no audit events", err=True)
+        click.echo(f"{found.unreadable} lines are not audit events", err=True)

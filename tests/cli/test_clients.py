@@ -29,8 +29,8 @@ def test_it_makes_256_random_bits_and_the_line_for_the_configuration(secret):
 @pytest.mark.parametrize(
     ("group", "line"),
     [
-        ("keys", "Make the deployment secret and the key ring."),
-        ("clients", "Make a client secret and its hash."),
+        ("keys", "Create the deployment secret and the key ring."),
+        ("clients", "Generate a client secret and its hash."),
         ("api-keys", "Revoke a key for good."),
     ],
 )

@@ -105,7 +105,7 @@ def test_without_a_terminal_the_secret_must_stand_in_a_file():
         check=False,
         start_new_session=True,  # without the terminal that the tests may have
     )
-    told = "sts: --secret-file is needed where there is no terminal\n"
+    told = "sts: --secret-file is required without a terminal\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", told)
 
 
@@ -122,7 +122,7 @@ def test_a_refusal_is_shown_and_ends_with_1(exchange, idp, arguments, reason):
     result = exchange(*arguments, "--raw", input=idp.token())
     assert (result.exit_code, result.stdout) == (1, "")
     assert re.search(
-        rf"sts: refused with 400: {reason}; the audit says why, under request_id [0-9a-f]{{32}}\n$", result.stderr
+        rf"sts: refused with 400: {reason}; see the audit log, request_id [0-9a-f]{{32}}\n$", result.stderr
     )
     assert f'"error_reason": "{reason}"' in result.stderr
 
@@ -172,8 +172,8 @@ def test_a_listener_that_hangs_up_or_speaks_no_tls_is_told_as_such(unreachable):
 
         threading.Thread(target=hang_up, daemon=True).start()
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        assert "no TLS there" in unreachable(f"https://{address}")
-        assert "closed without an answer" in unreachable(f"http://{address}")
+        assert "does not speak TLS" in unreachable(f"https://{address}")
+        assert "closed without a response" in unreachable(f"http://{address}")
 
 
 def test_a_certificate_that_is_not_believed_is_told_with_the_option(unreachable):
@@ -188,7 +188,7 @@ def test_a_certificate_that_is_not_believed_is_told_with_the_option(unreachable)
 
         threading.Thread(target=shake_hands, daemon=True).start()
         said = unreachable(f"https://127.0.0.1:{listener.getsockname()[1]}")
-    assert "its certificate is not believed: " in said
+    assert "its certificate is not trusted: " in said
     assert "--ca-file" in said
 
 
@@ -271,4 +271,4 @@ def test_what_is_no_text_is_one_line(stranger, secret_file, which):
     if which == "the secret":
         secret_file.write_bytes(b"\xff")
     result = stranger.exchange(input=b"\xff")
-    assert (result.exit_code, result.stdout, result.stderr) == (1, "", f"sts: {which} is no UTF-8 text\n")
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", f"sts: {which} is not UTF-8 text\n")

@@ -339,7 +339,7 @@ def test_a_certificate_file_without_one_is_a_fault_of_the_command_line(sts, offl
         (["--type", "client_certificate"], "-----BEGIN CERTIFICATE-----"),
     ):
         result = sts("explain", "-c", offline, "--request", REQUEST, *more, input=given)
-        assert (result.exit_code, result.stderr) == (2, "sts: the file holds no certificate in PEM\n")
+        assert (result.exit_code, result.stderr) == (2, "sts: the file contains no PEM certificate\n")
 
 
 def test_as_a_process_it_speaks_on_standard_output_alone(offline, idp):

@@ -43,7 +43,7 @@ def test_it_is_never_written_over_an_existing_file(init, tmp_path):
     (tmp_path / "sts.yaml").write_text("mine")
     result = init()
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "sts: sts.yaml is there already and is never written over\n"
+    assert result.stderr == "sts: sts.yaml exists and is never overwritten\n"
     assert (tmp_path / "sts.yaml").read_text() == "mine"
 
 
@@ -104,7 +104,7 @@ def test_a_configuration_that_another_run_has_finished_meanwhile_is_kept(init, t
 
     monkeypatch.setattr(click, "echo", finish_first)
     result = init()
-    assert (result.exit_code, "is there already and is never written over" in result.stderr) == (1, True)
+    assert (result.exit_code, "exists and is never overwritten" in result.stderr) == (1, True)
     assert (tmp_path / "sts.yaml").read_text() == "mine"
 
 

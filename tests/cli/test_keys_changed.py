@@ -169,7 +169,7 @@ def test_a_script_that_revokes_is_not_stopped_by_a_question(configure, keys):
     signing, _ = states(keys)
     done = keys("revoke", signing, answer="")
     assert (done.exit_code, states(keys)[signing][1]) == (0, "revoked")
-    assert "nobody is there to answer: going on" in done.stderr
+    assert "no input for the confirmation: continuing" in done.stderr
 
 
 def test_a_rotation_says_whose_algorithm_is_wanted_no_more(configure, keys):
@@ -257,7 +257,7 @@ def test_a_revoked_key_leaves_the_jwks_and_its_standby_signs_in_the_same_write(c
     assert f"{standby[:10]}… signs ES256 now" in done.stdout
     assert "may believe the revoked key for 0s at most" in done.stdout
     assert "slow verifiers" not in done.stdout
-    assert "does not know of it" not in done.stdout
+    assert "has not read the revocation" not in done.stdout
     found = states(keys)
     assert (found[signing], found[standby]) == (("ES256", "revoked"), ("ES256", "active"))
     assert sorted(state for _, state in found.values()) == ["active", "published", "revoked"]

@@ -66,7 +66,7 @@ def test_for_a_person_it_is_a_table_and_says_what_it_could_not_read(sts, audit):
     result = sts("shadow", "report", audit)
     lines = [line.split() for line in result.stdout.splitlines()]
     assert ["orders", "edge-gateway", "-", "3", "0", "1", "1", "2026-07-01T10:00:09.000Z", "request-9"] in lines
-    assert result.stderr == "1 lines are no audit events\n"
+    assert result.stderr == "1 lines are not audit events\n"
 
 
 def test_events_of_other_kinds_are_no_decisions_and_not_unreadable(sts, audit):

@@ -133,7 +133,7 @@ def test_another_secret(operator, signing, tmp_path):
     (tmp_path / "new").write_text("22" * 32)
     (tmp_path / "sts.yaml").write_text(CONFIGURATION + "secret: {file: new, previous: {file: var/secret}}\n")
     kid = signing()
-    assert "is sealed anew" in operator(*blocks("Another secret"))
+    assert "is sealed again" in operator(*blocks("Another secret"))
     (tmp_path / "sts.yaml").write_text(CONFIGURATION + "secret: {file: new}\n")
     assert signing() == kid
 

@@ -42,7 +42,7 @@ def test_exchange_believes_the_ca_that_it_is_told(exchange, pki, idp):
     assert (result.exit_code, result.stderr) == (0, "")
     stranger = exchange(input=idp.token())
     assert stranger.exit_code == 3
-    assert "its certificate is not believed" in stranger.stderr
+    assert "its certificate is not trusted" in stranger.stderr
 
 
 def test_exchange_shows_a_certificate(exchange, pki, idp, tmp_path):

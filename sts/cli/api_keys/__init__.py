@@ -1,1 +1,1 @@
-"""sts api-keys."""
+"""The commands `sts api-keys`."""

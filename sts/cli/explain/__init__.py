@@ -1,1 +1,1 @@
-"""sts explain."""
+"""The command `sts explain`."""

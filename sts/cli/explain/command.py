@@ -1,7 +1,7 @@
-"""`sts explain`: walk one request through the pipeline and say what each step made of it.
+"""`sts explain`: process one request and print the result of each step.
 
-The steps are not written a second time here: it is the pipeline itself, `Exchange.answer`, that runs, with the parts it
-calls wrapped so that each call is told. Nothing is signed, kept or audited, and the client needs no secret.
+This module does not repeat the steps: it runs the pipeline itself, `Exchange.answer`, with wrapped parts that report
+each call. It signs, caches and audits nothing, and the client needs no secret.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ from sts.state.key_records import LABEL, KeyRecords
 @common.config_option
 @click.option("--audience", multiple=True, metavar="NAME", help="The backend, as at /token; may be repeated.")
 @click.option("--request", metavar="LINE", help="A request line, as at forward-auth: 'GET https://host/path'.")
-@click.option("--ip", metavar="ADDRESS", help="Whose request the line is, as the gateway would report it.")
-@click.option("--client", metavar="ID", help="Who asks; default: the only client there is.")
-@click.option("--scope", metavar="SCOPES", help="Scopes to ask for with --audience, separated by spaces.")
+@click.option("--ip", metavar="ADDRESS", help="The user's address of --request, as the gateway would report it.")
+@click.option("--client", metavar="ID", help="The calling client; default: the only client.")
+@click.option("--scope", metavar="SCOPES", help="Scopes to request with --audience, separated by spaces.")
 @click.option(
     "--type",
     "token_type",
     default=TYPE_ACCESS_TOKEN,
     show_default=True,
     metavar="URN",
-    help="The credential's type; the last part of the URN is enough.",
+    help="The credential's type; the last part of the URN suffices.",
 )
-@click.option("--cert-file", type=click.File("rb"), help="The certificate that the client itself shows (PEM).")
+@click.option("--cert-file", type=click.File("rb"), help="The certificate of the client itself (PEM).")
 @click.option("--json", "as_json", is_flag=True, help="Print the steps as JSON.")
 @click.argument("file", type=click.File("rb"), default="-")
 def explain(  # noqa: PLR0913 - the options of the command line
@@ -68,12 +68,12 @@ def explain(  # noqa: PLR0913 - the options of the command line
     as_json: bool,
     file: BinaryIO,
 ) -> None:
-    r"""Walk the credential in FILE (default: standard input) through the pipeline and show what each step decides.
+    r"""Process the credential in FILE (default: standard input) and print the decision of each step.
 
-    It reads the configuration and the issuer's keys (its JWKS is fetched if the source has a jwks_uri), and needs
-    neither a running service nor the client's secret. OPA is asked where the audience says so. One of our own tokens,
-    handed back by a backend (--client), is proven by the key ring.
-    With --request an API key or a certificate (--type) comes in the header that the client's gateway would use.
+    The command reads the configuration and the issuer's keys (it fetches the JWKS if the source has a jwks_uri). It
+    needs neither a running service nor the client's secret. It calls OPA if the audience requires OPA. A token of this
+    service, presented by a backend (--client), is verified with the key ring.
+    With --request, an API key or a certificate (--type) is sent in the header that the client's gateway would use.
 
     \b
     Examples:
@@ -82,17 +82,17 @@ def explain(  # noqa: PLR0913 - the options of the command line
       sts explain --request 'GET https://api.example.com/orders/7' --ip 192.0.2.7 inbound.jwt
 
     \b
-    Exit status: 0 a token would be made, 1 refused (the last step says why), 2 usage, 3 a source, a table, OPA or the
-    state store cannot be reached.
+    Exit status: 0 a token would be issued, 1 refused (the last step shows the reason), 2 usage, 3 a source, a table,
+    OPA or the state store cannot be reached.
     """
     if bool(audience) == bool(request):
         raise click.UsageError("Give either --audience or --request.")
     if ip is not None and request is None:
-        raise click.UsageError("--ip goes with --request: at /token nobody says whose request it was.")
+        raise click.UsageError("--ip requires --request: a request to /token has no user's address.")
     try:
         ip_address(ip or "::")
     except ValueError:
-        raise click.UsageError(f"--ip takes an address, and {ip} is none.") from None
+        raise click.UsageError(f"--ip takes an address, and {ip} is not an address.") from None
     settings = common.load(config)
     name = _client(settings, client)
     secret = secrets.token_urlsafe(32)
@@ -128,7 +128,7 @@ def _client(settings: Settings, name: str | None) -> str:
 
 
 def _let_in(settings: Settings, name: str, secret: str) -> Settings:
-    """The same configuration with a secret of our own for this one client, however it proves itself, from any peer."""
+    """Return the configuration with a temporary secret for this client, which replaces its authentication."""
     kept = {key: getattr(settings.clients[name], key) for key in ClientSettings.model_fields}
     ours = {"auth": "secret", "secrets": (SecretStr(digest(secret)),), "networks": None}
     client = SecretClient.model_construct(**kept | ours)
@@ -138,7 +138,7 @@ def _let_in(settings: Settings, name: str, secret: str) -> Settings:
 def _token(
     name: str, secret: str, audience: tuple[str, ...], scope: str | None, token_type: str, credential: str
 ) -> Incoming:
-    """The request that a client would send to `/token`."""
+    """Return the request that a client would send to `/token`."""
     form = [
         ("grant_type", GRANT_TYPE),
         ("client_id", name),
@@ -149,14 +149,14 @@ def _token(
         *([("scope", scope)] if scope else []),
     ]
     headers = {"content-type": "application/x-www-form-urlencoded"}
-    body = urlencode(form, errors="surrogateescape").encode()  # what is no UTF-8 is the door's to refuse
+    body = urlencode(form, errors="surrogateescape").encode()  # the endpoint refuses text that is not UTF-8
     return Incoming("POST", "/token", headers, Peer("127.0.0.1"), "explain", body)
 
 
 def _forward_auth(settings: Settings, name: str, secret: str, line: str, sent: dict[str, str]) -> Incoming:
-    """The request that the client's gateway would send for this request line, with the headers `sent` as well."""
+    """Return the request that the client's gateway would send for this request line, with the additional headers."""
     if settings.clients[name].profile != "nginx":
-        raise StartError(f"the client {name} has no profile, so no forward-auth door")
+        raise StartError(f"the client {name} has no profile, so it has no access to forward-auth")
     method, _, url = line.partition(" ")
     try:
         parts = urlsplit(url)
@@ -176,7 +176,7 @@ def _forward_auth(settings: Settings, name: str, secret: str, line: str, sent: d
 
 
 def _revision(settings: Settings, story: Trace) -> Revision:
-    """The revision that would serve, with its steps told."""
+    """Return the revision of the service, with parts that report their steps."""
     unwritten = AuditLog(bytes(32), lambda _line: None, time.time, time.monotonic)
     keyring: Any = NullSigner(lambda: open_ring(settings).load())
     state: Any = NullRevocations(_keys(settings))
@@ -184,16 +184,16 @@ def _revision(settings: Settings, story: Trace) -> Revision:
     revision = app.current
     tell = story.tell
 
-    def told(part: object, *steps: str) -> Any:  # noqa: ANN401 - it stands for any part
+    def told(part: object, *steps: str) -> Any:  # noqa: ANN401 - a proxy for any part
         return TracingProxy(part, {step: SHOWN[step] for step in steps}, tell)
 
-    def told_table(name: str, table: object) -> Any:  # noqa: ANN401 - it stands for the table
+    def told_table(name: str, table: object) -> Any:  # noqa: ANN401 - a proxy for the table
         def show(part: Any, arguments: tuple[Any, ...], row: Any) -> dict[str, object]:  # noqa: ANN401 - as Show
             return {"table": name, **SHOWN["row"](part, arguments, row)}
 
         return TracingProxy(table, {"row": show}, tell)
 
-    def told_door(door: object) -> Any:  # noqa: ANN401 - it stands for the door
+    def told_door(door: object) -> Any:  # noqa: ANN401 - a proxy for the endpoint
         def show(_part: object, arguments: tuple[Any, ...], _reply: object) -> dict[str, object]:
             story.told_refusal(*arguments[1:])
             return {}
@@ -222,7 +222,7 @@ def _revision(settings: Settings, story: Trace) -> Revision:
 
 
 def _keys(settings: Settings) -> ApiKeys | None:
-    """The API keys as they stand in the store now, where the configuration has sources of them. Raises StartError."""
+    """Return the API keys in the store, None if the configuration has no source of them. Raises StartError."""
     if not any(source.kept_in_state for source in settings.sources.values()):
         return None
     secret = open_secret(settings.given_secret(), settings.var)
@@ -234,7 +234,7 @@ def _keys(settings: Settings) -> ApiKeys | None:
 
 
 def _unknown(settings: Settings, credential: str) -> dict[str, object]:
-    """What helps with a credential of no source: what it says of itself, unverified, and what would be known."""
+    """Return hints for a credential of no source: its unverified content, and the configured issuers."""
     hints: dict[str, object] = {}
     try:
         token = parse(credential)

@@ -1,4 +1,4 @@
-"""The steps of one request, told: what `sts explain` shows of each."""
+"""The trace of one request: what `sts explain` prints for each step."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from sts.policy.reexchange import OWN
 from sts.settings import printable
 
 Show = Callable[[Any, tuple[Any, ...], Any], Mapping[str, object]]
-"""What to tell of a step, from the part it belongs to, its arguments and its result."""
+"""Returns the facts of a step, from its part of the pipeline, its arguments and its result."""
 
 
 @dataclass(slots=True)
 class TracingProxy:
-    """A part of the pipeline whose steps are told: what each came to, or why it refused."""
+    """A proxy for a part of the pipeline that reports the result or the refusal of each step."""
 
     part: Any
     steps: Mapping[str, Show]
     tell: Callable[[str, Mapping[str, object] | Refusal], None]
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the part has
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of the part
         found = getattr(self.part, name)
         show = self.steps.get(name)
         if show is None:
@@ -54,23 +54,23 @@ class TracingProxy:
 
 @dataclass(slots=True)
 class Trace:
-    """What was told, in order."""
+    """The reported steps, in order."""
 
     steps: list[tuple[str, Mapping[str, object] | Refusal]] = field(default_factory=list)
     hints: Mapping[str, object] = field(default_factory=dict)
-    """What helps against the refusal of the last step. A refusal's own facts are for the audit: no claim goes there."""
+    """Hints about the refusal of the last step. Its facts are for the audit and contain no claims."""
 
     def tell(self, step: str, what: Mapping[str, object] | Refusal) -> None:
-        """Add a step: what it came to, or why it refused."""
+        """Add a step with its facts or its refusal."""
         self.steps.append((_TITLES[step], what))
 
     def told_refusal(self, reason: Reason, facts: Mapping[str, object]) -> None:
-        """Add why the request was refused, unless the last step has said so: not every check is a step."""
+        """Add the refusal of the request, unless the last step is that refusal: not every check is a step."""
         if not self.steps or not isinstance(self.steps[-1][1], Refusal):
             self.steps.append((_TITLES["refused"], Refusal(reason, **facts)))
 
     def refused_for(self, *reasons: Reason) -> bool:
-        """Whether the last step refused for one of these reasons."""
+        """Return whether the last step was refused for one of these reasons."""
         last = self.steps[-1][1] if self.steps else None
         return isinstance(last, Refusal) and last.reason in reasons
 
@@ -100,7 +100,7 @@ def _facts(value: object, *names: str) -> dict[str, object]:
 
 
 def _claims(issued: Any) -> dict[str, object]:  # noqa: ANN401 - see Show
-    """What the signed token says; one that would be encrypted is shown as its backend sees it, opened."""
+    """Return the content of the token; a token that would be encrypted is shown decrypted."""
     token = issued.token
     header, claims = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in token.split(".")[:2])
     shown = {"header": header, "claims": claims, "bytes": f"{len(token)} and the signature"}
@@ -110,7 +110,7 @@ def _claims(issued: Any) -> dict[str, object]:  # noqa: ANN401 - see Show
 
 
 def _mapped(part: Any, arguments: tuple[Any, ...], identity: Any) -> dict[str, object]:  # noqa: ANN401 - see Show
-    """Each attribute with the expression that it came from; those of our own tokens come from none."""
+    """Return each attribute with its expression; attributes of our own tokens have none."""
     principal = arguments[0].principal
     rules = {} if principal.kind == OWN else dict(part.sources[principal.source].identity)
     return {name: _from(value, rules[name]) if name in rules else value for name, value in identity.attributes.items()}
@@ -212,7 +212,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=_plain)
 
 
-def _plain(value: Any) -> object:  # noqa: ANN401 - whatever a step came to
+def _plain(value: Any) -> object:  # noqa: ANN401 - any result of a step
     if isinstance(value, frozenset | set):
         return sorted(value)
     if hasattr(value, "__dataclass_fields__"):
@@ -222,9 +222,9 @@ def _plain(value: Any) -> object:  # noqa: ANN401 - whatever a step came to
 
 @dataclass(frozen=True, slots=True)
 class NullSigner:
-    """Stands where the keyring stands, so that a token can be shown without one being made.
+    """Replaces the keyring, so that a token can be shown without a signature.
 
-    The ring is opened at first need: only to prove one of our own tokens.
+    The ring is opened only when it is needed to verify a token of ours.
     """
 
     ring: Callable[[], Ring]
@@ -232,19 +232,19 @@ class NullSigner:
     algorithm: str = "ES256"
 
     def signer(self, algorithm: str, _now: float) -> NullSigner:
-        """As Keyring: one that names the algorithm."""
+        """Return a signer with this algorithm."""
         return replace(self, algorithm=algorithm)
 
     def sign(self, _signing_input: bytes) -> bytes:
-        """No signature."""
+        """Return an empty signature."""
         return b""
 
     def published(self, _kid: str, _now: float) -> bool:
-        """As Keyring; nothing is kept that it could void."""
+        """Return True: there is no cached token that it could invalidate."""
         return True
 
     def jwks(self, now: float) -> dict[str, Any]:
-        """The keys of the ring that the service has. Raises NO_KEY where there is none."""
+        """Return the JWK Set of the service's ring. Raises NO_KEY if there is none."""
         try:
             return jwks(self.ring(), now)
         except (KeysError, StartError) as error:
@@ -252,32 +252,32 @@ class NullSigner:
 
 
 class NullRevocations:
-    """Stands where the state stands: nothing is revoked, nothing was used. Only the API keys are read."""
+    """Replaces the state: no revocation, no replay mark. Only the API keys are real."""
 
     def __init__(self, keys: object) -> None:
         self.revocations = self.once = self
         self.keys = keys
 
     def mark(self, *_: object, until: float) -> None:
-        """Nothing was used before."""
+        """Accept every proof as new."""
 
     def gather(self, *_: object) -> Revocable:
-        """Nothing by which anything could be revoked."""
+        """Return no identifiers."""
         return Revocable(())
 
     def check(self, *_: object) -> None:
-        """Nothing is revoked."""
+        """Find no revocation."""
 
     check_caller = check
 
     def current(self, *_: object) -> bool:
-        """Nothing was revoked meanwhile."""
+        """Return True: there is no revocation."""
         return True
 
     def minted(self, revocable: Revocable, _: object) -> Revocable:
-        """As Revocations."""
+        """Return `revocable` unchanged."""
         return revocable
 
     def kept(self, revocable: Revocable, *_: object) -> Revocable:
-        """As Revocations."""
+        """Return `revocable` unchanged."""
         return revocable

@@ -1,1 +1,1 @@
-"""sts keys."""
+"""The commands `sts keys`."""

@@ -1,4 +1,4 @@
-"""`sts keys rotate | revoke | import | reseal`: what changes the ring that is there."""
+"""`sts keys rotate | revoke | import | reseal`: the commands that change an existing ring."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ algorithm_option = click.option(
 @click.command()
 @common.config_option
 @algorithm_option
-@click.option("--if-due", is_flag=True, help="Do nothing before `rotate_every` has passed: what a scheduler calls.")
-@click.option("--force", is_flag=True, help="Only after a compromise: verifiers that lack the next key will refuse it.")
+@click.option("--if-due", is_flag=True, help="Do nothing before `rotate_every` has passed; for schedulers.")
+@click.option("--force", is_flag=True, help="Only after a compromise: verifiers without the next key refuse tokens.")
 @yes_option
 @dry_run_option
 @json_option
@@ -45,17 +45,17 @@ def rotate(
 ) -> None:
     r"""Let the standby sign, and publish the next one.
 
-    Refused, with the seconds missing, while some verifier may still lack the standby. Running services notice by
-    themselves within `poll`; nothing is restarted, and tokens of the former key stay good. Safe to run twice, and on
-    two machines at once: the second is told that the new standby is too young. Keys of an algorithm that the
-    configuration uses no more are retired.
+    The rotation is refused, with the remaining time, while a verifier may still lack the standby. Running services
+    detect the change within `poll`, without a restart. Tokens of the former key stay valid. The command may run twice,
+    and on two machines at once: the second run is refused because the new standby is too new. Keys of an algorithm that
+    the configuration no longer uses are retired.
 
     \b
     Examples:
       sts keys rotate --dry-run
       sts keys rotate
       sts keys rotate --if-due            from cron or a Kubernetes CronJob
-      sts keys rotate --force --yes       the next key signs though some verifiers may lack it
+      sts keys rotate --force --yes       the next key signs, although verifiers may lack it
 
     \b
     Exit status: 0 rotated, or not due with --if-due, 1 refused, 2 usage, 3 the store cannot be used.
@@ -66,7 +66,7 @@ def rotate(
     with spoken(as_json=as_json):
         store = open_ring(settings)
         if not dry_run:
-            rotation.prepare(store, time.time, wanted)  # an algorithm that no service has been told of yet
+            rotation.prepare(store, time.time, wanted)  # publishes the first key of a new algorithm
         ring, sightings, now = store.load(), tuple(store.sightings()), time.time()
         there = [one for one in asked or wanted.algorithms if one in ring.algorithms]
         if not there:
@@ -84,31 +84,32 @@ def rotate(
             say_untouched(due, "dry run", would, as_json=as_json)
             return
         if force:
-            risk = f"Verifiers may refuse tokens for {span(missing)}." if missing else "It would do without --force."
-            ask(f"{risk} Rotate all the same?", yes=yes)
+            risk = f"Verifiers may refuse tokens for {span(missing)}." if missing else "--force is not needed."
+            ask(f"{risk} Rotate with --force?", yes=yes)
         ring, done = rotation.rotate(store, time.time, wanted, asked, only_if_due=if_due, force=force)
         if not done:
-            say_untouched(plans, "not due", "not due any more: somebody else rotated", as_json=as_json)
+            say_untouched(plans, "not due", "not due any more: another process rotated", as_json=as_json)
             return
         audit(settings, ROTATED, ring, forced=force)
         say_rotated(ring, done, as_json=as_json)
 
 
-@click.command(context_settings={"ignore_unknown_options": True})  # a name of an imported key may begin with a dash
+@click.command(context_settings={"ignore_unknown_options": True})  # the id of an imported key may begin with a dash
 @common.config_option
 @click.argument("kid", required=False)
-@click.option("--all", "every", is_flag=True, help="Every key: the store was stolen.")
+@click.option("--all", "every", is_flag=True, help="Every key, for instance if the store was stolen.")
 @yes_option
 @dry_run_option
 @json_option
 def revoke(*, config: Path, kid: str | None, every: bool, yes: bool, dry_run: bool, as_json: bool) -> None:
-    r"""End a key that was stolen, now and for good.
+    r"""Revoke a stolen key at once and permanently.
 
-    KID may be cut, as `list` shows it. Asks first; where nobody is there to answer, as in a script, it goes ahead.
+    KID may be shortened, as in the output of `list`. The command asks for confirmation; in a script, without an input,
+    it continues.
 
-    The standby signs from the same moment on. Running services drop the key from the JWKS, and every cached token that
-    it signed, within `poll`. Whoever verifies with a JWKS of its own believes the key until it fetches that anew; how
-    long at most is printed. With --all fresh keys sign at once, and verifiers refuse them until they fetch the JWKS.
+    The standby signs at once. Within `poll`, running services drop the key from the JWKS, and every cached token that
+    it signed. A verifier trusts the key until it fetches the JWKS again; the command prints the maximum time. With
+    --all, new keys sign at once, and verifiers refuse their tokens until they fetch the JWKS.
 
     \b
     Examples:
@@ -120,7 +121,7 @@ def revoke(*, config: Path, kid: str | None, every: bool, yes: bool, dry_run: bo
     Exit status: 0 revoked, 1 refused, or the answer was no, 2 usage, 3 the store cannot be used.
     """
     if (kid is None) != every:
-        raise click.UsageError("name one KID, or say --all")
+        raise click.UsageError("name one KID, or use --all")
     settings = common.load(config)
     schedule = settings.wanted().schedule
     with spoken():
@@ -147,17 +148,17 @@ def revoke(*, config: Path, kid: str | None, every: bool, yes: bool, dry_run: bo
 @common.config_option
 @click.argument("file", type=click.File("rb"))
 @click.option(
-    "--algorithm", type=click.Choice(list(ALGORITHMS)), help="What it is to sign with; default: what it fits."
+    "--algorithm", type=click.Choice(list(ALGORITHMS)), help="The algorithm to sign with; default: the one that fits."
 )
 @dry_run_option
 @json_option
 def import_key(*, config: Path, file: BinaryIO, algorithm: str | None, dry_run: bool, as_json: bool) -> None:
-    r"""Let a private key from elsewhere wait to sign.
+    r"""Import a private key as the standby.
 
     FILE is unencrypted PEM or a JWK, `-` for standard input.
 
-    It takes the place of the standby and may sign once every verifier has it, like any other. Its name is its
-    RFC 7638 thumbprint, whatever it was called. A revoked key does not come back.
+    The key replaces the present standby and may sign when every verifier has it. Its key id is its RFC 7638
+    thumbprint; the `kid` of a JWK is ignored. A revoked key cannot be imported again.
 
     \b
     Examples:
@@ -201,15 +202,15 @@ def reseal(*, config: Path, dry_run: bool, as_json: bool) -> None:
 
     That is the first of `seal_keys`, or the key of the present `secret`.
 
-    Run it while both the new and the former one are configured, and every service has been restarted with both; after
-    it the former one can be taken out.
+    Run the command while the new and the former key are both configured, and after every service has been restarted
+    with both. Afterwards the former key can be removed from the configuration.
 
     \b
     Example:
       sts keys reseal
 
     \b
-    Exit status: 0 sealed anew, 1 refused, 2 usage, 3 the store cannot be used.
+    Exit status: 0 sealed again, 1 refused, 2 usage, 3 the store cannot be used.
     """
     settings = common.load(config)
     with spoken():
@@ -220,19 +221,19 @@ def reseal(*, config: Path, dry_run: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"resealed": not dry_run, "version": ring.version}))
     else:
-        click.echo(f"{store.place}: version {ring.version} {'would be sealed anew' if dry_run else 'is sealed anew'}")
+        click.echo(f"{store.place}: version {ring.version} {'would be sealed again' if dry_run else 'is sealed again'}")
 
 
 COMMANDS: Final = (rotate, revoke, import_key, reseal)
 
 
 def _found(ring: Ring, name: str) -> str:
-    """The key that a cut name means. Raises KeysError where there is none, or several."""
+    """Return the key id for a shortened one. Raises KeysError if no key or several keys match."""
     cut = name.rstrip("….")
     found = [key.kid for key in ring.keys if key.kid.startswith(cut)]
     if len(cut) < _LEAST_OF_A_NAME or len(found) > 1:
         raise KeysError(
-            f"a key is named by {_LEAST_OF_A_NAME} letters or more that no other begins with: `sts keys list --json`"
+            f"write the first {_LEAST_OF_A_NAME} or more characters of one key id: `sts keys list --json` shows them"
         )
     if not found:
         raise KeysError(f"the ring has no key {name}")
@@ -240,7 +241,7 @@ def _found(ring: Ring, name: str) -> str:
 
 
 def _revoked(ring: Ring, kid: str | None, now: float, settings: Settings) -> Ring:
-    """What a revocation would make of the ring."""
+    """Return the ring as it would be after the revocation."""
     if kid is not None:
         key = ring.find(kid)
         return transitions.revoked(ring, kid, generate(key.algorithm if key is not None else ""), now)
@@ -249,7 +250,7 @@ def _revoked(ring: Ring, kid: str | None, now: float, settings: Settings) -> Rin
 
 
 def _awaited(store: Store, ring: Ring, schedule: Schedule) -> list[Sighting]:
-    """What replicas say once each has had the time to look at the store; those that do not are to be named."""
+    """Wait until each replica had the time to read the store, and return the reports; late replicas are reported."""
     end = time.monotonic() + 2 * schedule.poll + _PATIENCE_S
     while True:
         sightings, now = list(store.sightings()), time.time()
@@ -260,7 +261,7 @@ def _awaited(store: Store, ring: Ring, schedule: Schedule) -> list[Sighting]:
 
 def _question(ring: Ring, kid: str | None) -> str:
     if kid is None:
-        return "Revoke every key? All tokens that are out will be refused."
+        return "Revoke every key? All issued tokens will be refused."
     key = ring.find(kid)
     what = "signs now" if key is not None and key.signs else "waits" if key is not None and key.waits else "has signed"
-    return f"Revoke {kid}, which {what}? It never comes back, and its tokens are refused."
+    return f"Revoke {kid}, which {what}? This is permanent, and its tokens will be refused."

@@ -1,4 +1,4 @@
-"""`sts keys`: make and look at the signing keys; what changes them is in `keys_changed`."""
+"""`sts keys`: create and show the signing keys; the commands that change them are in `changes`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from sts.settings import Settings
 
 @click.group()
 def keys() -> None:
-    """Make, list, rotate and revoke the keys that tokens are signed with.
+    """Create, list, rotate and revoke the keys that sign tokens.
 
-    There is always one key that signs and one that waits: the standby is published long before it signs, so that
-    every verifier has it by then. `rotate` lets the standby sign and publishes the next one; the former key stays
-    published until its last token is over. `revoke` is for a key that was stolen.
+    There is always one key that signs and one standby. The standby is published long before it signs, so that every
+    verifier has it by then. `rotate` lets the standby sign and publishes the next one; the former key stays published
+    until its last token has expired. `revoke` is for a stolen key.
     """
 
 
@@ -38,10 +38,10 @@ for command in changes.COMMANDS:
 @dry_run_option
 @json_option
 def init(*, config: Path, dry_run: bool, as_json: bool) -> None:
-    r"""Make the deployment secret and the key ring.
+    r"""Create the deployment secret and the key ring.
 
-    What is there already stays as it is. `sts serve` does so itself on the first start. A ring whose secret is gone is
-    a fault: a new secret could not open it.
+    An existing secret or ring stays unchanged. `sts serve` does the same at its first start. A ring without its secret
+    is a fault: a new secret could not open it.
 
     \b
     Examples:
@@ -49,7 +49,7 @@ def init(*, config: Path, dry_run: bool, as_json: bool) -> None:
       sts keys init -c /etc/sts/sts.yaml --json
 
     \b
-    Exit status: 0 the ring is there, made now or before, 1 refused, 2 usage, 3 the store cannot be used.
+    Exit status: 0 the ring exists, created now or before, 1 refused, 2 usage, 3 the store cannot be used.
     """
     settings = common.load(config)
     if dry_run:
@@ -78,10 +78,10 @@ def init(*, config: Path, dry_run: bool, as_json: bool) -> None:
 @looks_only
 @json_option
 def list_keys(*, config: Path, as_json: bool) -> None:
-    r"""Show the time line: what signs, what waits, what may go and when.
+    r"""Show the keys, their states, and when each changes.
 
-    An `active` key signs, a `published` one waits, a `retired` one still verifies. Key ids are cut; --json has them
-    whole.
+    An `active` key signs, a `published` key is a standby, a `retired` key still verifies. Key ids are shortened; --json
+    prints them completely.
 
     \b
     Examples:
@@ -111,9 +111,9 @@ def list_keys(*, config: Path, as_json: bool) -> None:
 @looks_only
 @json_option
 def plan(*, config: Path, as_json: bool) -> None:
-    r"""Say when rotations are due, and what they wait for.
+    r"""Show when rotations are due and possible.
 
-    For each algorithm: when a rotation is due, and when the next key may sign. Nothing is changed.
+    For each algorithm: when a rotation is due, and when the next key may sign. The command changes nothing.
 
     \b
     Examples:
@@ -141,9 +141,9 @@ def plan(*, config: Path, as_json: bool) -> None:
 @keys.command("jwks")
 @common.config_option
 @looks_only
-@click.option("--json", is_flag=True, expose_value=False, help="JSON is what is printed in any case.")
+@click.option("--json", is_flag=True, expose_value=False, help="Accepted; the output is always JSON.")
 def show_jwks(*, config: Path) -> None:
-    r"""Print the JWK Set as services publish it now.
+    r"""Print the JWK Set that services publish now.
 
     For verifiers that cannot fetch it.
 
@@ -160,7 +160,7 @@ def show_jwks(*, config: Path) -> None:
 
 
 def _there(settings: Settings) -> Ring | None:
-    """The ring as it is, if there is one."""
+    """Return the existing ring, None if there is none."""
     if settings.secret is None and not (settings.var / keystore.SECRET_FILE).exists():
         return None
     try:

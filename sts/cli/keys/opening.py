@@ -1,4 +1,4 @@
-"""What the key commands share: opening the store, options, exit statuses, the audit of what was done."""
+"""Common parts of the key commands: opening the store, options, exit statuses, audit events."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ ROTATED: Final = "rotated"
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON; times are Unix seconds.")
 looks_only = click.option("--dry-run", is_flag=True, expose_value=False, hidden=True)
-"""For commands that change nothing in any case."""
-dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
-yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+"""For commands that never change anything."""
+dry_run_option = click.option("--dry-run", is_flag=True, help="Print what would be done, and change nothing.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
 def open_ring(settings: Settings) -> Store:
-    """The key store of this configuration, with what is there; nothing is made. Raises StartError."""
+    """Return the key store of this configuration; creates nothing. Raises StartError."""
     secret = keystore.open_secret(settings.given_secret(), settings.var)
     return keystore.open_store(settings.keys, settings.var, secret, settings.redis)
 
 
 @contextlib.contextmanager
 def spoken(*, as_json: bool = False) -> Iterator[None]:
-    """End the command with a sentence and the documented exit status where keys raise."""
+    """End the command with a message and the documented exit status for a KeysError in the block."""
     try:
         yield
     except StoreUnavailable as error:
@@ -51,7 +51,7 @@ def spoken(*, as_json: bool = False) -> Iterator[None]:
 
 
 def no_key(asked: tuple[str, ...], used: tuple[str, ...]) -> KeysError:
-    """Say that the ring has no key of the algorithms `asked`; the configuration uses those in `used`."""
+    """Return the error for a ring without a key of the algorithms `asked`; the configuration uses those in `used`."""
     named = ", ".join(asked)
     if set(asked).isdisjoint(used):
         return KeysError(
@@ -61,23 +61,23 @@ def no_key(asked: tuple[str, ...], used: tuple[str, ...]) -> KeysError:
 
 
 def ask(question: str, *, yes: bool, alone: bool = False) -> None:
-    """Ask before what cannot be taken back; ends the command with exit status 1 unless the answer is yes.
+    """Ask for confirmation of an irreversible action; ends the command with exit status 1 unless the answer is yes.
 
-    With `alone` nobody being there to answer, as where a script runs the command, counts as one.
+    With `alone`, an empty standard input that is no terminal, as in a script, counts as yes.
     """
     try:
         if yes or click.confirm(question, err=True):
             return
     except click.Abort as error:
         if alone and isinstance(error.__context__, EOFError) and not sys.stdin.isatty():
-            click.echo("nobody is there to answer: going on", err=True)
+            click.echo("no input for the confirmation: continuing", err=True)
             return
         raise
     common.fail("nothing was changed", common.EXIT_REFUSED)
 
 
 def audit(settings: Settings, action: str, ring: Ring, *, forced: bool = False, revoked: Iterable[str] = ()) -> None:
-    """Write down what was done to the ring; without `audit.file` a plain rotation is told on standard output alone."""
+    """Write the audit event of a change of the ring; without `audit.file`, a plain rotation writes none."""
     audited.audit(
         settings,
         "keys",

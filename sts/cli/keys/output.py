@@ -1,4 +1,4 @@
-"""How keys are shown: the time line as a table, the ring as JSON, lengths of time as people say them."""
+"""The output of the key commands: the keys as a table, the ring as JSON, durations for people."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _TIMES: Final = ("published_at", "ready_at", "active_at", "retired_at", "leaves_
 
 
 def short(kid: str) -> str:
-    """A key id, cut for people."""
+    """Return a key id, shortened for people."""
     return kid if len(kid) <= _KID_SHOWN else kid[:_KID_SHOWN] + "…"
 
 
 def span(seconds: float) -> str:
-    """Write a length of time the way people say it: its two largest units."""
+    """Return a duration in seconds as text, with its two largest units."""
     left = max(0, round(seconds))
     parts = []
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
@@ -41,12 +41,12 @@ def span(seconds: float) -> str:
 
 
 def time_line(ring: Ring, now: float, schedule: Schedule, sightings: Iterable[Sighting] = ()) -> Table:
-    """What signs, what waits, what may go and when."""
+    """Return a table of the keys, their states, and the next change of each."""
     sightings = tuple(sightings)
     table = Table(box=box.SIMPLE, pad_edge=False)
     several = len({key.algorithm for key in ring.keys}) > 1
     for name in ("key", *(["algorithm"] if several else [])):
-        table.add_column(name, overflow="ellipsis")  # what gives way on a narrow terminal
+        table.add_column(name, overflow="ellipsis")  # these columns are shortened on a narrow terminal
     for name in ("state", "since (UTC)", "what comes next"):
         table.add_column(name, no_wrap=True)
     for key in ring.keys:
@@ -63,9 +63,9 @@ def time_line(ring: Ring, now: float, schedule: Schedule, sightings: Iterable[Si
 
 
 def plan_line(plan: rotation.Plan) -> str:
-    """One algorithm's plan, as a sentence."""
+    """Return the plan of one algorithm as a sentence."""
     missing = f"in {span(plan.guard_missing)}" if plan.guard_missing else "now"
-    late = f" (the replica {plan.late} published it late, or is out of sight)" if plan.late else ""
+    late = f" (the replica {plan.late} published it late, or does not report)" if plan.late else ""
     if not plan.signing:
         return f"{plan.algorithm}: {short(plan.standby)} is its first key and may sign {missing}{late}"
     due = f"due in {span(plan.due_in)}" if plan.due_in > 0 else f"due since {span(-plan.due_in)}"
@@ -73,7 +73,7 @@ def plan_line(plan: rotation.Plan) -> str:
 
 
 def plan_facts(plan: rotation.Plan) -> dict[str, Any]:
-    """One algorithm's plan, as JSON takes it."""
+    """Return the plan of one algorithm as JSON values."""
     rounded = {"due_in": round(plan.due_in, 3), "guard_missing": round(plan.guard_missing, 3)}
     return {**asdict(plan), "due": plan.due, **rounded}
 
@@ -81,7 +81,7 @@ def plan_facts(plan: rotation.Plan) -> dict[str, Any]:
 def ring_facts(
     ring: Ring, place: str, now: float, plans: Iterable[rotation.Plan], sightings: Iterable[Sighting]
 ) -> dict[str, Any]:
-    """The ring, as JSON takes it; nothing in it is private."""
+    """Return the ring as JSON values, without private keys."""
     return {
         "place": place,
         "version": ring.version,
@@ -99,14 +99,14 @@ def ring_facts(
 
 
 def replica_lines(ring: Ring, now: float, sightings: Iterable[Sighting]) -> Iterable[str]:
-    """Which processes publish keys; those that are behind are named."""
+    """Yield lines about the processes that publish keys; processes with an older version are named."""
     here = [one for one in sightings if one.until > now]
     behind = [one for one in here if one.version != ring.version]
     if here:
         yield f"{len(here) - len(behind)} of {len(here)} serving processes publish this version"
     for one in behind:
         ago = span(now - one.seen_at)
-        yield f"{one.replica} publishes version {one.version}; it saw the store {ago} ago"
+        yield f"{one.replica} publishes version {one.version}; it read the store {ago} ago"
 
 
 def _since(key: KeyRecord, found: State) -> float:
@@ -133,13 +133,13 @@ def _next(key: KeyRecord, found: State, now: float, schedule: Schedule, sighting
 
 
 def newly_revoked(before: Ring, ring: Ring) -> list[str]:
-    """The keys that were revoked between the two."""
+    """Return the ids of the keys that are revoked in `ring` and not in `before`."""
     known = {key.kid for key in before.keys if key.revoked_at is not None}
     return [key.kid for key in ring.keys if key.revoked_at is not None and key.kid not in known]
 
 
 def say_untouched(plans: list[rotation.Plan], why: str, text: str, *, as_json: bool) -> None:
-    """Nothing was rotated: `why` for programs, `text` for people."""
+    """Print that nothing was rotated: `why` as JSON, or `text`."""
     first = plan_facts(plans[0])
     facts = {name: first[name] for name in ("signing", "standby", "due_in")}
     told = {"rotated": False, "why": why, **facts, "plans": [plan_facts(one) for one in plans]}
@@ -150,7 +150,7 @@ def say_untouched(plans: list[rotation.Plan], why: str, text: str, *, as_json: b
 
 
 def say_rotated(ring: Ring, algorithms: tuple[str, ...], *, as_json: bool) -> None:
-    """What `ring` is after the rotation of `algorithms`. Raises KeysError if it is not as that leaves it."""
+    """Print the ring after the rotation of `algorithms`. Raises KeysError if another process changed it meanwhile."""
     now = time.time()
     told = []
     gone: list[KeyRecord] = []
@@ -181,7 +181,7 @@ def say_rotated(ring: Ring, algorithms: tuple[str, ...], *, as_json: bool) -> No
 
 
 def say_revoked(before: Ring, ring: Ring, outside: Bounds, why: str, *, as_json: bool) -> None:
-    """What was revoked and what that means outside; with `why`, what would be."""
+    """Print what was revoked, and the impact on verifiers; with `why`, what would be revoked."""
     ended = newly_revoked(before, ring)
     signing = {key.algorithm: key.kid for key in ring.keys if key.signs}
     if as_json:
@@ -197,6 +197,6 @@ def say_revoked(before: Ring, ring: Ring, outside: Bounds, why: str, *, as_json:
         click.echo(f"{short(kid)} {'would sign' if why else 'signs'} {algorithm} now")
     click.echo(f"verifiers outside may believe the revoked key for {span(outside.believed)} at most")
     if outside.unknown:
-        click.echo(f"slow verifiers may refuse new tokens for {span(outside.unknown)}: have them fetch the JWKS anew")
+        click.echo(f"slow verifiers may refuse new tokens for {span(outside.unknown)}: let them fetch the JWKS again")
     for name, seconds in outside.out_of_sight:
-        click.echo(f"{name} does not know of it: stop it, or the key lives on there for {span(seconds)}")
+        click.echo(f"{name} has not read the revocation: stop it, or the key stays in use there for {span(seconds)}")
