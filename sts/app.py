@@ -1,7 +1,7 @@
-"""The composition root: the only module that knows all concrete parts.
+"""The composition root, which connects all parts of the service.
 
-An `App` is one worker's service. It holds what lives as long as the process (keyring, token cache, audit, the issuers'
-keys) and the `Revision` in force, which a reload replaces as a whole between two requests.
+An `App` is the service of one worker. It contains the objects that live as long as the process (keyring, token cache,
+audit, keys of issuers) and the current `Revision`, which a reload replaces as a whole between two requests.
 """
 
 from __future__ import annotations
@@ -58,21 +58,21 @@ from sts.x509.authority import Authorities
 
 
 def metrics_of_fetch(source: str, why: str) -> None:
-    """Tell of a fetch of an issuer's keys: counted, and logged where it failed."""
+    """Count a fetch of an issuer's keys, and log a failure; `why` is its reason, else ""."""
     metrics.jwks_fetched(source, "failed" if why else "fetched")
     if why:
         log.warning("issuer's keys", source=source, why=why)
 
 
 def metrics_of_recipients(audience: str, why: str) -> None:
-    """Tell of a fetch of a backend's encryption keys, as of an issuer's."""
+    """Count a fetch of a backend's encryption keys, and log a failure; `why` is its reason, else ""."""
     metrics.jwks_fetched(f"audience {audience}", "failed" if why else "fetched")
     if why:
         log.warning("backend's encryption keys", audience=audience, why=why)
 
 
 def metrics_of_opa(why: str) -> None:
-    """Tell of a question to OPA: counted, and logged where it was not answered."""
+    """Count a request to OPA, and log a failure; `why` is its reason, else ""."""
     metrics.opa_asked("failed" if why else "answered")
     if why:
         log.warning("opa", why=why)
@@ -92,7 +92,7 @@ def metrics_of_introspection(source: str, outcome: str, why: str) -> None:
 
 
 def ocsp_asked(source: str, why: str) -> None:
-    """Tell of a question to an OCSP responder that was not answered."""
+    """Log a failed request to an OCSP responder; `why` is the reason, else ""."""
     if why:
         log.warning("revocation", source=source, why=why)
 
@@ -101,14 +101,14 @@ Clock = Callable[[], float]
 
 CACHE_LABEL: Final = "token cache key"
 ACTIVE_BYTES: Final = 8_000_000
-"""Memory of each worker for what servers said of active tokens."""
+"""The memory of each worker for introspection responses about active tokens, in bytes."""
 INACTIVE_BYTES: Final = 1_000_000
-"""Memory of each worker for tokens that are not active."""
+"""The memory of each worker for introspection responses about inactive tokens, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One accepted configuration at work."""
+    """The objects that are built from one accepted configuration."""
 
     settings: Settings
     exchange: Exchange
@@ -120,7 +120,7 @@ class Revision:
 
 
 class App:
-    """One worker's service: the revision in force, and what outlives it."""
+    """The service of one worker: the current revision, and the objects that survive a reload."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class App:
         clock: Clock = time.time,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Put `settings` to work. `stopping` says whether this replica was told to stop."""
+        """Build the service from `settings`. `stopping` returns whether this replica is shutting down."""
         self.stopping = stopping
         self.keyring = keyring
         self.audit = audit
@@ -149,8 +149,8 @@ class App:
             unrevoked=state.revocations.current,
         )
         self.refusals = Refusals(Memory(REFUSAL_BYTES), state.revocations.current)
-        # Waiting for one slow issuer may hold a quarter of the threads, here and there together, and waiting for
-        # many of them a half: the rest go on.
+        # Each limit is an eighth of the threads. Waiting for one slow issuer, in the token cache and for its keys, may
+        # block a quarter of the threads, and waiting for many issuers a half; the other threads continue.
         self.issuers = Issuers(clock, waiters, metrics_of_fetch)
         self.recipients = Recipients(clock, waiters, self.issuers.all_waiters, metrics_of_recipients)
         self.own_keys = OwnKeys(lambda now: self.keyring.jwks(now), clock)  # noqa: PLW0108 - explain has none
@@ -166,15 +166,15 @@ class App:
         self.flask = self._flask()
 
     def swap(self, settings: Settings) -> None:
-        """Take a checked configuration; requests in flight finish on the one they began with.
+        """Apply a checked configuration; requests in progress finish with the one with which they began.
 
-        One that cannot be built changes nothing. Raises as `build`.
+        A configuration that cannot be built changes nothing. Raises StartError.
         """
         try:
             made = self.build(settings)
             self.warm_up(made)
             self.current = made
-        finally:  # close what only the former revision asked, or one that could not be built
+        finally:  # close connections that only the former revision used, or one that could not be built
             in_force = self.current.settings
             asked = [one.asks(name) for name, one in in_force.sources.items() if one.enabled]
             self.introspections.keep([one for one in asked if one is not None])
@@ -182,12 +182,12 @@ class App:
             self.opa.keep(in_force.opa)
         self.keyring.reschedule(settings.keys.schedule())
         self.state.reconfigure(settings.state)
-        self.memory.bound = settings.cache.memory  # a smaller one is met with the next write
+        self.memory.bound = settings.cache.memory  # a smaller bound applies from the next write
 
     def warm_up(self, revision: Revision) -> None:
-        """Fetch the keys that a revision's sources, clients and backends have at URLs, for WARM_UP seconds at most.
+        """Fetch the remote keys of a revision's sources, clients and backends, for at most WARM_UP seconds.
 
-        To be called before a worker takes requests: a burst at a cold worker would be refused while it fetches them.
+        Call this before a worker accepts requests: otherwise a burst would be refused while the keys are fetched.
         """
         sources, clients = revision.settings.sources, revision.settings.clients
         issuers = [
@@ -198,7 +198,7 @@ class App:
         warm_up([one for one in (*keys, *revision.recipients.values()) if isinstance(one, RemoteSet)], time.monotonic)
 
     def build(self, settings: Settings) -> Revision:
-        """Compile a whole revision; nothing is in force until it is assigned. Raises StartError."""
+        """Build a whole revision; it applies only after it is assigned to `current`. Raises StartError."""
         know_prefixes(prefixes(settings.sources))
         sources = build_sources(settings.sources, self._services(settings))
         recipients = self._recipients(settings)
@@ -227,7 +227,7 @@ class App:
         return Revision(settings, exchange, token_door, door, sources.by_name, recipients, answers)
 
     def _introspection(self, settings: Settings, clients: Clients, door: TokenDoor) -> Introspection:
-        """What answers questions about our own tokens."""
+        """Return the endpoint for introspection of our own tokens."""
         audiences = {
             audience.aud or name: name
             for name, audience in settings.audiences.items()
@@ -245,11 +245,11 @@ class App:
         )
 
     def _own_verifier(self, settings: Settings) -> OwnVerifier:
-        """What proves our own tokens, wherever one is shown to us."""
+        """Return the verifier of our own tokens, for all endpoints."""
         return OwnVerifier(settings.issuer, self.own_keys, _enabled(settings.sources), _enabled(settings.clients))
 
     def _world(self, settings: Settings, sources: Sources) -> World:
-        """What callers' ways of proving themselves need."""
+        """Return the dependencies of client authentication."""
         issuers = {client.source for client in settings.clients.values() if isinstance(client, AccessTokenClient)}
         at_work = [one for name, one in sources.by_name.items() if name in issuers]
         return World(
@@ -261,7 +261,7 @@ class App:
         )
 
     def _services(self, settings: Settings) -> Services:
-        """What sources are built with."""
+        """Return the dependencies of the sources."""
         return Services(
             issuers=self.issuers,
             authorities=self.authorities,
@@ -271,7 +271,7 @@ class App:
         )
 
     def _recipients(self, settings: Settings) -> dict[str, Recipient]:
-        """The backends that tokens are encrypted for, by audience."""
+        """Return the encryption keys of backends, by audience."""
         return {
             name: self.recipients.of(name, audience.encryption)
             for name, audience in settings.audiences.items()
@@ -279,15 +279,15 @@ class App:
         }
 
     def _recipient_current(self, audience: str, thumbprint: str) -> bool:
-        """Whether the key that a kept token is encrypted to is still in its backend's set."""
+        """Return whether the key to which a cached token is encrypted is still in its backend's set."""
         recipient = self.current.recipients.get(audience)
         return recipient is not None and recipient.current(thumbprint)
 
     def _stamped(self, settings: Settings) -> dict[str, str]:
-        """The fingerprint of each entry with a stamp of when it last changed.
+        """Return the fingerprint of each entry, with a random stamp that changes with the fingerprint.
 
-        Without the stamp an entry that was disabled and enabled again would have its old fingerprint back, and with it
-        the tokens that disabling it made void.
+        Without the stamp, an entry that was disabled and enabled again would have its old fingerprint, and cached
+        tokens that were invalidated would be valid again.
         """
         stamp = secrets.token_hex(8)
         known = self._stamps
@@ -298,10 +298,10 @@ class App:
         return {name: found + since for name, (found, since) in self._stamps.items()}
 
     def readiness(self) -> Readiness:
-        """Ready: a configuration, a usable key, revocations that are fresh enough, and not told to stop.
+        """Return whether the worker is ready: a configuration, a usable key, fresh revocations, and not shutting down.
 
-        An issuer that is down harms only its own tokens, and a key store that is down only workers that start, so they
-        only stand under `degraded`.
+        An issuer that is down affects only its own tokens, and a key store that is down only workers that start.
+        Therefore they are only listed under `degraded`.
         """
         status = self.keyring.status(self.clock())
         revocations = self.state.revocations
@@ -325,7 +325,7 @@ class App:
         return Readiness(status.usable and revocations.usable and not stopping, detail)
 
     def readings(self) -> list[Reading]:
-        """What Prometheus is told about the keys, revocations, and revocation of certificates."""
+        """Return the Prometheus readings about keys, revocations, and revocation of certificates."""
         told = keys_told.readings(self.keyring.status(self.clock()))
         tls = self.current.settings.listen.tls
         ours = [] if tls is None else [own_certificate(tls.cert_file, self.clock())]
@@ -349,7 +349,7 @@ def _enabled(entries: Mapping[str, ClientSettings] | Mapping[str, SourceSettings
 
 
 def policy(settings: Settings, fingerprints: Mapping[str, str]) -> Policy:
-    """Compile the rules of a configuration. Disabled audiences and sources are not there at all."""
+    """Compile the rules of a configuration, without disabled audiences and sources."""
     backends = settings.with_backends()
     audiences = {
         name: AudienceRules.of(name, audience, settings.keys.algorithm, backend=name in backends)

@@ -1,11 +1,11 @@
-"""The way of a request, the same for both doors and for every kind of credential.
+"""The processing of a request, the same for both doors (endpoints) and for every kind of credential.
 
-A door parses what came in and shapes what goes out; a kind of credential extracts and proves. Every check that all of
-them need stands here, once, so that no new door or kind can forget it.
+A door parses the request and formats the response; a kind of credential extracts and proves. Every check that all of
+them need is made here, once, so that no new door or kind can omit it.
 
-The way is walked in steps. It stops (`yield`) before what may wait for somebody else, or computes long: a source's
-keys, a table's rows, OPA, encryption, a caller that proves itself by a signed token. The event loop takes the steps up
-to there, and a thread takes the rest. Where all of that is at hand, the way does not stop at all.
+The processing stops (`yield`) before work that may wait or compute for long: a source's keys, the rows of a table, OPA,
+encryption, a caller that authenticates with a signed token. The event loop runs the steps up to the first stop, and a
+thread runs the rest. If all needed data are in memory, there is no stop.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sts.telemetry import log
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One revision of the configuration at work. Requests in flight finish on the revision they began with."""
+    """One revision of the configuration. Requests in progress finish with the revision with which they began."""
 
     revision: str
     clients: Clients
@@ -47,11 +47,11 @@ class Exchange:
     clock: Callable[[], float]
 
     def answer(self, door: Door, incoming: Incoming) -> Reply:
-        """Answer one request at `door`, and wait where that takes waiting. Never raises."""
+        """Return the reply to one request at `door`; waits if necessary. Never raises."""
         return taken(self.steps(door, incoming))
 
     def steps(self, door: Door, incoming: Incoming) -> Steps[Reply]:
-        """The steps to the answer at `door`. None of them raises; every answer leaves exactly one audit event."""
+        """Process one request at `door` in steps. No step raises; every reply causes exactly one audit event."""
         trail = self.audit.begin(door.name, incoming.request_id, self.revision, incoming.correlation_id)
         try:
             caller = door.caller(incoming)
@@ -66,7 +66,7 @@ class Exchange:
         except Refusal as refusal:
             trail.refused(refusal.reason, refusal.facts)
             reply = door.refused(incoming, refusal.reason, refusal.facts)
-        except Exception as fault:  # noqa: BLE001 - fails closed: a fault of ours neither passes nor shows itself
+        except Exception as fault:  # noqa: BLE001 - fails closed: a bug must neither allow a request nor reveal itself
             log.error("fault", request_id=incoming.request_id, fault=type(fault).__name__, at=log.where(fault))
             trail.refused(INTERNAL_ERROR, {})
             reply = door.refused(incoming, INTERNAL_ERROR, {})
@@ -74,7 +74,7 @@ class Exchange:
         return reply
 
     def exchange(self, client: Client, ask: Ask, credential: Credential, trail: Trail) -> Steps[Issued]:
-        """Turn `credential` into a token for what `client` asks, or raise the Refusal that says why not."""
+        """Exchange `credential` for the token that `client` requests. Raises Refusal."""
         target = self.policy.target(client, ask)
         trail.aimed([audience.name for audience in target.audiences])
         trail.brought(credential)
@@ -97,7 +97,7 @@ class Exchange:
         return issued
 
     def at_hand(self, presented: Sequence[Presented], target: Target, ask: Ask) -> bool:
-        """Whether `mint` would wait for nothing and compute nothing that takes long."""
+        """Return whether `mint` would neither wait nor compute for long."""
         now = self.clock()
         proves = all(self.sources.at_hand(one, now) for one in presented)
         return proves and self.policy.at_hand(presented, target, ask, self.tables)
@@ -105,10 +105,10 @@ class Exchange:
     def mint(
         self, client: Client, ask: Ask, presented: Sequence[Presented], target: Target, trail: Trail, grounds: Grounds
     ) -> tuple[Issued, Causes]:
-        """Prove what was presented, the subject's credential and an actor's, judge it, decide, and mint."""
+        """Prove the credentials of the subject and the actor, judge them, decide, and mint the token."""
         proven = [(one, self.sources.prove(one, self.clock())) for one in presented]
         grounds.proven((one, found, self.sources.limits(one)) for one, found in proven)
-        now = self.clock()  # proving may have waited
+        now = self.clock()  # the proof may have waited
         admitted, *actor = [
             self.policy.admit(found, self.sources.limits(one), target, now, ask.certificate) for one, found in proven
         ]
@@ -125,5 +125,5 @@ class Exchange:
         grant = self.policy.narrow(grant, client, identity, admitted, target, ask, self.clock())
         issued = self.minter.mint(grant, self.clock)
         revocable = self.revocations.minted(revocable, issued)
-        self.revocations.check(revocable, self.clock())  # what was revoked meanwhile: rows, OPA and keys may take long
+        self.revocations.check(revocable, self.clock())  # check again: rows, OPA and keys may take long
         return issued, Causes.of(proven, grant, issued, self.revocations.kept(revocable, issued.token))
