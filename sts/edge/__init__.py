@@ -1,1 +1,1 @@
-"""HTTP in, HTTP out. A door is a function from `Incoming` to `Reply`; Flask serves only what is no door."""
+"""HTTP requests and answers. A door is a function from `Incoming` to `Reply`; Flask serves only the other pages."""

@@ -1,8 +1,8 @@
-"""A client certificate that a gateway hands on in a header, in exactly one of three forms.
+"""A client certificate that a gateway forwards in a header, in exactly one of three forms.
 
-Whoever can send a header can send a certificate, since certificates are public: these are read only from a peer or a
-client that is configured for it, and in the one form that it is configured for. Any of the others beside it, or one
-from anybody else, is refused (RFC 9440 §4). Nothing is proven here: what comes out is bytes.
+Certificates are public, so any sender of a header can send one. The headers are read only from a peer or a client that
+is configured for it, and only in the configured form. Another form beside it, or any form from another sender, is
+refused (RFC 9440 §4). This module returns bytes and does not prove the certificates.
 """
 
 from __future__ import annotations
@@ -43,26 +43,26 @@ HEADERS: Final[Mapping[Form, frozenset[str]]] = {
 }
 ALL_HEADERS: Final = frozenset().union(*HEADERS.values())
 
-_BYTES: Final = re.compile(r" *:([A-Za-z0-9+/]*={0,2}): *")  # RFC 9651 §3.3.5; parameters are not defined for these
+_BYTES: Final = re.compile(r" *:([A-Za-z0-9+/]*={0,2}): *")  # RFC 9651 §3.3.5; no parameters are defined for these
 _PEM: Final = re.compile(rb"\s*-----BEGIN CERTIFICATE-----\r?\n([A-Za-z0-9+/=\r\n]+)\r?\n-----END CERTIFICATE-----\s*")
 _ESCAPED: Final = re.compile(r"(?:[!-$&-~ ]|%[0-9A-Fa-f]{2})*")
 _END: Final = b"-----END CERTIFICATE-----"
-# One pair of an element: a name, and a value in quotes or without. Each step takes what no other could: linear.
+# One pair of an element: a name, and a value with or without quotes. No two steps match the same text, so it is linear.
 _PAIR: Final = re.compile(r'([A-Za-z0-9_-]+)=(?:"((?:[^"\\]|\\.)*)"|([^",;]*))')
 _SPACES: Final = re.compile(r" *")
 
 
 def handed_on(headers: Mapping[str, str], form: Form | None) -> Ders | None:
-    """The certificates in DER that `headers` hand on in `form`, the leaf first; None if there is none.
+    """Return the certificates in DER that `headers` forward in `form`, the leaf first; None if there is none.
 
-    `headers` have lower-case names, doubled ones joined with a comma. `form` None says that the sender may hand none
-    on. Raises MALFORMED for any other form beside it, for more than one value and whatever cannot be read; TOO_LARGE;
-    BAD_SIGNATURE where the gateway itself says that the certificate did not verify.
+    `headers` have lower-case names; repeated headers are joined with a comma. `form` None means that the sender may
+    forward none. Raises MALFORMED for another form beside it, for more than one value, and for a value that cannot be
+    read; TOO_LARGE; BAD_SIGNATURE if the gateway itself reports that the certificate did not verify.
     """
     if ALL_HEADERS.isdisjoint(headers):
         return None
     if form is None:
-        raise Refusal(MALFORMED, why="a certificate header from one that may hand none on")
+        raise Refusal(MALFORMED, why="a certificate header from a sender that may not forward one")
     present = ALL_HEADERS.intersection(headers)
     if not present <= HEADERS[form]:
         raise Refusal(MALFORMED, why="a certificate header of another form", form=form)
@@ -72,7 +72,7 @@ def handed_on(headers: Mapping[str, str], form: Form | None) -> Ders | None:
 
 
 def _read_client_cert(headers: Mapping[str, str]) -> Ders:
-    """RFC 9440: one byte sequence, and a list of them for what is above."""
+    """Read the form of RFC 9440: one byte sequence, and a list of them for the chain."""
     leaf = headers.get(CLIENT_CERT)
     if leaf is None:
         raise Refusal(MALFORMED, why="a chain without a certificate")
@@ -89,22 +89,22 @@ def _byte_sequence(item: str) -> bytes:
 
 
 def _read_nginx(headers: Mapping[str, str]) -> Ders | None:
-    """`$ssl_client_escaped_cert` and `$ssl_client_verify`: the leaf alone, since nginx tells no more."""
+    """Read `$ssl_client_escaped_cert` and `$ssl_client_verify`: only the leaf; nginx does not send the chain."""
     verify, escaped = headers.get(NGINX_VERIFY, ""), headers.get(NGINX_CERT, "")
     if not escaped and verify in ("", "NONE"):
         return None
     if verify.startswith("FAILED"):
-        raise Refusal(BAD_SIGNATURE, why="the gateway says that the certificate did not verify")
-    if verify != "SUCCESS":  # a doubled one, too
+        raise Refusal(BAD_SIGNATURE, why="the gateway reports that the certificate did not verify")
+    if verify != "SUCCESS":  # also refuses a repeated header
         raise Refusal(MALFORMED, why="not one verdict of the gateway", header=NGINX_VERIFY)
     return _only(_read_pem(escaped))
 
 
 def _read_xfcc(headers: Mapping[str, str]) -> Ders:
-    """Envoy's elements, one for each hop; the last one is the nearest hop's, and the only one that is believed.
+    """Read Envoy's elements, one for each hop. Only the last one, from the nearest hop, is trusted.
 
-    Envoy writes URI and DNS names as the certificate has them, without quotes: a comma in one would begin an element
-    that Envoy never wrote. So the names of every element must be those of its certificate.
+    Envoy writes URI and DNS names without quotes, as the certificate has them: a comma in a name would begin an element
+    that Envoy did not write. So the names of every element must be those of its certificate.
     """
     elements = _elements(headers[XFCC])
     for pairs in elements[:-1]:
@@ -116,15 +116,15 @@ def _read_xfcc(headers: Mapping[str, str]) -> Ders:
 
 
 def _element(pairs: Mapping[str, list[str]]) -> Ders:
-    """One element's certificate and chain; `Subject` is never looked at."""
+    """Return one element's certificate and chain; `Subject` is not read."""
     for name in ("hash", "cert", "chain"):
         if len(pairs.get(name, ())) > 1:
-            raise Refusal(MALFORMED, why="a pair that stands twice", key=name)
+            raise Refusal(MALFORMED, why="a repeated pair", key=name)
     cert = pairs["cert"][0] if "cert" in pairs else None
     chain = _read_pem(pairs["chain"][0]) if "chain" in pairs else ()
     ders = chain if cert is None else _only(_read_pem(cert))
     if not ders:
-        raise Refusal(MALFORMED, why="neither Cert nor Chain: the gateway must hand on the certificate itself")
+        raise Refusal(MALFORMED, why="neither Cert nor Chain: the gateway must forward the certificate itself")
     if chain:
         if chain[0] != ders[0]:
             raise Refusal(MALFORMED, why="Chain does not begin with Cert")
@@ -148,7 +148,7 @@ def _check_same_names(pairs: Mapping[str, list[str]], der: bytes) -> None:
 
 
 def _elements(value: str) -> list[dict[str, list[str]]]:
-    """Split a header into elements of pairs, by lower-case key; every character belongs to one of them."""
+    """Split a header into elements of pairs, by lower-case key; every character must belong to one of them."""
     elements: list[dict[str, list[str]]] = [{}]
     position = 0
     while True:
@@ -176,20 +176,20 @@ def _unescape(text: str) -> str:
 
 
 def _read_pem(escaped: str) -> Ders:
-    """The certificates in URL-encoded PEM; nothing but whitespace stands between them (RFC 7468 §2)."""
+    """Return the certificates in URL-encoded PEM; only white space is allowed between them (RFC 7468 §2)."""
     if not _ESCAPED.fullmatch(escaped):
         raise Refusal(MALFORMED, why="not URL-encoded")
-    pem = unquote_to_bytes(escaped)  # not unquote_plus: base64 has a "+" of its own
+    pem = unquote_to_bytes(escaped)  # not unquote_plus: base64 uses "+" itself
     blocks = pem.split(_END, MAX_CERTIFICATES + 1)
     if blocks.pop().strip() or not blocks:
-        raise Refusal(MALFORMED, why="not certificates in PEM, and nothing else")
+        raise Refusal(MALFORMED, why="not only certificates in PEM")
     found = [_PEM.fullmatch(block + _END) for block in blocks]
     return tuple(_base64(_body(one).translate(None, b"\r\n")) for one in found)
 
 
 def _body(block: re.Match[bytes] | None) -> bytes:
     if block is None:
-        raise Refusal(MALFORMED, why="not certificates in PEM, and nothing else")
+        raise Refusal(MALFORMED, why="not only certificates in PEM")
     return block[1]
 
 
@@ -214,9 +214,9 @@ _READERS: Final[Mapping[Form, Callable[[Mapping[str, str]], Ders | None]]] = {
 
 
 def _narrow(network: PeerNetwork) -> PeerNetwork:
-    """Refuse the network of all addresses: that a header comes from a proxy would then hang on its secret alone."""
+    """Refuse the network of all addresses: the secret alone would then prove that a header comes from the proxy."""
     if not isinstance(network, str) and network.prefixlen == 0:
-        raise ValueError(f"{network} is everybody: write the addresses that the proxy calls from")
+        raise ValueError(f"{network} contains all addresses: write the addresses from which the proxy calls")
     return network
 
 
@@ -224,11 +224,11 @@ class ProxySettings(Section):
     """A proxy that ends callers' TLS in front of `/token`."""
 
     networks: Annotated[tuple[Annotated[PeerNetwork, AfterValidator(_narrow)], ...], Field(min_length=1)]
-    """Addresses of the socket's peer that the proxy calls from, not all there are; `unix` is our socket."""
+    """The proxy's addresses as the socket's peer; the network of all addresses is refused; `unix` is our socket."""
     secrets: Annotated[tuple[SecretDigest, ...], Field(min_length=1, max_length=2)]
-    """`sha256:` and the hex SHA-256 of what the proxy sends in `X-Gateway-Secret` (`sts clients secret` makes both)."""
+    """`sha256:` and the hex SHA-256 of the proxy's `X-Gateway-Secret` (`sts clients secret` creates both)."""
     certificate_header: Form
-    """In which one form it hands the caller's certificate on: `client_cert` (RFC 9440), `xfcc` (Envoy) or `nginx`."""
+    """The form in which it forwards the caller's certificate: `client_cert` (RFC 9440), `xfcc` (Envoy) or `nginx`."""
 
 
 class Proxies:
@@ -238,10 +238,10 @@ class Proxies:
         self._proxies = [(one, live(one)) for one in settings]
 
     def peer(self, incoming: Incoming) -> Peer:
-        """Who called, with the certificates that count as its own: forwarded ones, if a proxy is in between.
+        """Return the caller with the certificates that count as its own: forwarded ones, if a proxy is in between.
 
-        From a proxy's network with a secret that is not its own, none count: a user may have added to the secret.
-        Raises what `handed_on` raises; MALFORMED for a certificate header from anybody else.
+        From a proxy's network with another secret, no certificate counts: a user may have added a second secret header.
+        Raises the errors of `handed_on`, and MALFORMED for a certificate header from any other sender.
         """
         secret = incoming.headers.get("x-gateway-secret")
         for proxy, digests in self._proxies if secret else ():

@@ -1,4 +1,4 @@
-"""What verifiers and clients find out by themselves: the key set and the metadata (RFC 7517, RFC 8414)."""
+"""The public documents for verifiers and clients, the key set and the metadata (RFC 7517, RFC 8414); health pages."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _METHODS_OF_TLS: Final = ("tls_client_auth", "self_signed_tls_client_auth")  # R
 
 
 def metadata(issuer: str, *, mutual_tls: bool = False) -> dict[str, object]:
-    """The authorization server metadata (RFC 8414 §2); empty lists and what no grant of ours uses are left out.
+    """Return the authorization server metadata (RFC 8414 §2), without empty lists and members that no grant uses.
 
-    `response_types_supported` is required, yet there is no front channel: `none` says so. The audiences' scopes are
-    not listed, since they would tell everybody which backends there are. `mutual_tls` says that callers can present a
+    `response_types_supported` is required, but there is no front channel, so its value is `none`. The audiences' scopes
+    are not listed, because the list would publish which backends exist. `mutual_tls` is true if callers can present a
     certificate, to us or to a proxy in front.
     """
     methods = [*_METHODS, *(_METHODS_OF_TLS if mutual_tls else ())]
@@ -51,7 +51,7 @@ def metadata(issuer: str, *, mutual_tls: bool = False) -> dict[str, object]:
         "introspection_endpoint_auth_signing_alg_values_supported": list(DEFAULT_ALGORITHMS),
     }
     if mutual_tls:
-        document["tls_client_certificate_bound_access_tokens"] = True  # where the audience says so (RFC 8705 §3.3)
+        document["tls_client_certificate_bound_access_tokens"] = True  # for audiences with `bind` (RFC 8705 §3.3)
     return document
 
 
@@ -61,12 +61,12 @@ def discovery(
     max_age: Callable[[], float],
     mutual_tls: Callable[[], bool] = lambda: False,
 ) -> Blueprint:
-    """The public documents. `max_age` is how many seconds a verifier may keep the key set that `jwks` gives.
+    """Serve the public documents. `max_age` is how many seconds a verifier may cache the key set from `jwks`.
 
-    A key set that may lack what others sign with (NoUsableKey) is not shown: 503.
+    If `jwks` raises NoUsableKey, the key set may lack a key that other replicas sign with: the answer is 503.
 
-    An issuer with a path has the metadata under both rules, path appended (OpenID Connect Discovery §4) and path
-    behind the well-known name (RFC 8414 §3.1), since a gateway in front may or may not cut the path off.
+    An issuer with a path has the metadata at both addresses: path appended (OpenID Connect Discovery §4), and path
+    behind the well-known name (RFC 8414 §3.1), because a gateway in front may or may not remove the path.
     """
     pages = Blueprint("discovery", __name__)
     prefix = urlsplit(issuer).path
@@ -91,7 +91,7 @@ def discovery(
 
 
 def _too_stale() -> Response:
-    """The key store has been out of sight for so long that the set may lack a key which others sign with."""
+    """Answer 503: the key store was unreachable for so long that the set may lack a key that others sign with."""
     response = Response(to_json({"error": "temporarily_unavailable"}), 503, content_type="application/json")
     response.headers["Cache-Control"] = "no-store"
     response.headers["Retry-After"] = str(_RETRY_AFTER_S)
@@ -108,7 +108,7 @@ def _public(body: bytes, content_type: str, max_age: float) -> Response:
 
 
 def site(*pages: Blueprint) -> Flask:
-    """Serve `pages`. Faults are problem documents; nothing redirects, and OPTIONS is answered by nobody."""
+    """Serve `pages`. Faults are problem documents; there are no redirects and no automatic answers to OPTIONS."""
     app = Flask("sts", static_folder=None, template_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.url_map.merge_slashes = False
@@ -149,10 +149,10 @@ Networks = tuple[Network | str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether this worker can answer requests, and for operators what it hangs on.
+    """Whether this worker can answer requests, and the state of its dependencies for operators.
 
-    It hangs on what is ours: the configuration, a usable key, revocations. An identity provider or a shared cache that
-    is down harms some requests, not all; taking the service out for that would harm all. Those stand in `detail`.
+    Only our own dependencies count: the configuration, a usable key, revocations. An identity provider or shared cache
+    that is down affects some requests; to take the service out for that would affect all. `detail` lists those.
     """
 
     ready: bool
@@ -162,7 +162,7 @@ class Readiness:
 def health(
     readiness: Callable[[], Readiness], metrics: Callable[[], tuple[str, bytes]], ops_networks: Callable[[], Networks]
 ) -> Blueprint:
-    """`/healthz` and `/readyz` for everybody; detail and `/metrics` (Prometheus text) only to `ops_networks`."""
+    """Serve `/healthz` and `/readyz` to all callers; detail and `/metrics` (Prometheus text) only to `ops_networks`."""
     pages = Blueprint("health", __name__)
 
     @pages.get("/healthz")
@@ -180,7 +180,7 @@ def health(
     @pages.get("/metrics")
     def show_metrics() -> Response:
         if not is_operator(request.environ, ops_networks()):
-            abort(404)  # like a path that is not there
+            abort(404)  # like an unknown path
         content_type, text = metrics()
         response = Response(text, content_type=content_type)
         response.headers["Cache-Control"] = "no-store"

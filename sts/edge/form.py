@@ -18,7 +18,7 @@ from sts.model import Incoming, Peer
 MAX_BODY_BYTES: Final = 64 * 1024
 MAX_PARAMETERS: Final = 64
 
-# The same reasons as ever, where HTTP has a status of its own for them.
+# The usual reasons, with HTTP's specific status.
 METHOD_NOT_ALLOWED: Final = replace(MALFORMED, token_status=405)
 UNSUPPORTED_MEDIA_TYPE: Final = replace(MALFORMED, token_status=415)
 BODY_TOO_LARGE: Final = replace(TOO_LARGE, token_status=413)
@@ -32,25 +32,25 @@ _LONE_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The parameters of a request by name. A parameter without a value is as good as absent (RFC 6749 §3.2)."""
+    """The parameters of a request by name. A parameter without a value counts as absent (RFC 6749 §3.2)."""
 
     values: Mapping[str, tuple[str, ...]]
 
     def one(self, name: str) -> str | None:
-        """The value of a parameter that may stand once, None if it is absent."""
+        """Return the value of a parameter that may occur once, None if it is absent."""
         found = self.values.get(name)
         return found[0] if found else None
 
     def all(self, name: str) -> tuple[str, ...]:
-        """The values of a parameter that may be repeated, in order."""
+        """Return the values of a parameter that may be repeated, in order."""
         return self.values.get(name, ())
 
 
 def read_form(incoming: Incoming, repeatable: frozenset[str] = frozenset()) -> Form:
-    """Read the form of a POST request; only parameters in `repeatable` may stand more than once.
+    """Read the form of a POST request; only parameters in `repeatable` may occur more than once.
 
-    Raises MALFORMED or TOO_LARGE, with the HTTP status 405, 413 or 415 where that is the matter. A query string is
-    refused, not skipped: what stands there stands in logs too (RFC 6749 §2.3.1, RFC 9700 §4.3.2).
+    Raises MALFORMED or TOO_LARGE, with the HTTP status 405, 413 or 415 for those faults. A query string is refused and
+    not ignored, because logs would contain it (RFC 6749 §2.3.1, RFC 9700 §4.3.2).
     """
     if incoming.method != "POST":
         raise Refusal(METHOD_NOT_ALLOWED, why="not POST")
@@ -61,7 +61,7 @@ def read_form(incoming: Incoming, repeatable: frozenset[str] = frozenset()) -> F
     if incoming.fault == "too_large" or len(incoming.body) > MAX_BODY_BYTES:
         raise Refusal(BODY_TOO_LARGE, why="the body", max_bytes=MAX_BODY_BYTES)
     if incoming.fault:
-        raise Refusal(MALFORMED, why="the body does not arrive whole")
+        raise Refusal(MALFORMED, why="the body is incomplete")
     return parse(incoming.body, repeatable)
 
 
@@ -69,10 +69,10 @@ def parse(body: bytes, repeatable: frozenset[str] = frozenset()) -> Form:
     """Parse a form body. Raises MALFORMED or TOO_LARGE.
 
     Everything that the encoding does not produce is refused: raw spaces, controls and non-ASCII, a `%` without two
-    digits, escapes that are no UTF-8. A repeated parameter is refused even where one of the two is empty.
+    digits, escapes that are not UTF-8. A repeated parameter is refused even if one of the values is empty.
     """
     if body.translate(None, delete=_PRINTABLE):
-        raise Refusal(MALFORMED, why="the form is not encoded rightly")
+        raise Refusal(MALFORMED, why="the form is not encoded correctly")
     pairs = [piece.partition("=") for piece in body.decode("ascii").split("&") if piece]
     if len(pairs) > MAX_PARAMETERS:
         raise Refusal(BODY_TOO_LARGE, why="too many parameters", max_parameters=MAX_PARAMETERS)
@@ -91,7 +91,7 @@ def _decode(text: str) -> str:
     if "%" not in spaced:
         return spaced
     if _LONE_PERCENT.search(spaced):
-        raise Refusal(MALFORMED, why="the form is not encoded rightly")
+        raise Refusal(MALFORMED, why="the form is not encoded correctly")
     try:
         return unquote_to_bytes(spaced).decode("utf-8")
     except UnicodeDecodeError:
@@ -99,26 +99,26 @@ def _decode(text: str) -> str:
 
 
 PEER: Final = "sts.peer"
-"""Where the server puts the `Peer` into the environment of a page's request."""
+"""The key under which the server puts the `Peer` into the environment of a page's request."""
 
 _CREDENTIALS: Final = struct.Struct("iII")  # Linux's struct ucred: process, user, group
 _CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-# The last ones are those of configured gateways and proxies, which may add none of the others.
+# The headers in ALL_HEADERS are sent by configured gateways and proxies too, which may add none of the others.
 _FORWARDED: Final = (
     frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "x-gateway-secret"}) | ALL_HEADERS
 )
 _FORWARDED_PREFIXES: Final = ("x-forwarded", "x-original-", "x-envoy-", "cf-")
 
 
-def peer_of(connection: socket.socket, address: Any) -> Peer:  # noqa: ANN401 - as the socket's family has it
-    """The other end of a socket that was accepted, by the socket itself.
+def peer_of(connection: socket.socket, address: Any) -> Peer:  # noqa: ANN401 - the form depends on the socket's family
+    """Return the other end of an accepted connection, as reported by the socket itself.
 
-    The family is always asked for: whoever connects to a Unix socket chooses the name of the own end, and one called
-    "10.0.0.1" arrives as its address. Raises OSError where the peer has gone.
+    The socket's family is always checked: a client of a Unix socket can bind its own end to any name, and a name such
+    as "10.0.0.1" would arrive as its address. Raises OSError if the peer has closed the connection.
     """
     if connection.family != socket.AF_UNIX:
         return Peer(address[0])
-    option = getattr(socket, "SO_PEERCRED", None)  # not every system tells the user at the other end
+    option = getattr(socket, "SO_PEERCRED", None)  # not every system reports the user at the other end
     if option is None:
         return Peer("", unix=True)
     _, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
@@ -126,10 +126,10 @@ def peer_of(connection: socket.socket, address: Any) -> Peer:  # noqa: ANN401 - 
 
 
 def is_operator(environ: Mapping[str, Any], networks: tuple[Network | str, ...]) -> bool:
-    """Whether a request may read operational detail: its peer is in `networks`, and it was not forwarded.
+    """Return whether a request may read operational detail: its peer is in `networks`, and it was not forwarded.
 
-    A reverse proxy on the same host is a loopback peer for the whole internet, so any header that proxies add is
-    enough to refuse. This does not prove that there is no proxy: one that adds none of them looks like its host.
+    A reverse proxy on the same host is a loopback peer for the whole internet, so any header that proxies add refuses
+    the request. This does not prove that there is no proxy: one that adds no such header looks like its host.
     """
     names = [name[5:].lower().replace("_", "-") for name in environ if name[:5] == "HTTP_"]
     peer = environ.get(PEER)
@@ -137,11 +137,11 @@ def is_operator(environ: Mapping[str, Any], networks: tuple[Network | str, ...])
 
 
 def is_forwarded(names: Iterable[str]) -> bool:
-    """Whether one of these headers (lower-case) is one that proxies add: then the peer need not be who sent it."""
+    """Return whether one of these headers (lower-case) is one that proxies add: the peer then may not be the sender."""
     return any(name in _FORWARDED or name.startswith(_FORWARDED_PREFIXES) for name in names)
 
 
 def correlation_id(headers: Mapping[str, str]) -> str:
-    """The caller's own `X-Request-ID`, a label for the audit; "" where it is not 1 to 128 of `A-Za-z0-9._-`."""
+    """Return the caller's own `X-Request-ID` for the audit; "" unless it is 1 to 128 characters of `A-Za-z0-9._-`."""
     value = headers.get("x-request-id", "")
     return value if _CORRELATION_ID.fullmatch(value) else ""

@@ -1,6 +1,6 @@
-"""The forward-auth door: a gateway asks whether a request may pass, and with which headers.
+"""The forward-auth door: a gateway checks whether a request may pass, and receives the headers for the backend.
 
-The answer hangs on the status alone: 200 passes, 401 and 403 do not, 503 means that it cannot be said.
+Only the status matters: 200 allows, 401 and 403 refuse, 503 means that no decision is possible.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ from sts.policy.headers import ABSENT, header_name
 
 PATH: Final = "/forward-auth"
 AUTHORIZATION: Final = "Authorization"
-HEADROOM_BYTES: Final = 1000  # for all headers beside the token: gateways buffer 4 KB
-SERVER_BYTES: Final = 128  # of them for the status line and what the server adds
+HEADROOM_BYTES: Final = 1000  # for all headers except the token: gateways buffer 4 KB
+SERVER_BYTES: Final = 128  # of these, for the status line and the headers that the server adds
 
 _CLIENT_ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,128}")
 _TOKEN68: Final = re.compile(r" *([A-Za-z0-9._~+/-]+=*)")
 
-# On a 401 no more is said than a stranger may know: a revoked credential looks like a forged one.
+# A 401 reports no detail to an unknown caller: a revoked credential looks like a forged one.
 _INVALID: Final = ("invalid_credential", "The credential is not valid.")
 
 
@@ -60,19 +60,19 @@ def _check_token_header(value: str) -> str:
 
 
 class ForwardAuthSettings(Section):
-    """How the forward-auth door answers."""
+    """The answers of the forward-auth door."""
 
     token_header: Annotated[str, AfterValidator(_check_token_header)] = AUTHORIZATION
     """The header with the minted token: `Authorization` ("Bearer" and the token) or an `X-` header (the bare token)."""
 
 
 class ForwardAuthDoor:
-    """Reads a gateway's question and writes the answer.
+    """Reads a gateway's request and writes the answer.
 
-    `identity_headers` are the names of all audiences' identity headers: every 200 carries each of them, so that the
-    gateway overwrites what a client forged (CVE-2026-30851). `max_token_bytes` is each audience's, by name.
-    `credential_headers` are the headers that credentials of some kinds come in, each with their token type; those of
-    disabled sources too.
+    `identity_headers` are the names of all audiences' identity headers: every 200 has each of them, so that the gateway
+    overwrites headers that a client forged (CVE-2026-30851). `max_token_bytes` is each audience's limit, by name.
+    `credential_headers` are the headers in which some kinds of credentials arrive, each with its token type; those of
+    disabled sources are included.
     """
 
     name: DoorName = "forward_auth"
@@ -93,9 +93,9 @@ class ForwardAuthDoor:
         self._credential_headers = {header.lower(): declared for header, declared in credential_headers.items()}
 
     def caller(self, incoming: Incoming) -> Caller:
-        """Who the caller says it is: the client id in the path, and `X-Gateway-Secret`, or its connection without it.
+        """Return the claimed caller: the client id in the path, and `X-Gateway-Secret`, or only its connection.
 
-        A doubled secret arrives joined with a comma, which no secret holds: it is no good one. Raises CLIENT_REFUSED.
+        A repeated secret arrives joined with a comma, which no valid secret contains. Raises CLIENT_REFUSED.
         """
         path = incoming.target.partition("?")[0]
         client_id = path.removeprefix(PATH + "/").partition("/")[0]
@@ -105,7 +105,7 @@ class ForwardAuthDoor:
         return Caller(self.name, client_id, "" if secret and "," in secret else secret, incoming.peer)
 
     def ask(self, incoming: Incoming, caller: Caller, client: Client) -> Ask:
-        """Which request the gateway asks about, and what its route needs; body and query are never read.
+        """Return the request that the gateway checks, and the needs of its route; body and query are never read.
 
         Raises PROFILE_HEADER_MISSING, AMBIGUOUS_PATH and NO_ROUTE for the request, MISSING_CREDENTIAL and MALFORMED
         for its credential.
@@ -133,9 +133,9 @@ class ForwardAuthDoor:
         )
 
     def allowed(self, incoming: Incoming, ask: Ask, issued: Issued | None, now: float) -> Reply:  # noqa: ARG002 - Door
-        """Let the request pass. On a public route every header says that there is none.
+        """Let the request pass. On a public route every header has the value for "absent".
 
-        Raises TOKEN_TOO_LARGE where gateways' buffers could not hold the answer (nginx would turn it into a 500).
+        Raises TOKEN_TOO_LARGE if the answer exceeds gateways' buffers (nginx would turn it into a 500).
         """
         headers = self._absent.copy()
         if issued is not None:
@@ -152,7 +152,7 @@ class ForwardAuthDoor:
         return Reply(200, tuple(headers.items()))
 
     def refused(self, incoming: Incoming, reason: Reason, facts: Mapping[str, object]) -> Reply:
-        """Say no (RFC 9457, RFC 6750 §3). Of `facts` only the scopes that the route needs are told."""
+        """Refuse the request (RFC 9457, RFC 6750 §3). Of `facts` the answer has only the scopes of the route."""
         status = reason.forward_status
         name, sentence = reason.name, reason.sentence
         if status == 401 and reason not in (MISSING_CREDENTIAL, EXPIRED):
@@ -168,11 +168,11 @@ class ForwardAuthDoor:
 def _read_credential(
     headers: Mapping[str, str], client: Client, certificates: tuple[bytes, ...] | None, known: Mapping[str, str]
 ) -> Credential:
-    """The one credential of a request: a Bearer token, one in a header of its kind, or certificates handed on.
+    """Return the one credential of a request: a Bearer token, one in a header of its kind, or forwarded certificates.
 
-    `known` are the headers of kinds, such as that of API keys, with their token types. Beside a token or a key a
-    certificate is no credential; a token may be bound to it. Raises MISSING_CREDENTIAL, MALFORMED, also for a token
-    beside a key (AK-03).
+    `known` are the headers of kinds, such as that of API keys, with their token types. With a token or a key, a
+    certificate is not a credential; a token may be bound to it. Raises MISSING_CREDENTIAL, MALFORMED, also for a token
+    together with a key (AK-03).
     """
     authorization = headers.get("authorization")
     keys = [Credential(declared, headers[name].strip()) for name, declared in known.items() if name in headers]
@@ -186,10 +186,10 @@ def _read_credential(
 
 
 def bearer(authorization: str) -> Credential:
-    """Read the one Bearer token of an `Authorization` header (RFC 6750 §2.1, RFC 9110 §11.4).
+    """Return the one Bearer token of an `Authorization` header (RFC 6750 §2.1, RFC 9110 §11.4).
 
-    Raises MISSING_CREDENTIAL for no header or another scheme, MALFORMED for anything but exactly one token: a second
-    value arrives joined with a comma.
+    Raises MISSING_CREDENTIAL without the header or for another scheme, MALFORMED for anything but exactly one token: a
+    second value arrives joined with a comma.
     """
     scheme, _, rest = authorization.partition(" ")
     if scheme.lower() != "bearer":

@@ -1,4 +1,4 @@
-"""`POST /introspect`: what a token of ours says, for backends that cannot verify one themselves (RFC 7662)."""
+"""`POST /introspect`: the claims of one of our tokens, for backends that cannot verify it themselves (RFC 7662)."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _OURS: Final = 503
 class Introspection:
     """Answers for one revision of the configuration.
 
-    `audiences` are the names of the enabled audiences whose tokens are signed and no more, by their `aud`. What is
-    inside an encrypted token is no token of ours by itself, so it is not active.
+    `audiences` are the names of the enabled audiences whose tokens are only signed, by their `aud`. The signed token
+    inside an encrypted one is not active by itself.
     """
 
     verifier: OwnVerifier
@@ -48,8 +48,8 @@ class Introspection:
     def answer(self, incoming: Incoming) -> Reply:
         """Answer one request. Never raises; every answer leaves exactly one audit event.
 
-        Whatever is wrong with the token, the answer is `active: false` and nothing else (§2.2): it does not tell a
-        token of another backend from one that does not exist (§4).
+        Any fault of the token gives only `active: false` (§2.2): the answer must not distinguish a token of
+        another backend from one that does not exist (§4).
         """
         question = Question(incoming.request_id, incoming.correlation_id, self.revision)
         try:
@@ -81,15 +81,15 @@ class Introspection:
             question.inactive(refusal)
             return reply(200, {"active": False}, incoming)
         question.active(claims, self._names(claims))
-        # Ours last: no mapped claim can speak for them.
+        # Our own members last, so that no mapped claim can replace them.
         return reply(200, {**claims, "active": True, "token_type": "Bearer"}, incoming)
 
     def _active(self, client: Client, token: str, now: float) -> Mapping[str, Any]:
-        """The claims of a live token of ours whose every audience has `client` for its backend, or a Refusal."""
+        """Return the claims of a valid token whose audiences all have `client` as their backend, or raise a Refusal."""
         proven = self.verifier.prove(parse(token), now)
         claims = proven.claims
         if claims["exp"] <= now:
-            raise Refusal(EXPIRED, why="it has ended")
+            raise Refusal(EXPIRED, why="the token has expired")
         names = self._names(claims)
         if not names or not client.backend_of.issuperset(names):
             raise Refusal(AUDIENCE_MISMATCH, why="the client is not the backend of each of its audiences")
@@ -98,8 +98,8 @@ class Introspection:
         return claims
 
     def _names(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
-        """The audiences' names. Raises AUDIENCE_MISMATCH for one that is gone, disabled or encrypted to its backend."""
+        """Return the audiences' names. Raises AUDIENCE_MISMATCH if one is missing, disabled or encrypted."""
         auds = text_or_texts(claims["aud"], "aud")
         if not all(aud in self.audiences for aud in auds):
-            raise Refusal(AUDIENCE_MISMATCH, why="an audience is gone or disabled, or its tokens are encrypted")
+            raise Refusal(AUDIENCE_MISMATCH, why="an audience is missing or disabled, or its tokens are encrypted")
         return tuple(self.audiences[aud] for aud in auds)

@@ -1,10 +1,10 @@
-"""Which header names one kind of gateway uses to say which request it asks about.
+"""The header names in which one kind of gateway describes the request that it checks.
 
-A client has exactly one profile, and only that profile's headers are read: an end user can send any other
-convention's headers through the gateway, so a fallback to them would let the user choose what is decided about.
-That the headers come from the gateway is proven by the client's own proof and by nothing here. A gateway that adds
-them instead of replacing them sends two: the server hands on none of both (`sts.server.master`), and where another one
-joins them with a comma, that can be seen only where the doubled value is none any more.
+A client has exactly one profile, and only that profile's headers are read. An end user can send other headers through
+the gateway, so a fallback to them would let the user choose the request that is checked. This module does not prove
+that the headers come from the gateway; the authentication of the client does. A gateway that adds a header instead of
+replacing it sends two: our server drops both (`sts.server.message`). If another proxy joins them with a comma, that
+shows only where the joined value is invalid.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from sts.edge.routes import HOST, normalise
 from sts.errors import NO_ROUTE, PROFILE_HEADER_MISSING, Refusal
 from sts.model import RequestFacts
 
-_METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")  # RFC 9110 §5.6.2 `token`: a comma is none
+_METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")  # RFC 9110 §5.6.2 `token`: allows no comma
 _AUTHORITY: Final = re.compile(r"(\[[^\]]*\]|[^:\[\]]*?)\.?(?::[0-9]{0,5})?")
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The lower-case names of the headers of one kind of gateway. `scheme` and `address` may be missing in a request.
+    """The lower-case header names of one kind of gateway. `scheme` and `address` may be missing in a request.
 
-    `target` holds the raw request target as the end user sent it; `address` is the user's as the gateway saw it.
+    `target` contains the raw request target as the end user sent it; `address` is the user's as the gateway saw it.
     """
 
     name: str
@@ -39,14 +39,14 @@ class Profile:
 
     @property
     def headers(self) -> tuple[str, ...]:
-        """All that it reads."""
+        """The names of all headers that the profile reads."""
         return self.method, self.target, self.host, self.scheme, self.address
 
     def facts(self, headers: Mapping[str, str]) -> RequestFacts:
-        """Read which request the gateway asks about.
+        """Return the request that the gateway checks.
 
-        Raises PROFILE_HEADER_MISSING where method, target or host is absent, empty or doubled, AMBIGUOUS_PATH for
-        the target (see `normalise`), NO_ROUTE for a host that no route can name.
+        Raises PROFILE_HEADER_MISSING if method, target or host is absent, empty or repeated, AMBIGUOUS_PATH for the
+        target (see `normalise`), NO_ROUTE for a host that no route can name.
         """
         method = _required(headers, self.method)
         target = _required(headers, self.target)
@@ -81,7 +81,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
 
 
 def is_preflight(headers: Mapping[str, str]) -> bool:
-    """Whether a request carries what makes an OPTIONS a CORS preflight (Fetch standard, "CORS-preflight request")."""
+    """Return whether a request has the headers of a CORS preflight (Fetch standard, "CORS-preflight request")."""
     return bool(headers.get("origin")) and bool(headers.get("access-control-request-method"))
 
 
@@ -93,7 +93,7 @@ def _required(headers: Mapping[str, str], name: str) -> str:
 
 
 def _read_host(value: str) -> str:
-    """Lower-case, without port and final dot. The end user chooses this value, so a bad one is no fault of ours."""
+    """Return the host in lower case without port and final dot. The end user chooses it, so a bad one is not a 503."""
     authority = _AUTHORITY.fullmatch(value)
     host = authority[1].lower() if authority else ""
     if not HOST.fullmatch(host):
@@ -102,7 +102,7 @@ def _read_host(value: str) -> str:
 
 
 def _read_address(value: str) -> str:
-    """An IP address in its canonical form, or "" for anything else: a rule that reads it then refuses."""
+    """Return an IP address in its canonical form, or "" for any other text: a rule that reads it then refuses."""
     try:
         address = ip_address(value)
     except ValueError:

@@ -1,4 +1,4 @@
-"""How answers are written: JSON and problem documents."""
+"""Writes answers: JSON and problem documents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sts.model import Reply
 
 REALM: Final = "sts"
 NO_STORE: Final = ("Cache-Control", "no-store")
-RETRY_AFTER: Final = ("Retry-After", "5")  # seconds: a source's or a store's short outage, not a maintenance window
+RETRY_AFTER: Final = ("Retry-After", "5")  # seconds, for a short outage of a source or a store
 
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -24,7 +24,7 @@ def to_json(document: Mapping[str, object]) -> bytes:
 def problem(
     status: int, reason: str, detail: str, request_id: str = "", headers: Iterable[tuple[str, str]] = ()
 ) -> Reply:
-    """Write a problem document (RFC 9457 §3). `reason` and `detail` are public constants; it holds nothing else."""
+    """Write a problem document (RFC 9457 §3). `reason` and `detail` are public constants; it contains no other data."""
     document: dict[str, object] = {
         "type": f"urn:sts:error:{reason}",
         "title": HTTPStatus(status).phrase,

@@ -1,8 +1,8 @@
-"""Which request is meant for which audience: the `routes` section, the one path normaliser, and the match.
+"""The audience of each request: the `routes` section, the only path normaliser, and the match.
 
-A route is found by host, path and method alone. Where two readers could take a path for two different ones, the
-request is refused: the gateway routes by its own reading, and a policy that reads another one protects nothing
-(CVE-2026-42274, CVE-2021-29492 and their like).
+A route is found by host, path and method alone. If two readers could take a path for two different ones, the request is
+refused: the gateway routes by its own reading, and a policy that reads another path does not protect the backend
+(CVE-2026-42274, CVE-2021-29492 and similar ones).
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from sts.options import Name, Rule, ScopeToken, Section
 ONE: Final = "*"
 REST: Final = "**"
 
-# RFC 3986 §3.3, without ";" (parameters, which some backends cut off before they route) and with "%" for later.
+# RFC 3986 §3.3, without ";" (parameters, which some backends remove before they route) and with "%", checked below.
 _PATH: Final = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,=:@%/]*")
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})?")
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_~")
 _TWO_READINGS: Final = frozenset(b"./\\%;?#\x7f") | frozenset(range(0x20))
 _LOOSE_END: Final = re.compile(r"(?:\.|%20)(?:/|\Z)")
-"""The end of a segment that some file systems and frameworks cut off: there `/admin.` and `/admin%20` are `/admin`."""
+"""The end of a segment that some file systems and frameworks remove: to them `/admin.` and `/admin%20` are `/admin`."""
 HOST: Final = re.compile(
     r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*|\[[0-9a-f:.]{2,45}\]"
 )
-"""A host as routes write it: lower-case name, IPv4 address or `[IPv6]`, without port and final dot."""
+"""A host as written in routes: lower-case name, IPv4 address or `[IPv6]`, without port and final dot."""
 
 
 def normalise(target: str) -> str:
-    """Read the path of a raw request target (RFC 9112 §3.2.1) in the one way that every reader agrees on.
+    """Return the path of a raw request target (RFC 9112 §3.2.1) in the form on which all readers agree.
 
-    The query is cut off, escaped unreserved characters are unescaped, other escapes get upper-case digits. Raises
+    The query is removed, escaped unreserved characters are unescaped, other escapes get upper-case digits. Raises
     AMBIGUOUS_PATH for each path that two readers can take for two paths: `%2e %2f %5c %25 %3b %3f %23`, escaped
-    control characters, escapes that are no UTF-8, a lone `%`, backslash, `;`, `//`, dot segments, a dot or a space at
-    the end of a segment, anything outside RFC 3986, every form but the origin form. What it returns is a fixed point:
-    normalised again, it stays the same. It does not prove that a backend reads the path in this way: one that also
-    ignores case, or folds Unicode, reads more paths as one.
+    control characters, escapes that are not UTF-8, a lone `%`, backslash, `;`, `//`, dot segments, a dot or a space at
+    the end of a segment, anything outside RFC 3986, every form but the origin form. To normalise the result again does
+    not change it. It does not prove that a backend reads the path in this way: a backend that also ignores case, or
+    folds Unicode, takes more paths for the same one.
     """
     path = target.partition("?")[0]
     if not _PATH.fullmatch(path):
@@ -61,9 +61,9 @@ def normalise(target: str) -> str:
 
 def _unescape(path: str) -> str:
     try:
-        unquote_to_bytes(path).decode("utf-8")  # an overlong "%c0%af" is a slash to a careless decoder
+        unquote_to_bytes(path).decode("utf-8")  # a careless decoder reads an overlong "%c0%af" as a slash
     except UnicodeDecodeError:
-        raise Refusal(AMBIGUOUS_PATH, why="escapes that are no UTF-8") from None
+        raise Refusal(AMBIGUOUS_PATH, why="escapes that are not UTF-8") from None
     return _ESCAPE.sub(_read_escape, path)
 
 
@@ -72,7 +72,7 @@ def _read_escape(escape: re.Match[str]) -> str:
         raise Refusal(AMBIGUOUS_PATH, why="a % without two digits")
     octet = int(escape[1], 16)
     if octet in _TWO_READINGS:
-        raise Refusal(AMBIGUOUS_PATH, why="an escape that some readers undo")
+        raise Refusal(AMBIGUOUS_PATH, why="an escape that some readers decode")
     return chr(octet) if octet in _UNRESERVED else escape[0].upper()
 
 
@@ -88,53 +88,53 @@ def _check_pattern(value: str) -> str:
         raise ValueError('a path begins with "/"')
     segments = value[1:].split("/")
     if REST in segments[:-1]:
-        raise ValueError('"**" may only stand as the last segment')
+        raise ValueError('"**" is allowed only as the last segment')
     if any(ONE in segment and segment not in (ONE, REST) for segment in segments):
-        raise ValueError('"*" stands for a whole segment')
+        raise ValueError('"*" must be a whole segment')
     try:
         reached = normalise(value)
     except Refusal as refusal:
-        raise ValueError(f"no request reaches this path, since it is ambiguous: {refusal.facts['why']}") from None
+        raise ValueError(f"no request can match this path, because it is ambiguous: {refusal.facts['why']}") from None
     if reached != value:
-        raise ValueError(f'a path is written as it is matched, which here is "{reached}"')
+        raise ValueError(f'write the path in the form in which it is matched: "{reached}"')
     return value
 
 
 Host = Annotated[str, AfterValidator(_check_host)]
-"""A host name or address without port, matched without regard to case."""
+"""A host name or address without port, matched case-insensitively."""
 
 PathPattern = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_check_pattern)]
-"""A path; `*` is one non-empty segment, `**` (last only) any number of segments, none included."""
+"""A path; `*` is one non-empty segment, `**` (last only) any number of segments, including none."""
 
 Method = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_-]{0,31}$")]
-"""An HTTP method. Methods are case-sensitive, and all that are in use are upper-case (RFC 9110 §9.1)."""
+"""An HTTP method. Methods are case-sensitive, and the common ones are upper-case (RFC 9110 §9.1)."""
 
 
 class RouteSettings(Section):
-    """Which requests at the forward-auth door are meant for which audience."""
+    """A route: the audience of the requests at the forward-auth door that it matches."""
 
     enabled: bool = True
-    """`false` refuses what the route matches: it keeps its place, so that no wider route takes its requests over."""
+    """`false` refuses requests that the route matches: it stays in place, so no wider route matches them instead."""
     host: Host | None = None
-    """The host the request was sent to, without port; any host if left out."""
+    """The host of the request, without port; default: any host."""
     path: PathPattern
-    """The path, without query: `*` is one segment, `**` at the end any number, none included."""
+    """The path, without query: `*` is one segment, `**` at the end any number, including none."""
     methods: Annotated[tuple[Method, ...], Field(min_length=1)] | None = None
-    """The methods; any method if left out. OPTIONS is a method like any other, and GET does not include HEAD."""
+    """The methods; default: any method. OPTIONS is a method like any other, and GET does not include HEAD."""
     audience: Name | None = None
     """The audience whose token the request gets."""
     scopes: Annotated[tuple[ScopeToken, ...], Field(min_length=1)] | None = None
-    """The scopes that the token gets, each of which is required."""
+    """The scopes of the token; all of them are required."""
     allow: Rule | None = None
     """A CEL rule over `identity`, `actor`, `client`, `request`, `route`, `now`; anything but `true` refuses."""
     public: bool = False
-    """Lets the request pass without a credential; nothing is minted."""
+    """Lets the request pass without a credential; no token is minted."""
     preflight: bool = False
-    """Lets CORS preflights pass: OPTIONS with `Origin` and `Access-Control-Request-Method`, nothing else."""
+    """Lets only CORS preflights pass: OPTIONS with `Origin` and `Access-Control-Request-Method`."""
 
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
-        """A rule or a scope that nobody would look at must not stand there as if it protected something."""
+        """Reject rules and scopes that would never be evaluated: they would look like a protection."""
         if self.public and self.preflight:
             raise ValueError("a route is public or preflight, not both")
         if self.public or self.preflight:
@@ -142,7 +142,7 @@ class RouteSettings(Section):
             if idle:
                 raise ValueError(f"{' and '.join(idle)} would have no effect on a route without credential")
         elif self.audience is None:
-            raise ValueError("a route names its audience, or says public: true or preflight: true")
+            raise ValueError("a route needs `audience`, `public: true` or `preflight: true`")
         if self.preflight and self.methods not in (None, ("OPTIONS",)):
             raise ValueError("a preflight is an OPTIONS request: leave methods out, or write [OPTIONS]")
         return self
@@ -150,9 +150,9 @@ class RouteSettings(Section):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route at work. `open` says that no credential is read and nothing minted: `public` and `preflight`.
+    """A route in use. `open` is true for `public` and `preflight`: no credential is read and no token minted.
 
-    `audience` is None only where `open` holds; `scopes` None means that the audience's token has none.
+    `audience` is None only if `open` is true; `scopes` None means that the audience's token has none.
     """
 
     name: str
@@ -163,7 +163,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A route as it is looked for; of all entries that fit a request the one with the highest `rank` is taken."""
+    """A route as stored for the match; of all entries that match a request, the one with the highest `rank` is used."""
 
     route: Route
     enabled: bool
@@ -185,12 +185,12 @@ class _Node:
 
 
 def ties(routes: Mapping[str, RouteSettings]) -> list[tuple[str, str]]:
-    """Name each route that some request fits as well as a route before it, as (the first such route, this one).
+    """Return each route that some request matches as well as an earlier route, as (first such route, this route).
 
-    Each pair is a fault at load. Disabled routes count, since they keep their place. No pair is left out for good: once
-    the named ones are mended, the next run names what they hid. Patterns are compared by shape (where their wildcards
-    are), and routes by looking up the segments that two shapes have in common: the cost grows with the number of
-    routes, and with the square of the number of shapes alone.
+    Each pair is a fault at load. Disabled routes count, because they stay in the table. A pair may hide others; the
+    next run shows them after the first ones are corrected. Patterns are compared by shape (the positions of their
+    wildcards), and routes by looking up the segments that two shapes have in common: the cost grows linearly with the
+    number of routes, and only with the number of shapes squared.
     """
     entries = [_compile(name, settings) for name, settings in routes.items()]
     alike: dict[tuple[object, ...], _Shapes] = defaultdict(lambda: defaultdict(list))
@@ -209,12 +209,12 @@ _Shapes = dict[tuple[str, ...], list[tuple[int, _Entry]]]
 
 
 def _shape(segments: Sequence[str]) -> tuple[str, ...]:
-    """What a pattern has at each place: a wildcard, the empty segment after a final slash, or "a" for other text."""
+    """Return a pattern's shape: for each segment a wildcard, "" after a final slash, or "a" for other text."""
     return tuple(segment if segment in (ONE, REST, "") else "a" for segment in segments)
 
 
 def _shared_literals(one: Sequence[str], other: Sequence[str]) -> list[int] | None:
-    """Return where two patterns of these shapes must have the same text to fit one path, None where no text helps."""
+    """Return where two patterns of these shapes need equal text to match one path; None if they never can."""
     shared: list[int] = []
     for place, (left, right) in enumerate(zip(one, other, strict=False)):
         if REST in (left, right):
@@ -230,9 +230,9 @@ def _shared_literals(one: Sequence[str], other: Sequence[str]) -> list[int] | No
 def _note_ties(
     ones: list[tuple[int, _Entry]], others: list[tuple[int, _Entry]], shared: list[int], earlier: dict[int, int]
 ) -> None:
-    """Note for each of `others` the first of `ones` before it that ties with it, unless a still earlier one is noted.
+    """Record for each of `others` the first of `ones` before it that ties with it, unless an earlier one is recorded.
 
-    All entries have the same rank, so that either each has methods or none has.
+    All entries have the same rank, so either all of them have methods or none has.
     """
     first: dict[tuple[str, ...], int] = {}
     for place, entry in ones:
@@ -250,7 +250,7 @@ def _keys(entry: _Entry, shared: list[int]) -> list[tuple[str, ...]]:
 
 
 class Routes:
-    """All routes, compiled once. A look-up walks the path's segments and compares texts; it runs no pattern."""
+    """All routes, compiled once. A lookup walks the path's segments and compares texts, without regular expressions."""
 
     def __init__(self, routes: Mapping[str, RouteSettings]) -> None:
         self._hosts: dict[str | None, _Node] = {}
@@ -259,10 +259,10 @@ class Routes:
             _plant(self._hosts.setdefault(entry.host, _Node()), entry)
 
     def match(self, facts: RequestFacts, *, preflight: bool = False) -> Route:
-        """Find the one most specific route: exact host before none, more literal segments first, then methods.
+        """Return the most specific route: exact host before any host, more literal segments first, then methods.
 
-        `preflight` says whether the request carries what a CORS preflight must; without it a preflight route is no
-        candidate. The order of declaration never decides. Raises NO_ROUTE.
+        `preflight` is whether the request has the headers of a CORS preflight; without them, preflight routes are
+        skipped. The order in the configuration has no effect. Raises NO_ROUTE.
         """
         segments = facts.path[1:].split("/")
         for host in (facts.host, None):
@@ -272,7 +272,7 @@ class Routes:
                 raise Refusal(NO_ROUTE, why="the route is disabled", route=found.route.name)
             if found is not None:
                 return found.route
-        raise Refusal(NO_ROUTE, why="no route fits host, path and method")
+        raise Refusal(NO_ROUTE, why="no route matches host, path and method")
 
 
 def _compile(name: str, settings: RouteSettings) -> _Entry:
@@ -304,7 +304,7 @@ def _plant(node: _Node, entry: _Entry) -> None:
 
 
 def _fitting(root: _Node, segments: Sequence[str]) -> list[_Entry]:
-    """All entries whose pattern fits, at the cost of at most the nodes of the tree, however long the path is."""
+    """Return all entries whose pattern matches; the cost is at most the nodes of the tree, even for a long path."""
     found: list[_Entry] = []
     nodes = [root]
     for segment in segments:

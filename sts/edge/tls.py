@@ -1,7 +1,7 @@
-"""TLS at our own door: the context of its handshakes, and the socket that a handshake leaves behind.
+"""TLS at our own socket: the context of the handshakes, and the socket after a handshake.
 
-OpenSSL looks at a caller's certificate only far enough to know that the caller holds its key and that *some* configured
-CA issued it. What it proves, for which client or source, is judged anew with each request, by that purpose's own CA.
+OpenSSL checks only that the caller has the key of its certificate, and that *some* configured CA issued it. Each
+request verifies again for which client or source the certificate is valid, with the CA of that purpose alone.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from sts.options import KeptFile
 from sts.telemetry import Reading
 
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2 (RFC 9325 §4.2); TLS 1.3 has its own
-_DER: Final = 2  # what the standard library calls it in private; a public way to the chain begins with Python 3.13
+_DER: Final = 2  # the standard library's private constant; a public method for the chain exists from Python 3.13 on
 
 
 class TlsSocket(ssl.SSLSocket):
-    """One caller's connection. `certificates` is what it proved to hold, DER, leaf first; empty without one.
+    """One caller's connection. `certificates` are those it proved to hold, DER, leaf first; empty without one.
 
-    `patience` is how many seconds a blocking write may wait: OpenSSL goes on after the kernel's own time-out.
+    `patience` is how many seconds a blocking write may wait: OpenSSL continues after the kernel's own time-out.
     """
 
     certificates: tuple[bytes, ...] = ()
     patience: float = 5.0
 
     def shake_hands(self) -> int | None:
-        """Go on with the handshake as far as it goes without waiting.
+        """Continue the handshake as far as possible without waiting.
 
-        Returns what to wait for (`selectors.EVENT_READ` or `EVENT_WRITE`), None once it is over. Raises OSError.
+        Returns what to wait for (`selectors.EVENT_READ` or `EVENT_WRITE`), None when it is complete. Raises OSError.
         """
         try:
             self.do_handshake()
@@ -48,18 +48,18 @@ class TlsSocket(ssl.SSLSocket):
         return None
 
     def setblocking(self, flag: bool) -> None:  # noqa: FBT001 - Python's signature
-        """Blocking means: for as long as our patience lasts."""
+        """Set blocking mode, in which a write waits at most `patience` seconds, or non-blocking mode."""
         self.settimeout(self.patience if flag else 0.0)
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
-        """Receive, with the plain socket's words for "nothing there yet"."""
+        """Receive data; raise the plain socket's BlockingIOError if there is none yet."""
         try:
             return super().recv(buflen, flags)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise BlockingIOError from None
 
     def shutdown(self, how: int) -> None:
-        """Say that no more will come, as TLS does (RFC 8446 §6.1) and then as TCP does."""
+        """Announce the end of our data in TLS (RFC 8446 §6.1) and then in TCP."""
         with contextlib.suppress(OSError, ValueError):
             self.settimeout(0.0)
             self.unwrap()
@@ -67,12 +67,12 @@ class TlsSocket(ssl.SSLSocket):
 
 
 def server_context(cert: KeptFile, key: KeptFile, trusted: Iterable[KeptFile]) -> ssl.SSLContext:
-    """TLS 1.2 or newer with our certificate; a caller may present one of its own that one of `trusted` CAs issued.
+    """Return the context for TLS 1.2 or newer with our certificate; callers may present one from a `trusted` CA.
 
-    Without `trusted` no certificate is asked for. Raises StartError for a file that is not what it should be.
+    Without `trusted`, callers are not asked for a certificate. Raises StartError for a file that cannot be used.
 
-    A session that is resumed brings the certificate of its first handshake; tickets are off, since they would bring
-    the certificate without its chain. A new context knows none of the old one's sessions.
+    A resumed session has the certificate of its first handshake. Tickets are off, because they would restore the
+    certificate without its chain. A new context does not share the sessions of an old one.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.sslsocket_class = TlsSocket
@@ -85,15 +85,15 @@ def server_context(cert: KeptFile, key: KeptFile, trusted: Iterable[KeptFile]) -
     for file in trusted:
         try:
             context.load_verify_locations(cadata=file.read().decode("ascii"))
-        except (OSError, ValueError):  # OSError: no certificate in it; ValueError: not ASCII
-            raise StartError(f"the CA file {file} cannot be used: it is no PEM file of certificates") from None
+        except (OSError, ValueError):  # OSError: the file contains no certificate; ValueError: not ASCII
+            raise StartError(f"the CA file {file} cannot be used: it is not a PEM file of certificates") from None
         context.verify_mode = ssl.CERT_OPTIONAL
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # what is configured is an anchor, whoever issued it
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # each configured certificate is an anchor by itself
     return context
 
 
 def own_certificate(cert: KeptFile, now: float) -> Reading:
-    """How long our own certificate still holds; the file is one that `server_context` has taken."""
+    """Return the reading of our certificate's remaining time; `server_context` must have accepted the file."""
     leaf, *_ = x509.load_pem_x509_certificates(cert.read())
     left = leaf.not_valid_after_utc.timestamp() - now
     return Reading("sts_certificate_seconds_left", "Seconds until the certificate of listen.tls ends.", left)
@@ -108,7 +108,7 @@ def _load_certificate(context: ssl.SSLContext, cert: KeptFile, key: KeptFile) ->
 
 
 def _no_password() -> str:
-    raise ValueError("the key is encrypted")  # OpenSSL would ask at the terminal
+    raise ValueError("the key is encrypted")  # without this callback OpenSSL would prompt at the terminal
 
 
 def _why(error: Exception) -> str:
@@ -122,7 +122,7 @@ def _why(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _as_path(content: bytes) -> Iterator[str]:
-    """A path to `content` for a library that reads only files: in memory, never on a disk, and gone afterwards."""
+    """Yield a path to `content` for a library that reads only files; in memory where possible, deleted afterwards."""
     if not hasattr(os, "memfd_create"):
         with tempfile.NamedTemporaryFile() as file:
             file.write(content)
@@ -137,11 +137,11 @@ def _as_path(content: bytes) -> Iterator[str]:
         os.close(descriptor)
 
 
-def chain_of(connection: Any) -> tuple[bytes, ...]:  # noqa: ANN401 - newer Pythons know more methods
-    """The caller's certificates as it sent them (RFC 8446 §4.4.2), unverified beyond the handshake."""
+def chain_of(connection: Any) -> tuple[bytes, ...]:  # noqa: ANN401 - newer Python versions have more methods
+    """Return the caller's certificates as it sent them (RFC 8446 §4.4.2), not verified beyond the handshake."""
     if not connection.getpeercert(binary_form=True):
         return ()
     if hasattr(connection, "get_unverified_chain"):
         return tuple(connection.get_unverified_chain())
-    inner = connection._sslobj  # noqa: SLF001 - until Python 3.13 there is no public way
+    inner = connection._sslobj  # noqa: SLF001 - there is no public method before Python 3.13
     return tuple(one.public_bytes(_DER) for one in inner.get_unverified_chain())

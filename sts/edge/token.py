@@ -41,9 +41,9 @@ KNOWN: Final = frozenset(
     | {"audience", "resource", "scope", "client_id", "client_secret", "client_assertion", "client_assertion_type"}
     | {"authorization_details"}
 )
-"""Every other parameter is ignored (RFC 6749 §3.2), and counted."""
+"""All other parameters are ignored (RFC 6749 §3.2), and counted."""
 
-# Malformed as ever, where OAuth has a code of its own for it (RFC 6749 §5.2, RFC 8707 §2).
+# Variants of MALFORMED with OAuth's specific error code (RFC 6749 §5.2, RFC 8707 §2).
 UNSUPPORTED_GRANT_TYPE: Final = replace(MALFORMED, error="unsupported_grant_type")
 MALFORMED_SCOPE: Final = replace(MALFORMED, error="invalid_scope")
 MALFORMED_RESOURCE: Final = replace(MALFORMED, error="invalid_target")
@@ -62,22 +62,22 @@ class TokenDoor:
         self._proxies = proxies or Proxies(())
 
     def caller(self, incoming: Incoming) -> Caller:
-        """Who the caller says it is, and by what: see `_read_caller`.
+        """Return the claimed caller and its evidence: see `_read_caller`.
 
-        Raises MALFORMED for a request that is no form, uses two methods, or brings a certificate header that is not a
-        configured proxy's; CLIENT_REFUSED for a proof that cannot be read.
+        Raises MALFORMED for a request that is not a form, uses two methods, or has a certificate header from a sender
+        that is not a configured proxy; CLIENT_REFUSED for evidence that cannot be read.
         """
         return self.read(incoming, PATH, REPEATABLE)
 
     def read(self, incoming: Incoming, path: str, repeatable: frozenset[str] = frozenset()) -> Caller:
-        """As `caller`, for every endpoint that clients prove themselves at in this way (RFC 7662 §2.1)."""
+        """Read a request as `caller` does, for every endpoint with this client authentication (RFC 7662 §2.1)."""
         if incoming.target.partition("?")[0] != path:
             raise Refusal(MALFORMED, why="the target is not in origin form")
         form = read_form(incoming, repeatable)
         return _read_caller(incoming, form, self._proxies.peer(incoming))
 
     def ask(self, incoming: Incoming, caller: Caller, client: Client) -> Ask:
-        """What the request asks for (RFC 8693 §2.1). Raises MALFORMED; MISSING_CREDENTIAL without `subject_token`."""
+        """Return the parsed request (RFC 8693 §2.1). Raises MALFORMED; MISSING_CREDENTIAL without `subject_token`."""
         form: Form = caller.read
         grant_type = form.one("grant_type")
         if grant_type is None:
@@ -86,7 +86,7 @@ class TokenDoor:
             raise Refusal(UNSUPPORTED_GRANT_TYPE, why="another grant_type")
         if form.all("authorization_details"):
             raise Refusal(MALFORMED, why="authorization_details are not supported")
-        if "dpop" in incoming.headers:  # its sender counts on a bound token: giving it another one is no answer
+        if "dpop" in incoming.headers:  # the sender expects a bound token: an unbound one must not be the answer
             raise Refusal(MALFORMED, why="DPoP is not supported")
         if not form.values.keys() <= KNOWN:
             metrics.unknown_parameter()
@@ -107,21 +107,21 @@ class TokenDoor:
         )
 
     def allowed(self, incoming: Incoming, ask: Ask, issued: Issued | None, now: float) -> Reply:
-        """Hand out the token (RFC 8693 §2.2.1). `expires_in` is what remains of it, in whole seconds, at least one."""
+        """Return the token (RFC 8693 §2.2.1). `expires_in` is its remaining time in whole seconds, at least one."""
         if issued is None:
-            raise Refusal(INTERNAL_ERROR, why="nothing was issued")
+            raise Refusal(INTERNAL_ERROR, why="no token was issued")
         document: dict[str, object] = {
             "access_token": issued.token,
             "issued_token_type": ask.requested_type,
             "token_type": issued.token_type,
-            "expires_in": max(1, int(issued.expires_at - now)),  # 0 stops some clients, though the token still works
+            "expires_in": max(1, int(issued.expires_at - now)),  # 0 stops some clients, though the token is still valid
         }
         if issued.scopes is not None:
             document["scope"] = " ".join(issued.scopes)
         return reply(200, document, incoming)
 
     def refused(self, incoming: Incoming, reason: Reason, facts: Mapping[str, object]) -> Reply:  # noqa: ARG002 - private
-        """Say why not (RFC 6749 §5.2, RFC 8693 §2.2.2): constants only, nothing of the request and none of `facts`."""
+        """Refuse the request (RFC 6749 §5.2, RFC 8693 §2.2.2): only constants, no part of the request or `facts`."""
         headers: list[tuple[str, str]] = []
         status = reason.token_status
         if status == 401:
@@ -137,22 +137,22 @@ class TokenDoor:
 def reply(
     status: int, document: Mapping[str, object], incoming: Incoming, headers: list[tuple[str, str]] | None = None
 ) -> Reply:
-    """Write an answer of an OAuth endpoint: JSON that nobody keeps (RFC 6749 §5.1)."""
+    """Write an answer of an OAuth endpoint: JSON that must not be cached (RFC 6749 §5.1)."""
     fixed = (("Content-Type", "application/json"), NO_STORE, ("Pragma", "no-cache"))
     return Reply(status, (*fixed, ("X-Request-ID", incoming.request_id), *(headers or ())), to_json(document))
 
 
 def _read_caller(incoming: Incoming, form: Form, peer: Peer) -> Caller:
-    """The one way of authentication that a request uses (RFC 6749 §2.3).
+    """Return the caller with the one authentication method that a request uses (RFC 6749 §2.3).
 
     HTTP Basic, or `client_id` and `client_secret` in the form (§2.3.1); an assertion (RFC 7523 §2.2); an access token
-    of the client's own; or `client_id` alone, where the connection proves it.
+    of the client's own; or `client_id` alone, if the connection proves it.
     """
     authorization = incoming.headers.get("authorization")
     client_id, secret, assertion = form.one("client_id"), form.one("client_secret"), form.one("client_assertion")
     asserted = assertion is not None or form.one("client_assertion_type") is not None
     if (authorization is not None) + (secret is not None) + asserted > 1:
-        raise Refusal(MALFORMED, why="two ways of client authentication")
+        raise Refusal(MALFORMED, why="two methods of client authentication")
     bearer = None
     if asserted:
         if assertion is None:
@@ -172,13 +172,13 @@ def _read_caller(incoming: Incoming, form: Form, peer: Peer) -> Caller:
         raise Refusal(CLIENT_REFUSED, why="no client authentication")
     if not _CLIENT_ID.fullmatch(client_id):
         raise Refusal(CLIENT_REFUSED, why="not a client id")
-    # Only proxies send a secret of their own here: whoever stands behind one is not where the proxy is.
+    # Only proxies send a secret in this header here: the caller behind a proxy does not have the proxy's address.
     forwarded = is_forwarded(incoming.headers) or "x-gateway-secret" in incoming.headers
     return Caller("token", client_id, secret, peer, form, assertion, bearer, forwarded)
 
 
 def _named_in(token: str, claim: str) -> str:
-    """Whom a token says that it proves, while nothing is proven (RFC 7521 §4.2)."""
+    """Return the client id that a token claims; the token is not proven yet (RFC 7521 §4.2)."""
     try:
         named = parse(token).claims.get(claim)
     except Refusal as refusal:
@@ -188,10 +188,10 @@ def _named_in(token: str, claim: str) -> str:
 
 
 def _read_basic(authorization: str) -> tuple[str, str]:
-    """Client id and secret, each unquoted once (RFC 6749 §2.3.1).
+    """Return client id and secret, each unquoted once (RFC 6749 §2.3.1).
 
-    Some clients encode both halves, others send them as they are; ids and secrets hold only characters that both
-    write alike after that.
+    Some clients encode both parts, others send them unchanged; ids and secrets contain only characters for which both
+    give the same result.
     """
     scheme, _, encoded = authorization.partition(" ")
     if scheme.lower() != "basic":
@@ -225,7 +225,7 @@ def _read_actor(form: Form) -> Credential | None:
 
 
 def _holding(credential: Credential, caller: Caller, client: Client) -> Credential:
-    """Say of a certificate whether the caller proved to have its key, or else for which sources it may hand it on."""
+    """State for a certificate whether the caller proved to have its key, and for which sources it may forward it."""
     if credential.token_type != TYPE_CLIENT_CERTIFICATE:
         return credential
     own = encode_chain(caller.peer.certificates[:1])
@@ -236,7 +236,7 @@ def _holding(credential: Credential, caller: Caller, client: Client) -> Credenti
 def _read_resources(form: Form) -> tuple[str, ...]:
     resources = form.all("resource")
     if not all(_ABSOLUTE_URI.fullmatch(resource) for resource in resources):
-        raise Refusal(MALFORMED_RESOURCE, why="a resource is no absolute URI, or has a fragment")
+        raise Refusal(MALFORMED_RESOURCE, why="a resource is not an absolute URI, or has a fragment")
     return resources
 
 
@@ -245,5 +245,5 @@ def _read_scopes(form: Form) -> tuple[str, ...] | None:
     if scope is None:
         return None
     if not _SCOPE.fullmatch(scope):
-        raise Refusal(MALFORMED_SCOPE, why="scope is not written as RFC 6749 §3.3 says")
+        raise Refusal(MALFORMED_SCOPE, why="scope does not have the form of RFC 6749 §3.3")
     return tuple(dict.fromkeys(scope.split(" ")))

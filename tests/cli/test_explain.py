@@ -329,7 +329,7 @@ def test_a_request_with_a_certificate_is_what_the_gateway_would_send(explain, pr
 def test_a_gateway_that_may_hand_no_certificate_on_is_told_so(explain, proving):
     leaf = proving("secret").issue()
     text = explain(leaf.pem, "--request", REQUEST, "--type", "client_certificate", status=1)
-    assert "a certificate header from one that may hand none on" in text
+    assert "a certificate header from a sender that may not forward one" in text
 
 
 def test_a_certificate_file_without_one_is_a_fault_of_the_command_line(sts, offline, tmp_path):

@@ -93,7 +93,7 @@ def test_what_is_wrong_in_an_entry_is_told_with_what_would_be_right(  # noqa: PL
         ("keys", {"store": "vault"}, "keys.store", '"vault" is not one of'),
         ("keys", {"algorithm": "EdDSA"}, "keys.algorithm", '"EdDSA" is not one of'),
         ("keys", {"rotate_evry": "30d"}, "keys.rotate_evry", "unknown key"),
-        ("forward_auth", {"token_header": "X-Request-ID"}, "forward_auth.token_header", "another meaning"),
+        ("forward_auth", {"token_header": "X-Request-ID"}, "forward_auth.token_header", "reserved name"),
         ("ops_networks", ["0.0.0.0/33"], "ops_networks[0]", "address range"),
         ("ops_networks", [12], "ops_networks[0]", "address range"),
         ("ops_networks", [False], "ops_networks[0]", "address range"),
