@@ -132,8 +132,20 @@ class Connection(asyncio.Protocol):
     """A connection, what has arrived on it, and where its current request is."""
 
     __slots__ = (
-        *("_chunks", "_data", "_drained", "_eof", "_head", "_keep", "_paused", "_searched", "_tls", "_told"),
-        *("_transport", "_unread", "_worker", "blocked", "busy", "closing", "deadline", "gone", "peer"),
+        *("_chunks", "_data", "_drained", "_eof", "_head", "_keep", "_paused", "_scheduled", "_searched"),
+        *(
+            "_tls",
+            "_told",
+            "_transport",
+            "_unread",
+            "_worker",
+            "blocked",
+            "busy",
+            "closing",
+            "deadline",
+            "gone",
+            "peer",
+        ),
     )
 
     def __init__(self, worker: Worker, peer: Peer, context: ssl.SSLContext | None) -> None:
@@ -149,6 +161,7 @@ class Connection(asyncio.Protocol):
         self._drained = 0
         self._unread = 0  # bytes of answers that the peer had not taken at the last look
         self._eof = self._paused = False
+        self._scheduled = False  # whether the worker will call `go_on`
         self.busy = self.blocked = self.closing = self.gone = False
         self.deadline = 0.0
         self._wait(ARRIVAL_S)
@@ -178,7 +191,8 @@ class Connection(asyncio.Protocol):
             data = self._through_tls(self._tls, data)
         if data:
             self._data += data
-            self.go_on()
+            if not self._scheduled:
+                self.go_on()
             if len(self._data) > MAX_BEHIND_BYTES:
                 self._pause()
         if self._tls is not None and self._tls.ended:
@@ -187,12 +201,14 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """As asyncio says: what has arrived is still answered."""
         self._eof = True
-        if self.closing or self._transport is None:
+        if self._transport is None:
             self.drop()
+        elif self.closing:
+            self._transport.close()  # once the peer has taken the rest of its answer
         elif self._tls is not None and not self._tls.shaken:
             self._through_tls(self._tls, b"")
         elif not (self.busy or self.blocked):
-            self._worker.later(self)
+            self._schedule()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -200,8 +216,7 @@ class Connection(asyncio.Protocol):
         if self._tls is not None and not self._tls.shaken and not self.closing:
             self._worker.handshake_failed(self.peer, exc if isinstance(exc, OSError) else ConnectionResetError())
         self.closing = self.gone = True
-        self._worker.waiting.pop(self, None)
-        self._worker.idle.pop(self, None)
+        self._leave()
         self._worker.lost(self)
 
     def pause_writing(self) -> None:
@@ -214,14 +229,17 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """As asyncio says."""
         self.blocked = False
-        if not self.closing:
+        if self.busy:
+            self._leave()
+        elif not self.closing:
             self._rest()
-            self._worker.later(self)
+            self._schedule()
 
     # What the worker tells.
 
     def go_on(self) -> None:
         """Answer one request, if it has arrived; one that came behind it is answered after other connections'."""
+        self._scheduled = False
         if self.busy or self.blocked or self.closing:
             return
         try:
@@ -244,7 +262,7 @@ class Connection(asyncio.Protocol):
         head, self._head = self._head, None
         keep = self._keep and head is not None and head.keep and not self._worker.stopping
         self.busy, self._told, self._chunks = False, False, None
-        if self.gone or head is None:
+        if self.closing or head is None:  # the peer has gone, or broke TLS
             return
         try:
             written = _written(reply, head, self._worker.date, keep=keep)
@@ -257,7 +275,7 @@ class Connection(asyncio.Protocol):
         if not keep:
             self.close()
         elif self._data or self._eof:
-            self._worker.later(self)
+            self._schedule()
 
     def overdue(self, now: float) -> bool:
         """Whether its deadline is over. A peer that has taken more of its answers since the last look gets another."""
@@ -282,15 +300,18 @@ class Connection(asyncio.Protocol):
             self._transport.write(self._tls.closing())
         if self._eof:
             self._transport.close()
-        else:
+            return
+        try:
             self._transport.write_eof()
+        except OSError:  # the peer has reset the connection, and the event loop has not reported that yet
+            self.drop()
+        else:
             self._resume()
 
     def drop(self) -> None:
         """Give the connection up."""
         self.closing = True
-        self._worker.waiting.pop(self, None)
-        self._worker.idle.pop(self, None)
+        self._leave()
         if self._transport is not None:
             self._transport.abort()
 
@@ -301,9 +322,18 @@ class Connection(asyncio.Protocol):
         self._worker.waiting[self] = None
         self.deadline = self._worker.now() + seconds
 
-    def _rest(self) -> None:
+    def _leave(self) -> None:
         self._worker.waiting.pop(self, None)
         self._worker.idle.pop(self, None)
+
+    def _schedule(self) -> None:
+        """Go on after other connections, once: a peer that sends in small pieces gets no more turns than others."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._worker.later(self)
+
+    def _rest(self) -> None:
+        self._leave()
         self._worker.idle[self] = None
         self.deadline = self._worker.now() + KEEPALIVE_S
 
@@ -422,8 +452,7 @@ class Connection(asyncio.Protocol):
             self.answered(done.value)
             return
         self.busy = True
-        self._worker.waiting.pop(self, None)
-        self._worker.idle.pop(self, None)
+        self._leave()
         self._worker.finish(steps, self)
 
 

@@ -203,6 +203,7 @@ class LoopWorker(GunicornWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _look(self) -> None:
         """Give a sign of life, and drop what has kept us waiting for too long."""
+        self.loop.call_later(_LOOK_EVERY_S, self._look)  # first: a fault here must not be the last sign of life
         self.notify()
         self.date = formatdate(usegmt=True)
         now = self.now()
@@ -218,7 +219,6 @@ class LoopWorker(GunicornWorker):  # type: ignore[misc]  # gunicorn has no types
             self._stop_if_done()
         else:
             self._listen()
-        self.loop.call_later(_LOOK_EVERY_S, self._look)
 
     def _stop_if_done(self) -> None:
         if self._open <= 0 or self.now() >= self.stop_at:
