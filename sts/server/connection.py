@@ -133,19 +133,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         *("_chunks", "_data", "_drained", "_eof", "_head", "_keep", "_paused", "_scheduled", "_searched"),
-        *(
-            "_tls",
-            "_told",
-            "_transport",
-            "_unread",
-            "_worker",
-            "blocked",
-            "busy",
-            "closing",
-            "deadline",
-            "gone",
-            "peer",
-        ),
+        *("_tls", "_told", "_transport", "_unread", "_worker"),
+        *("blocked", "busy", "closing", "deadline", "gone", "peer"),
     )
 
     def __init__(self, worker: Worker, peer: Peer, context: ssl.SSLContext | None) -> None:

@@ -115,12 +115,16 @@ class Turns(Loop):
     def __init__(self, application):
         super().__init__(application)
         self.turns, self.unfinished = [], []
+        self.ended = asyncio.Event()
 
     def later(self, connection):
         self.turns.append(connection)
 
-    def finish(self, steps, connection):
+    def finish(self, _steps, connection):
         self.unfinished.append(connection)
+
+    def lost(self, _connection):
+        self.ended.set()
 
 
 class Waits(Says):
@@ -161,8 +165,7 @@ def test_a_connection_that_the_peer_has_reset_is_closed_without_an_error():
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.close()  # sends RST
         connection.close()  # before the event loop looks at the socket again
-        while not connection.gone:
-            await asyncio.sleep(0)
+        await loop.ended.wait()
         assert not loop.waiting
 
     asyncio.run(asyncio.wait_for(run(), 60))
