@@ -1,4 +1,4 @@
-"""What must not be lost: once-only marks, revocations, API keys. In SQLite for one machine, in Redis for several."""
+"""Data that must not be lost: replay marks, revocations, API keys. SQLite for one machine, Redis for several."""
 
 from sts.state.change_feed import Follower
 from sts.state.replay import OnceOnly

@@ -1,4 +1,4 @@
-"""Each worker's copy of the API keys, which follows the store and proves a key without a round trip."""
+"""A worker's copy of the API keys, which follows the store and verifies a key without a round trip."""
 
 from __future__ import annotations
 
@@ -18,11 +18,16 @@ _NOBODY: Final = "0" * 64
 
 
 class ApiKeys:
-    """A worker's copy of all keys. `clock` gives Unix seconds, `monotonic` steady ones.
+    """A worker's copy of all keys.
 
-    As `settings` say, a copy older than `max_stale` counts as an outage, since a revocation may have been missed.
-    `on_fault` hears when the store begins to be out of reach, and of records that are not
-    authentic, or older than what was seen.
+    Args:
+        records: Reads the records in the store.
+        clock: Returns Unix seconds.
+        settings: A copy older than `max_stale` counts as an outage, because it may lack a revocation.
+        on_fault: Called when the store becomes unreachable, and for records that are not authentic, or older than a
+            record that was seen.
+        monotonic: A monotonic clock in seconds.
+        continuity: Detects a store that was emptied or restored.
     """
 
     def __init__(
@@ -49,23 +54,24 @@ class ApiKeys:
 
     @property
     def trouble(self) -> str:
-        """Why the store could not be seen the last time, "" if it could."""
+        """Why the last read of the store failed, "" if it succeeded."""
         return self.follower.fault
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def known(self, prefix: str, text: str) -> str:
-        """The id that a text claims, where there is such a key, else ""; this proves nothing. Never waits."""
+        """Return the id in a key text if such a key exists, else "". This proves nothing. Never waits."""
         key_id = id_of(prefix, text)
         return key_id if key_id in self._keys else ""
 
     def prove(self, source: str, prefix: str, text: str) -> ApiKey:
-        """The key whose whole text this is.
+        """Return the key with exactly this text. The pipeline checks its expiry.
 
-        Raises Refusal: MALFORMED for what cannot be a key or has a wrong checksum, UNKNOWN_KEY, REVOKED, and
-        STATE_UNAVAILABLE where the copy is too old to say, or the store has lost what it held. Its expiry is for the
-        pipeline to judge.
+        Raises:
+            MALFORMED: The text cannot be a key, or its checksum is wrong.
+            UNKNOWN_KEY, REVOKED: There is no such key, or it was revoked.
+            STATE_UNAVAILABLE: The copy is too old, or the store has lost its content.
         """
         key_id = id_of(prefix, text)
         if not key_id:
@@ -83,7 +89,7 @@ class ApiKeys:
         return key
 
     def current(self, proof: str) -> bool:
-        """Whether a cached token may go on standing for this key; takes no lock and asks nobody."""
+        """Return whether a cached token of this key is still valid. Takes no lock and makes no request."""
         key = self._keys.get(proof.partition(":")[0])
         if key is None or key.proof != proof or key.revoked_at is not None or self._stale():
             return False
@@ -100,13 +106,13 @@ class ApiKeys:
             raise Refusal(STATE_UNAVAILABLE, why=why, unseen_s=round(min(self.follower.age, 1e9)))
 
     def _changed(self, records: Mapping[str, Record]) -> None:
-        """Take over what the store holds; of a key that was seen later already, no earlier record counts."""
+        """Use the records of the store; an older record never replaces a newer one that was seen before."""
         found: dict[str, ApiKey] = {}
         faults: dict[str, str] = {}
         for key_id, key in self._parse(records).items():
             newest = self._newest.get(key_id)
             if key is None:
-                faults[key_id] = "is not authentic: somebody else wrote to the store"
+                faults[key_id] = "is not authentic: another writer changed it in the store"
             elif newest is not None and key.rank < newest.rank:
                 faults[key_id] = "was put back to before its latest change"
                 found[key_id] = newest
@@ -120,7 +126,7 @@ class ApiKeys:
         self._keys, self._faults = found, faults
 
     def _parse(self, records: Mapping[str, Record]) -> Mapping[str, ApiKey | None]:
-        """The key of each record, None for one that is not authentic; what is the same as before is not read again."""
+        """Return the key of each record, None for one that is not authentic. Unchanged records are not parsed again."""
         before, known = self.follower.records, self._parsed
         self._parsed = {
             key_id: known[key_id] if key_id in known and before.get(key_id) == record else self._records.read(record)

@@ -1,4 +1,4 @@
-"""A worker's own copy of a namespace, which follows the store: a look at it costs no round trip and takes no lock."""
+"""A worker's copy of a namespace, which follows the store: reading the copy needs no round trip and no lock."""
 
 from __future__ import annotations
 
@@ -13,17 +13,23 @@ from sts.state.state import Cursor, Record, State, StateUnavailableError, apply
 
 POLL_S: Final = 1.0
 WHOLE_S: Final = 60.0
-"""How often everything is read anew: a store that was put back from a copy and changed since may look as if it grew."""
+"""Seconds between two complete reads: a store that was restored and then changed may look as if it had only grown."""
 LIMIT: Final = 200_000
-"""How many records a copy holds; beyond that the store counts as out of order."""
+"""The maximum number of records in a copy; a store with more records counts as an outage."""
 
 
 class Follower:
-    """The records of one namespace. `monotonic` gives steady seconds; `on_fault` hears when looking begins to fail.
+    """A copy of the records of one namespace. Call `start` after the fork: it starts a thread.
 
-    `on_change` is called with all records after each change, in the thread that looked, and what it raises as
-    StateUnavailableError counts as an outage. `continuity` outlives the process where it has a
-    file. `start` runs a thread that looks every `poll` seconds: after the fork.
+    Args:
+        state: The store.
+        namespace: The namespace.
+        on_change: Called with all records after each change, in the thread that read the store. If it raises
+            StateUnavailableError, that counts as an outage.
+        on_fault: Called when reading begins to fail, or fails for another reason.
+        poll: Seconds between two reads.
+        monotonic: A monotonic clock in seconds.
+        continuity: Detects a store that was emptied or restored; with a file, also across restarts.
     """
 
     def __init__(
@@ -56,19 +62,19 @@ class Follower:
 
     @property
     def records(self) -> Mapping[str, Record]:
-        """What was last seen, by key; those that are over may be among them. Not to be changed."""
+        """The records of the last read, by key; expired ones may be among them. Do not change the mapping."""
         return self._known
 
     @property
     def age(self) -> float:
-        """Seconds since the store was last seen; infinite before the first time."""
+        """Seconds since the store was last read successfully; infinite before the first time."""
         return self._monotonic() - self._seen_at
 
     def refresh(self) -> bool:
-        """Look at the store now; returns whether anything changed. Raises StateUnavailableError.
+        """Read the store now; returns whether anything changed. Raises StateUnavailableError.
 
-        A store that is not the one seen before (`lost` says why) counts as out of reach. What was known stays, and what
-        the store holds now is added: a revocation counts although it was made in an emptied store.
+        A store that was emptied or restored (`lost` contains the reason) counts as unreachable. The known records stay,
+        and the records of the store are added: a revocation applies although it was made in an emptied store.
         """
         with self._looking:
             return self._refresh()
@@ -78,7 +84,7 @@ class Follower:
         started = self._monotonic()
         whole = started - self._whole_at >= WHOLE_S
         known, cursor, whole = self._read(whole=whole)
-        if not seen and not cursor.epoch:  # no worker has ever looked at it
+        if not seen and not cursor.epoch:  # no worker has ever read it
             self._continuity.begin()
             known, cursor, whole = self._read(whole=True)
         self._cursor, self._whole_at = cursor, started if whole else self._whole_at
@@ -88,7 +94,7 @@ class Follower:
             self._take({**self._known, **(known or {})})
             raise StateUnavailableError(lost)
         self._continuity.saw(cursor)
-        if self.lost:  # an operator accepted it: from now on what it holds counts, and nothing else
+        if self.lost:  # an operator accepted the store: from now on only its records count
             self.lost, self._whole_at = "", -math.inf
             return self._refresh()
         changed = known is not None and self._take(known)
@@ -97,7 +103,7 @@ class Follower:
         return changed
 
     def _read(self, *, whole: bool) -> tuple[dict[str, Record] | None, Cursor, bool]:
-        """What the store holds, None if nothing is new; how far it was read, and whether from the beginning."""
+        """Return the records (None if there is no change), the cursor, and whether everything was read."""
         cursor = None if whole else self._cursor
         known: dict[str, Record] | None = {} if whole else None
         while True:
@@ -122,22 +128,22 @@ class Follower:
         return changed
 
     def look(self) -> None:
-        """Look at the store; a fault is told once, and kept in `fault` until the next look that succeeds."""
+        """Read the store; a fault is reported once, and stays in `fault` until the next successful read."""
         try:
             self.refresh()
         except StateUnavailableError as error:
             self._report(str(error))
-        except Exception as error:  # noqa: BLE001 - a fault of ours: the thread lives on, the store counts as unseen
+        except Exception as error:  # noqa: BLE001 - a bug of ours: the thread continues, the read counts as failed
             self._report(f"the look at the state failed: {type(error).__name__}")
 
     def start(self) -> None:
-        """Look now, and from now on in a thread of its own."""
+        """Read the store now, and start the thread that reads it every `poll` seconds."""
         self.look()
         self._thread = threading.Thread(target=self._run, name=f"follow-{self._namespace}", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop looking; waits until a look that is going on is over."""
+        """Stop the thread, and wait for a read in progress."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()

@@ -1,13 +1,13 @@
-"""Whether a store is still the one that was seen before: an emptied one must not look like one of few records.
+"""Detect a state store that was emptied, replaced or restored: an emptied store must not look like a new one.
 
-Each namespace has a random name, its epoch, and a number that grows with each change. A store whose epoch is gone or
-another one was emptied or replaced; one whose number is lower was put back from a copy, or a failover lost its last
-writes. What was seen is kept in memory and, for the next start, in a file in `var`. An operator who meant it says so
-with `sts state accept`, which leaves a record in the store itself: every machine finds it there.
+Each namespace has a random id, its epoch, and a sequence number that increases with each change. If the epoch is
+missing or different, the store was emptied or replaced. If the number is lower, the store was restored from a copy, or
+a failover lost its last writes. The last state is kept in memory and, for the next start, in a file in `var`. An
+operator who did it on purpose runs `sts state accept`, which writes a record to the store that every machine reads.
 
-What this does not prove: that the store was not put back to a copy and then changed at least as often as before. A
-machine that sees a store for the first time cannot know what it held. Marks have no number: they are believed as long
-as the namespaces are.
+What this does not prove: that the store was not restored and then changed at least as often as before. A machine that
+reads a store for the first time cannot detect a loss. Replay marks have no sequence number: they are trusted as long as
+the namespaces are.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ NAMESPACE: Final = "accepted"
 KEY: Final = "store"
 FORM: Final = 1
 KEPT_S: Final = 60.0
-"""How old the time in the file may be where nothing else has changed."""
+"""The maximum age in seconds of the time in the file, if nothing else has changed."""
 
 _MAX_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What a namespace was when it was last found good, at `at` (Unix seconds)."""
+    """The epoch and sequence number of a namespace at the last good read, at the time `at` (Unix seconds)."""
 
     epoch: str
     sequence: int
@@ -43,13 +43,13 @@ class Sight:
 
 
 _DAMAGED: Final = Sight("", 0, 0.0)
-"""Read from a file that cannot be read: no store is the one that it spoke of."""
+"""The value for an unreadable file; no store matches it."""
 
 
 class Continuity:
-    """What was seen of one namespace. `path` is the file for it, None keeps it in memory only.
+    """The last known state of one namespace. `path` is its file, None: in memory only.
 
-    `clock` gives Unix seconds: an acceptance younger than the last good look counts, without it every one.
+    `clock` returns Unix seconds: only an acceptance after the last good read counts. Without `clock` each counts.
     """
 
     def __init__(
@@ -62,19 +62,19 @@ class Continuity:
         self._seen: Sight | None = None
 
     def known(self) -> tuple[Sight, ...]:
-        """What was seen, here and by others on this machine; to be read before the store is looked at.
+        """Return the last states seen by this worker and by others on this machine. Call it before reading the store.
 
-        What another worker sees meanwhile may well be newer.
+        During the read, another worker may see a newer state.
         """
         return tuple(one for one in (self._seen, self._written()) if one is not None)
 
     def begin(self) -> None:
-        """Give the namespace a name; where that cannot be written (the store is full), the next look tries it again."""
+        """Give the namespace an epoch; if that cannot be written (the store is full), the next read tries again."""
         with contextlib.suppress(StateUnavailableError):
             self._state.begin(self._namespace)
 
     def judge(self, known: Sequence[Sight], found: Cursor) -> str:
-        """Why the store is not the one that is `known`, "" if it is. Raises StateUnavailableError."""
+        """Return why the store does not continue the `known` states, "" if it does. Raises StateUnavailableError."""
         strange = [one for one in known if one.epoch != found.epoch or one.sequence > found.sequence or not one.epoch]
         if not strange or self._accepted(found) > max(one.at for one in strange):
             return ""
@@ -86,7 +86,7 @@ class Continuity:
         return f"the state store {why} ({what}): restore it, or run `sts state accept`"
 
     def saw(self, found: Cursor) -> None:
-        """Keep what was found good. A file that cannot be written (a full disk) costs only the next start's memory."""
+        """Record a good read. If the file cannot be written (a full disk), only the next start lacks the record."""
         if not found.epoch:
             return
         self._seen = seen = Sight(found.epoch, found.sequence, self._clock())
@@ -114,7 +114,7 @@ class Continuity:
             return _DAMAGED
 
     def _accepted(self, found: Cursor) -> float:
-        """When an operator accepted this very store, 0 if none did."""
+        """Return when an operator accepted the store with this epoch, 0 if none did."""
         record = self._state.get(NAMESPACE, KEY)
         if record is None:
             return 0.0
@@ -126,12 +126,12 @@ class Continuity:
 
 
 def seen_file(var: Path, store: str, namespace: str) -> Path:
-    """Where a machine keeps what it has seen of a namespace in its store of this kind."""
+    """Return the file in which a machine records the last state of a namespace in this kind of store."""
     return var / f"state.{store}.{namespace}.seen"
 
 
 def accept(state: State, namespaces: Sequence[str], now: float) -> None:
-    """Let every machine take the store as it is now. Raises StateUnavailableError."""
+    """Write the record by which every machine accepts the present store. Raises StateUnavailableError."""
     for namespace in namespaces:
         state.begin(namespace)
     epochs = {namespace: state.changes(namespace, None).cursor.epoch for namespace in namespaces}

@@ -1,9 +1,9 @@
-"""The records of API keys in the state store: what is kept of a key, and that nobody else makes or widens one.
+"""The records of API keys in the state store.
 
-A record holds the SHA-256 of its key and what the key may do; a MAC under the deployment's own key keeps whoever can
-write to the store from making one or widening it. What the MAC does not prove: that the record is the newest one.
-Records count their changes, so that a worker which has seen the newer one takes no older one for it; one that starts
-afresh on a store that was put back cannot know.
+A record contains the SHA-256 of its key and the permissions of the key. A MAC with a key of the deployment prevents
+that an attacker who can write to the store creates a record or extends its permissions. What the MAC does not prove:
+that the record is the newest one. Records count their changes, so that a worker that has seen a newer record refuses an
+older one. A worker that starts on a restored store cannot detect it.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from typing import Any, Final
 from sts.state.state import ABSENT, FOREVER, Record, State, decode, encode
 
 LABEL: Final = "api key records"
-"""The label under which the key of the records' MAC is derived from the deployment secret."""
+"""The label for the derivation of the MAC key from the deployment secret."""
 NAMESPACE: Final = "api_keys"
 FORM: Final = 1
 KEEP_ENDED_S: Final = 30 * 86400.0
-"""How long the record of a key of ours that is over stays: its last user is told why, and operators see it."""
+"""How long the record of an ended key of ours stays, so that its refusal has the reason, and operators see the key."""
 LATEST: Final = 253402300799
-"""The last second of the year 9999: times beyond it cannot be shown."""
+"""The last second of the year 9999: later times cannot be printed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """One key, without its secret. Times are Unix seconds; `audiences` () is all that its source may reach.
+    """One key, without its secret. Times are Unix seconds. `audiences` (): all audiences of its source.
 
-    `replaced_by` is the id of its successor. `change` counts the writes of its record; `mac` and `version` are those
-    of the record that it was read from, "" and `ABSENT` for one that was never written.
+    `replaced_by` is the id of its successor. `change` counts the writes of its record. `mac` and `version` are those of
+    the record from which the key was read, "" and `ABSENT` for a key that was never written.
     """
 
     id: str
@@ -57,24 +57,24 @@ class ApiKey:
 
     @property
     def proof(self) -> str:
-        """What a cached token depends on: all that this very record says. Versions come again in a restored store."""
+        """The state of the record on which a cached token depends. The version is not used: a restore repeats it."""
         return f"{self.id}:{self.mac}"
 
     @property
     def reach(self) -> frozenset[str] | None:
-        """The names of the audiences that it may reach, None for all of its source's."""
+        """The names of the audiences that the key may reach, None for all audiences of its source."""
         return frozenset(self.audiences) or None
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What mappings read as `key`; what a key does not have is not there."""
+        """The attributes that mappings read as `key`, without missing ones."""
         found = {"id": self.id, "owner": self.owner, "tenant": self.tenant, "tier": self.tier}
         lists = {"scopes": list(self.scopes), "audiences": list(self.audiences)}
         return {name: value for name, value in found.items() if value is not None} | lists
 
     @property
     def rank(self) -> tuple[bool, int]:
-        """Of two records of one key the newer has the higher rank; a revoked one is never older than a living one."""
+        """The order of records of one key: the newer one has the higher rank, and a revoked one ranks above others."""
         return self.revoked_at is not None, self.change
 
 
@@ -84,8 +84,8 @@ _KEPT: Final = tuple(one.name for one in fields(ApiKey) if one.name not in ("id"
 class KeyRecords:
     """Reads and writes the records.
 
-    `secrets` are the deployment's keys for `LABEL`, the present one and the previous secret's: each of them is taken
-    for what it signed, and the first signs what is written.
+    `secrets` are the deployment's MAC keys for `LABEL`, of the present and the previous secret: each verifies, and the
+    first one signs.
     """
 
     def __init__(self, state: State, secrets: Sequence[bytes]) -> None:
@@ -93,26 +93,26 @@ class KeyRecords:
         self._secrets = tuple(secrets)
 
     def all(self) -> list[ApiKey]:
-        """Every authentic record, oldest first. Raises StateUnavailableError."""
+        """Return every authentic record, oldest first. Raises StateUnavailableError."""
         return self.judged()[0]
 
     def judged(self) -> tuple[list[ApiKey], list[str]]:
-        """Every authentic record, oldest first, and the ids of the others. Raises StateUnavailableError."""
+        """Return every authentic record, oldest first, and the ids of the others. Raises StateUnavailableError."""
         found = {record.key: self.read(record) for record in self.state.list(NAMESPACE)}
         keys = [key for key in found.values() if key is not None]
         strange = [key_id for key_id, key in found.items() if key is None]
         return sorted(keys, key=lambda key: (key.created_at, key.id)), strange
 
     def get(self, key_id: str) -> ApiKey | None:
-        """The record of one key, None where there is none that is authentic. Raises StateUnavailableError."""
+        """Return one key, None if it has no authentic record. Raises StateUnavailableError."""
         record = self.state.get(NAMESPACE, key_id)
         return None if record is None else self.read(record)
 
     def put(self, key: ApiKey) -> ApiKey:
-        """Write a record over the version that was read; returns the key as it stands there now.
+        """Replace the version of the record that was read; returns the key as written.
 
-        The record of an imported key stays for good: a file that is imported again must not bring it back to life.
-        Raises ConflictError, StateUnavailableError.
+        The record of an imported key stays permanently: a repeated import must not reactivate the key. Raises
+        ConflictError, StateUnavailableError.
         """
         key = replace(key, change=key.change + 1)
         content = {name: getattr(key, name) for name in _KEPT}
@@ -124,7 +124,7 @@ class KeyRecords:
         return replace(key, mac=mac, version=version)
 
     def read(self, record: Record) -> ApiKey | None:
-        """The key of a record, None where the record is not authentic. Raises StateUnavailableError."""
+        """Return the key of a record, None if the record is not authentic. Raises StateUnavailableError."""
         _, content = decode(record.value or b"", FORM)
         mac = content.pop("mac", "")
         if self._written_with(record.key, content, mac) is None:
@@ -133,9 +133,10 @@ class KeyRecords:
         return ApiKey(id=record.key, mac=mac, version=record.version, **given)
 
     def reseal(self) -> int:
-        """Write anew what was written with the previous secret, which may go then; returns how many records that were.
+        """Write the records of the previous secret again with the present one; returns their number.
 
-        Raises ConflictError where somebody else changes one meanwhile, StateUnavailableError.
+        Afterwards the previous secret is not needed. Raises ConflictError if another writer changes a record at the
+        same time, StateUnavailableError.
         """
         old = []
         for record in self.state.list(NAMESPACE):
@@ -148,7 +149,7 @@ class KeyRecords:
         return len(old)
 
     def _written_with(self, key_id: str, content: Mapping[str, Any], mac: object) -> bytes | None:
-        """Which of the secrets a record was written with, None where it is not authentic."""
+        """Return the secret with which a record was written, None if the record is not authentic."""
         given = str(mac).encode("utf-8", "surrogatepass")
         for secret in self._secrets:
             if hmac.compare_digest(given, _mac(secret, key_id, content).encode()):
@@ -162,7 +163,7 @@ def _mac(secret: bytes, key_id: str, content: Mapping[str, Any]) -> str:
 
 
 def is_over(key: ApiKey, now: float) -> str:
-    """Why a key is of no use any more: "revoked", "expired", or "" for a living one."""
+    """Return why a key is no longer valid: "revoked", "expired", or "" for a valid key."""
     if key.revoked_at is not None:
         return "revoked"
     return "expired" if key.expires_at is not None and key.expires_at <= now else ""
@@ -174,24 +175,24 @@ SECRET_CHARS: Final = 32
 """190 random bits."""
 CHECK_CHARS: Final = 6
 MAX_CHARS: Final = 256
-"""Characters of a key at most, imported ones included."""
+"""The maximum length of a key in characters, also of an imported one."""
 
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _BODY: Final = ID_CHARS + SECRET_CHARS + CHECK_CHARS
 _OURS: Final = re.compile(rf"[0-9A-Za-z]{{{_BODY}}}")
-_IMPORTED: Final = re.compile(r"[!-+\--~]{8,}")  # visible ASCII but the comma, which joins doubled headers
+_IMPORTED: Final = re.compile(r"[!-+\--~]{8,}")  # visible ASCII without the comma, which joins doubled headers
 
 
 def make(prefix: str) -> tuple[str, str]:
-    """Make a key that begins with `prefix`; returns its id and the whole text, which nobody can make again."""
+    """Generate a key that begins with `prefix`; returns its id and its text, which cannot be recovered later."""
     key_id, secret = _random(ID_CHARS), _random(SECRET_CHARS)
     return key_id, f"{prefix}{key_id}{secret}{_checksum(prefix + key_id + secret)}"
 
 
 def id_of(prefix: str, text: str) -> str:
-    """The id of a key that begins with `prefix`, made here or imported; "" for what cannot be a key.
+    """Return the id of a key that begins with `prefix`, generated or imported; "" for a text that cannot be a key.
 
-    What has the shape of our own keys must have their checksum. An imported key's id is made of its hash.
+    A text in the format of our own keys must have a correct checksum. The id of an imported key comes from its hash.
     """
     body = text[len(prefix) :]
     if _OURS.fullmatch(body):
@@ -200,17 +201,17 @@ def id_of(prefix: str, text: str) -> str:
 
 
 def is_ours(prefix: str, text: str) -> bool:
-    """Whether a text has the shape of a key that was made here."""
+    """Return whether a text has the format of a key that this service generates."""
     return text.startswith(prefix) and _OURS.fullmatch(text[len(prefix) :]) is not None
 
 
 def digest(text: str) -> str:
-    """What is kept of a key: its SHA-256, in hex. Enough only for keys of high entropy."""
+    """Return the SHA-256 of a key in hex, which is stored. It is sufficient only for keys of high entropy."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def imported_id(key_digest: str) -> str:
-    """The id of a key that was made elsewhere; `-` keeps it apart from our own ids."""
+    """Return the id of an imported key; `-` distinguishes it from our own ids."""
     return f"i-{key_digest[:20]}"
 
 
@@ -219,7 +220,7 @@ def _random(count: int) -> str:
 
 
 def _checksum(text: str) -> str:
-    """CRC-32 in base 62: no proof of anything, since anybody can compute it."""
+    """Return the CRC-32 in base 62. It proves nothing, because every attacker can compute it."""
     value, written = zlib.crc32(text.encode("ascii", "replace")), ""
     for _ in range(CHECK_CHARS):
         value, digit = divmod(value, len(_ALPHABET))

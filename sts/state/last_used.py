@@ -1,6 +1,6 @@
-"""When each API key was last used: noted in memory with every use, written once in a while.
+"""When each API key was last used: recorded in memory at every use, written periodically.
 
-It serves people who ask whether a key can go, and decides nothing: it is neither exact nor authentic.
+The time helps operators to find unused keys. It is neither exact nor authentic, and no decision depends on it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ NAMESPACE: Final = "api_keys_used"
 FORM: Final = 1
 EVERY_S: Final = 60.0
 AT_ONCE: Final = 500
-"""How many keys are written at one time at most; the others have their turn the next time."""
+"""The maximum number of keys per write; the others follow at the next one."""
 KEEP_S: Final = 400 * 86400.0
 
 
 class LastUsed:
-    """Writes what is in `used` (id, Unix seconds) every `every` seconds, in a thread of its own after the fork."""
+    """Writes the times in `used` (id -> Unix seconds) every `every` seconds in a thread; start it after the fork."""
 
     def __init__(self, state: State, used: Mapping[str, float], every: float = EVERY_S, at_once: int = AT_ONCE) -> None:
         self._state, self._used, self._every, self._at_once = state, used, every, at_once
@@ -31,12 +31,12 @@ class LastUsed:
         self._thread: threading.Thread | None = None
 
     def flush(self) -> int:
-        """Write what is new; returns how many. A store that takes no writes loses nothing: the next time will do.
+        """Write the new times; returns their number. After a failure the next call writes them.
 
-        `trouble` says why the last time failed, "" if it did not.
+        `trouble` contains the reason of the last failure, "" after a success.
         """
         new = [(key_id, at) for key_id, at in list(self._used.items()) if at - self._written.get(key_id, 0.0) >= 1]
-        new.sort(key=lambda one: self._written.get(one[0], 0.0))  # who waits longest comes first
+        new.sort(key=lambda one: self._written.get(one[0], 0.0))  # the longest waiting first
         count = 0
         try:
             for key_id, at in new[: self._at_once]:
@@ -51,12 +51,12 @@ class LastUsed:
         return count
 
     def start(self) -> None:
-        """Write from now on."""
+        """Start the thread."""
         self._thread = threading.Thread(target=self._run, name="api-keys-used", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Write a last time and stop."""
+        """Write once more and stop the thread."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
@@ -68,7 +68,7 @@ class LastUsed:
 
 
 def read_last_used(state: State) -> dict[str, int]:
-    """When each key was last used, by id; what is no time counts as not known. Raises StateUnavailableError."""
+    """Return when each key was last used, by id, without invalid records. Raises StateUnavailableError."""
     found = {record.key: _time_in(record) for record in state.list(NAMESPACE)}
     return {key_id: at for key_id, at in found.items() if at is not None}
 

@@ -1,11 +1,11 @@
 """The state in Redis or Valkey, shared by machines.
 
-A mark is one key with an end. The records of a namespace are four keys in one slot of a cluster, which only the
-scripts below touch, each as one step. A write whose reply was lost is sent once more with the same random stamp, and
-finds its own: it is neither a replay nor a conflict.
+A mark is one key with an expiry. The records of a namespace are four keys in one slot of a cluster, which only the
+scripts below change, each atomically. A write whose response was lost is sent again with the same random stamp, and
+finds its own stamp: it is neither a replay nor a conflict.
 
-The script that reads declares `no-writes`: the server itself holds it to that, and runs it where it takes no writes
-because its memory or its disk is full.
+The script that reads declares `no-writes`: the server enforces that, and also runs it when it accepts no writes because
+its memory or its disk is full.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _MARK: Final = b"sts:once:"
 _SWEEP: Final = 20
 _NEVER: Final = "inf"
 
-# A record is kept as "<version> <until> <stamp> <+ or -><value>"; - says that it was deleted.
-# KEYS: about the namespace (epoch, sequence, forgotten), records, order of changes, ends.
+# The format of a record is "<version> <until> <stamp> <+ or -><value>"; - means that it was deleted.
+# KEYS: facts about the namespace (epoch, sequence, forgotten), records, order of changes, expiry times.
 _PUT: Final = """#!lua flags=
 local now, expected, sign = tonumber(ARGV[2]), ARGV[3], ARGV[6]
 local found = redis.call('HGET', KEYS[2], ARGV[1])
@@ -68,7 +68,7 @@ for _, key in ipairs(redis.call('ZRANGE', KEYS[4], '-inf', now, 'BYSCORE', 'LIMI
 end
 return sequence
 """
-# A namespace to which nothing was ever written has no epoch yet: "".
+# A namespace without any write has no epoch yet: "".
 _CHANGES: Final = """#!lua flags=no-writes
 local about = redis.call('HMGET', KEYS[1], 'epoch', 'sequence', 'forgotten')
 local epoch = about[1] or ''
@@ -84,14 +84,18 @@ _BEGIN: Final = """#!lua flags=allow-oom
 return redis.call('HSETNX', KEYS[1], 'epoch', ARGV[1])
 """
 _NOWHERE: Final = "-"
-"""No epoch: asks from the beginning."""
+"""No epoch: reads from the beginning."""
 
 
 class RedisState:
-    """See `State`. `prompt` is for what a request waits for, `patient` for the rest; `clock` gives Unix seconds.
+    """The `State` in Redis.
 
-    The records of the namespaces in `urgent` are written even where the server's memory is full: what stops a misuse
-    must not wait until an operator has made room. They are few and small, and strangers cannot cause them.
+    Args:
+        prompt: The connection for operations for which a request waits.
+        patient: The connection for other operations.
+        clock: Returns Unix seconds.
+        urgent: Namespaces whose records are written also when the server's memory is full: a revocation must not wait
+            until an operator has made room. These records are few and small, and outsiders cannot cause them.
     """
 
     def __init__(
@@ -107,14 +111,14 @@ class RedisState:
         self._urgent = frozenset(urgent)
 
     def check(self) -> None:
-        """Look whether the server may be used. Raises StartError."""
+        """Check that the server may be used. Raises StartError, StateUnavailableError."""
         try:
             self._patient.check()
         except RedisUnavailableError as error:
             raise StateUnavailableError(str(error)) from None
 
     def mark(self, key: bytes, until: float) -> None:
-        """See State (LIB-R02): whoever finds its own random value is the one that set it."""
+        """See State. The caller that finds its own random value has set the mark (LIB-R02)."""
         own = secrets.token_bytes(16)
         life = max(1, math.ceil(until - self._clock()))
         found = _run(self._prompt, lambda client: client.set(_MARK + key, own, nx=True, get=True, ex=life), again=True)
@@ -183,12 +187,12 @@ class RedisState:
             _run(self._patient, lambda client: client.eval(script, 4, *_keys(namespace), *arguments), again=True)
         )
         if version < ABSENT:
-            raise ConflictError("the record was changed by somebody else")
+            raise ConflictError("another writer changed the record")
         return version
 
 
 def _keys(namespace: str) -> list[str]:
-    """The keys of a namespace; the braces keep them in one slot of a cluster."""
+    """Return the keys of a namespace; the braces keep them in one slot of a cluster."""
     return [f"{{sts:state:{namespace}}}:{part}" for part in ("about", "records", "changes", "ends")]
 
 

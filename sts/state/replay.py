@@ -1,4 +1,4 @@
-"""Credentials that may be used once: marked when they are proven, refused when they come again."""
+"""The replay cache: a one-time credential is marked when it is proven, and refused when it is used again."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ from sts.state.settings import Outage
 from sts.state.state import AlreadyMarkedError, State, StateUnavailableError
 
 LABEL: Final = "once-only marks"
-"""The label under which the key of the marks is derived from the deployment secret."""
+"""The label for the derivation of the key for marks from the deployment secret."""
 
 
 class OnceOnly:
-    """Marks proofs in the store. `on_outage` is `state.on_outage.replay`, and may be replaced by a reload.
+    """Marks proofs in the store.
 
-    `secrets` are the deployment's keys for `LABEL`: as long as there is a previous secret each proof is marked under
-    both, so that replacing it lets nothing pass a second time. `waved_through` hears why, each time that a proof
-    passes unmarked; `on_fault` hears when marking begins to fail. `lost` says why the store may have lost its marks,
-    "" if it has not: then a proof may have been used before, as on an outage.
+    Args:
+        state: The store.
+        secrets: The deployment's keys for `LABEL`. While there is a previous secret, each proof is marked under both,
+            so that a replacement of the secret allows no replay.
+        on_outage: The setting `state.on_outage.replay`; a reload may change it.
+        waved_through: Called with the reason each time that a proof is accepted without a mark.
+        on_fault: Called when marking begins to fail.
+        lost: Returns why the store may have lost its marks, "" if it has not. A loss counts as an outage, because a
+            proof may have been used before.
     """
 
     def __init__(
@@ -41,10 +46,16 @@ class OnceOnly:
         self.trouble = ""
 
     def mark(self, kind: str, *parts: str, until: float) -> None:
-        """Take a *proven* credential of this `kind`, named by `parts` (such as issuer and jti), or refuse it.
+        """Mark a *proven* credential, or refuse it if it was marked before. The store contains only a hash.
 
-        `until` (Unix seconds) is when nobody takes it any more, leeway included. What stands in the store is a hash.
-        Raises Refusal: REPLAYED, or STATE_UNAVAILABLE where it cannot be told and `on_outage` says deny.
+        Args:
+            kind: The kind of credential.
+            parts: The identifiers of the credential, such as issuer and jti.
+            until: When the credential has expired for every verifier, including leeway, in Unix seconds.
+
+        Raises:
+            REPLAYED: The credential was used before.
+            STATE_UNAVAILABLE: The store cannot be used and `on_outage` is `deny`.
         """
         lost = self._lost()
         if lost and self.on_outage == "deny":
@@ -66,7 +77,7 @@ class OnceOnly:
             self._waved_through(str(error))
 
     def _failed(self, why: str) -> None:
-        """Keep why the last mark failed, for operators; a fault is logged once and not with every request."""
+        """Record why the last mark failed, for operators; a fault is logged once, not for every request."""
         known, self.trouble = self.trouble, why
         if why != known:
             self._on_fault(f"a once-only proof could not be marked: {why}")

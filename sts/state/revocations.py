@@ -1,8 +1,9 @@
-"""Revocations: which proven things are refused, in memory on each worker, fed by the store.
+"""Revocations: a list in the memory of each worker, which follows the store.
 
-A revocation names a subject, a session, a credential, a token, a client or a source, and concerns what is no younger
-than itself: whoever logs in again afterwards is let in. One of a credential or a token concerns it whatever its age. In
-the store nothing personal can be read: names are hashes as in the audit, so that `sts revoke` finds what stands there.
+A revocation names a subject, a session, a credential, a token, a client or a source, and applies to everything that was
+issued before it: a user who logs in again afterwards is accepted. A revocation of a credential or a token applies
+independent of its age. The store contains no personal data: names are hashes, the same as in the audit log, so that
+`sts revoke` accepts a hash from there.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from sts.telemetry import Reading
 NAMESPACE: Final = "revocations"
 FORMAT: Final = 1
 DEFAULT_LIFE_S: Final = 30 * 86400.0
-"""How long a revocation is kept: longer than what it revokes may live."""
+"""The default time in seconds for which a revocation is kept: it must exceed the lifetime of what it revokes."""
 
 Kind = Literal["subject", "source_subject", "sid", "source_sid", "credential", "jti", "client", "source"]
-"""What a revocation can name. `subject` is the minted one; the two with `source_` are the source's own words."""
+"""What a revocation can name. `subject` is the minted subject; the kinds with `source_` are values of the source."""
 
 _ABSOLUTE: Final = frozenset({"credential", "jti"})
 _PLAIN: Final = frozenset({"client", "source"})
@@ -42,9 +43,9 @@ _ATTEMPTS: Final = 5
 
 
 def name_of(secret: bytes, kind: Kind, value: str, source: str = "") -> str:
-    """The name of one thing, and the key of its revocation; `secret` is the deployment's key for the audit's label.
+    """Return the name of one thing, which is the key of its revocation. A hash from the audit log is used unchanged.
 
-    A hash as it stands in the audit is taken for what it is.
+    `secret` is the deployment's key for the label of the audit.
     """
     if kind in _PLAIN:
         return f"{kind}:{value}"
@@ -56,22 +57,23 @@ def name_of(secret: bytes, kind: Kind, value: str, source: str = "") -> str:
 
 
 def essence(credential: str) -> str:
-    """What of a credential cannot be changed by who holds it: an ECDSA signature can, and a certificate's chain.
+    """Return the part of a credential that its holder cannot change.
 
-    Of a signed token all but its signature; of a certificate (base64url of DER begins so) what its issuer has signed.
+    A holder can change an ECDSA signature, and the chain of a certificate. The result is a signed token without its
+    signature, or the signed part of a certificate (recognised by the begin of base64url DER), or the whole credential.
     """
     if credential.startswith("MI"):
         try:
             der = urlsafe_b64decode(credential.partition(".")[0] + "==")
             return urlsafe_b64encode(load_der_x509_certificate(der).tbs_certificate_bytes).decode("ascii")
         except ValueError:
-            pass  # it only begins like one
+            pass  # it only begins like a certificate
     return credential.rpartition(".")[0] if credential.count(".") == 2 else credential
 
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """One revocation as it is kept: what it names, what it concerns (`before`, None: whatever its age), until when."""
+    """One revocation: its name, `before` when the revoked things were issued (None: at any time), and its expiry."""
 
     name: str
     before: float | None
@@ -89,7 +91,7 @@ class Revocation:
         return cls(record.key, before, record.until, float(at or 0), reason)
 
     def as_json(self) -> dict[str, Any]:
-        """For commands."""
+        """Return the revocation as JSON values for commands."""
         kind, _, name = self.name.partition(":")
         until = None if self.until == math.inf else self.until
         return {"what": kind, "name": name, "before": self.before, "until": until, "at": self.at, "reason": self.reason}
@@ -100,7 +102,7 @@ def _is_time(value: object) -> bool:
 
 
 def planned(state: State, name: str, now: float, life: float, reason: str = "") -> Revocation:
-    """What `revoke` would record; one that is there already is widened, never narrowed.
+    """Return what `revoke` would record; an existing revocation is extended, never reduced.
 
     Raises StateUnavailableError.
     """
@@ -118,7 +120,7 @@ def revoke(state: State, name: str, now: float, life: float = DEFAULT_LIFE_S, re
         except ConflictError:
             continue
         return new
-    raise StateUnavailableError("the revocation is being changed by somebody else all the time")
+    raise StateUnavailableError("other writers keep changing the revocation: try again")
 
 
 def _widened(found: Record | None, name: str, now: float, life: float, reason: str) -> Revocation:
@@ -131,15 +133,15 @@ def _widened(found: Record | None, name: str, now: float, life: float, reason: s
 
 
 def listed(state: State) -> list[Revocation]:
-    """All revocations, by name. Raises StateUnavailableError."""
+    """Return all revocations, by name. Raises StateUnavailableError."""
     return [Revocation.read(record) for record in state.list(NAMESPACE)]
 
 
 class Revocations:
-    """A worker's list. A look at it takes no lock and asks nobody; a thread follows the store (`start`).
+    """The revocations of a worker. A look-up takes no lock and makes no request; a thread follows the store (`start`).
 
-    `secrets` are the deployment's keys for the audit's label, the previous secret's too, as long as there is one;
-    `settings` may be replaced by a reload; `on_fault` hears when the store begins to be out of reach.
+    `secrets` are the deployment's keys for the label of the audit, of the present and the previous secret. A reload may
+    replace `settings`. `on_fault` is called when the store becomes unreachable.
     """
 
     def __init__(
@@ -158,41 +160,41 @@ class Revocations:
         self.start, self.stop, self.refresh = self._follower.start, self._follower.stop, self._follower.refresh
 
     def __len__(self) -> int:
-        """How many there are; those that are over may be among them."""
+        """Return the number of revocations, which may include expired ones."""
         return len(self._list.ends)
 
     @property
     def age(self) -> float:
-        """Seconds since the store was last seen; infinite before the first time."""
+        """Seconds since the store was last read successfully; infinite before the first time."""
         return self._follower.age
 
     @property
     def trouble(self) -> str:
-        """Why the last look at the store failed, "" if it did not."""
+        """Why the last read of the store failed, "" if it succeeded."""
         return self._follower.fault
 
     @property
     def lost(self) -> str:
-        """Why the store is not the one that was seen before, "" if it is."""
+        """Why the store has lost its content (emptied, replaced or restored), "" if it has not."""
         return self._follower.lost
 
     @property
     def fresh(self) -> bool:
-        """Whether the list is young enough to be believed."""
+        """Whether the list is not older than `max_stale`."""
         return self.age <= self.settings.max_stale
 
     @property
     def usable(self) -> bool:
-        """Whether requests can be answered by it: it is fresh, or the configuration goes on without."""
+        """Whether requests can use the list: it is fresh, or the configuration allows an old list."""
         return self.settings.on_outage.revocation == "allow" or self.fresh
 
     def status(self) -> dict[str, object]:
-        """For operators."""
+        """Return the status for operators."""
         age = None if self.age == math.inf else round(self.age)
         return {"count": len(self), "age_s": age, "trouble": self.trouble}
 
     def readings(self) -> list[Reading]:
-        """For Prometheus."""
+        """Return the readings for Prometheus."""
         return [
             Reading("sts_revocations", "Revocations in the list.", len(self)),
             Reading("sts_revocations_age_seconds", "Seconds since the list was last seen.", self.age),
@@ -201,7 +203,7 @@ class Revocations:
     def gather(
         self, client: Client, ask: Ask, proven: Sequence[Principal], mapped: Sequence[Identity], now: float
     ) -> Revocable:
-        """Everything by which the credentials of `ask`, as they were proven and mapped, can be revoked."""
+        """Return the identifiers by which the proven and mapped credentials of `ask` can be revoked."""
         groups: list[tuple[float, tuple[str, ...]]] = []
         credentials = [one for one in (ask.credential, ask.actor) if one is not None]
         for credential, principal, identity in zip(credentials, proven, mapped, strict=True):
@@ -212,20 +214,20 @@ class Revocations:
         return Revocable((*groups, (now, ("client", client.id, ""))))
 
     def check_caller(self, token: str, principal: Principal, now: float) -> None:
-        """Let pass a proven token with which a caller proves itself: no rule maps it. Raises Refusal as `check`."""
+        """Check the proven token with which a caller authenticates; no rule maps it. Raises Refusal as `check`."""
         self.check(Revocable(((_since(principal, now), _proven(token, principal)),)), now)
 
     def minted(self, revocable: Revocable, issued: Issued) -> Revocable:
-        """The same, and the token that was minted."""
+        """Return `revocable` with the identifiers of the minted token added."""
         (since, things), *others = revocable.groups
         token = ("jti", issued.jti, "", "credential", issued.token, "")
         return Revocable(((since, things + token), *others))
 
     def kept(self, revocable: Revocable, minted: str = "") -> Revocable:
-        """The same, to be kept beside an answer: hashes instead of the text of a credential, except our own `minted`.
+        """Return `revocable` for a cache: with hashes instead of credentials, except our own token `minted`.
 
-        The hashes are made at once. A cache must not contain a credential, and a revocation of one credential must
-        leave the tokens of all others in the cache.
+        The hashes are computed at once. A cache must not contain a credential, and the revocation of one credential
+        must leave the tokens of all others in the cache.
         """
         groups = []
         for since, things in revocable.groups:
@@ -240,10 +242,10 @@ class Revocations:
         return Revocable(tuple(groups))
 
     def own(self, token: str, claims: Mapping[str, Any], since: float | None) -> Revocable:
-        """Everything by which a token of ours, proven and with these claims, can be revoked.
+        """Return the identifiers by which a proven token of ours with these claims can be revoked.
 
-        Subject and source are judged by `since`, the time of the first credential behind it, and not by its own: one
-        that was minted before this worker had seen the revocation is as revoked as what it was made from.
+        For subject and source, `since` counts, the time of the first credential behind the token, and not the token's
+        own time: a worker may have minted the token before it read the revocation of that credential.
         """
         things: tuple[str, ...] = ("credential", token, "", "jti", claims["jti"], "", "subject", claims["sub"], "")
         if isinstance(claims.get("src"), str):
@@ -251,21 +253,21 @@ class Revocations:
         return Revocable(((0.0 if since is None else float(since), things), _minted_for(claims)))
 
     def current(self, revocable: Revocable, now: float) -> bool:
-        """Whether nothing of it is revoked. Raises Refusal(STATE_UNAVAILABLE) where the list is too old to tell."""
+        """Return whether nothing of it is revoked. Raises STATE_UNAVAILABLE if the list is too old."""
         if not self.usable:
             raise Refusal(STATE_UNAVAILABLE, why="the list of revocations is too old", cause=self.trouble)
         return self._revoked(revocable, now) is None
 
     def check(self, revocable: Revocable, now: float) -> None:
-        """Let pass what is not revoked. Raises Refusal: REVOKED, or as `current`."""
+        """Raise REVOKED if anything of it is revoked, or what `current` raises."""
         if not self.current(revocable, now):
             raise Refusal(REVOKED, why="it was revoked", what=self._revoked(revocable, now) or "")
 
     def _revoked(self, revocable: Revocable, now: float) -> str | None:
-        """What of it is revoked: the kind of the name, for the audit.
+        """Return the kind of the revoked name for the audit, None if nothing is revoked.
 
-        Only names of kinds that the list holds are hashed. What the list does not name at all is not looked at again
-        until the list changes.
+        Only names of kinds that are in the list are hashed. If the list contains none of the names, they are not looked
+        up again until the list changes.
         """
         known = self._list
         if not known.ends or revocable.unnamed_in is known.version:
@@ -286,15 +288,15 @@ class Revocations:
         return None
 
     def _names(self, kind: str, value: str, source: str) -> list[str]:
-        """The names of one thing, and what it was called under the previous secret."""
+        """Return the names of one thing, under the present and the previous secret."""
         if kind in _PLAIN:
             return [f"{kind}:{value}"]
-        # A set: of most credentials the essence is all of it.
+        # A set, because the essence of most credentials is the whole credential.
         values = {value, essence(value)} if kind == "credential" else (value,)
         return [name_of(secret, cast("Kind", kind), one, source) for one in values for secret in self._secrets]
 
     def _take(self, known: Mapping[str, Record]) -> None:
-        """Take the store's records over. Raises StateUnavailableError for one that cannot be read."""
+        """Replace the list by the records of the store. Raises StateUnavailableError for an unreadable record."""
         ends = {}
         for name, record in known.items():
             found = Revocation.read(record)
@@ -303,7 +305,7 @@ class Revocations:
 
 
 class _List(NamedTuple):
-    """The revocations at one time: what each name concerns and until when, the kinds of names, and which list it is."""
+    """An immutable list: per name `before` and expiry, the kinds of names, and an object that identifies the list."""
 
     ends: Mapping[str, tuple[float, float]]
     kinds: frozenset[str]
@@ -311,10 +313,10 @@ class _List(NamedTuple):
 
 
 def _proven(credential: str, principal: Principal) -> tuple[str, ...]:
-    """What a proven credential can be named by, whatever it maps to, as in `Revocable`."""
+    """Return the names of a proven credential without its mapping, in the form of `Revocable`."""
     source = principal.source
     things: tuple[str, ...] = ("credential", credential, "", "source", source, "")
-    if principal.kind != _OWN and principal.subject is not None:  # of our own tokens it is the minted one
+    if principal.kind != _OWN and principal.subject is not None:  # the subject of our own token is the minted one
         things += ("source_subject", principal.subject, source)
     sid = principal.attributes.get("sid")
     if isinstance(sid, str):
@@ -325,7 +327,7 @@ def _proven(credential: str, principal: Principal) -> tuple[str, ...]:
 
 
 def _minted_for(claims: Mapping[str, Any]) -> tuple[float, tuple[str, ...]]:
-    """The client that a token of ours was minted for: it is revoked by when that was, whatever it was made from."""
+    """Return the client of a token of ours, with the time of minting, which counts for a revocation of the client."""
     return float(claims["iat"]), ("client", claims["client_id"], "")
 
 
@@ -334,7 +336,7 @@ def _triples(things: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
 
 
 def _since(principal: Principal, now: float) -> float:
-    """Since when a credential exists, never in the future; for one that does not say, always."""
+    """Return since when a credential exists, at most `now`; 0 for a credential without that time."""
     return 0.0 if principal.since is None else min(float(principal.since), now)
 
 

@@ -1,7 +1,7 @@
 """The state in one SQLite file, shared by the workers and the commands of one machine.
 
-Write-ahead log, every transaction on the disk before it counts: what was marked stays marked over kill -9 and a power
-cut. A process has one connection, whose threads take turns; processes wait for each other for a short time only.
+The store uses a write-ahead log, and each transaction is on the disk before it counts: a mark survives kill -9 and a
+power failure. A process has one connection, which its threads use in turn; processes wait for each other only briefly.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from sts.state.state import (
 
 FILE: Final = "state.db"
 PATIENCE_S: Final = 0.5
-"""How long one waits for the others, of the same process and then of other ones."""
+"""Seconds to wait for other threads of the process, and then for other processes."""
 STARTS: Final = 10
-"""How often a start tries in vain while others are busy with the file."""
+"""How often a start tries while others use the file."""
 
 _MODE: Final = 0o600
 _FORMAT: Final = 1
 _BUSY: Final = "it is busy"
 _PAUSE_S: Final = 0.1
 _SWEEP: Final = 4
-"""How many marks that are over go with each new one: more than come, so that the table does not grow."""
+"""How many expired marks are deleted with each new one: more than are added, so that the table does not grow."""
 _SCHEMA: Final = """
     CREATE TABLE IF NOT EXISTS store (id INTEGER PRIMARY KEY CHECK (id = 1), epoch TEXT NOT NULL,
         sequence INTEGER NOT NULL, forgotten INTEGER NOT NULL);
@@ -59,11 +59,11 @@ _SCHEMA: Final = """
 
 
 class _BusyError(StateUnavailableError):
-    """Others are at it."""
+    """Another process uses the file."""
 
 
 class SqliteState:
-    """See `State`. `path` is the file; only `check` makes it. `clock` gives Unix seconds."""
+    """The `State` in the file `path`, which only `check` creates. `clock` returns Unix seconds."""
 
     def __init__(self, path: Path, clock: Callable[[], float], patience: float = PATIENCE_S) -> None:
         self._path = path.absolute()
@@ -74,9 +74,10 @@ class SqliteState:
         self._opened: tuple[int, int, int] | None = None
 
     def check(self) -> None:
-        """Make the file where there is none, and look whether it can be used. Raises StartError.
+        """Create the file if it is missing, and check that it can be used. Raises StartError.
 
-        Several that start at once make it at once, and SQLite lets nobody wait while another sets up its log.
+        Several processes may start at the same time; SQLite does not wait while another one sets up its log, so this
+        method tries several times.
         """
         for left in reversed(range(STARTS)):
             try:
@@ -143,7 +144,7 @@ class SqliteState:
         return Changes(Cursor(epoch, rows[-1][2] if more else last), tuple(Record(*row) for row in rows), reset, more)
 
     def begin(self, namespace: str) -> None:
-        """See State: the file got its epoch when it was made."""
+        """Do nothing: the file got its epoch when it was created (see State)."""
 
     def close(self) -> None:
         """See State."""
@@ -157,7 +158,7 @@ class SqliteState:
             found = _find(connection, namespace, key)
             there = found is not None and found.value is not None and found.until > now
             if expected is not None and expected != (found.version if found is not None and there else ABSENT):
-                raise ConflictError("the record was changed by somebody else")
+                raise ConflictError("another writer changed the record")
             if value is None and not there:
                 return ABSENT
             (sequence,) = connection.execute("UPDATE store SET sequence = sequence + 1 RETURNING sequence").fetchone()
@@ -170,10 +171,10 @@ class SqliteState:
 
     @contextlib.contextmanager
     def _transaction(self, *, writes: bool = True) -> Iterator[sqlite3.Connection]:
-        """Take a turn at the connection, with the lock for writing; an error raised within undoes it all.
+        """Run the block in a transaction on the connection, with the lock for writing; an error rolls it back.
 
-        A write for which there is no room leaves the connection open: it still reads, while a new one could not be
-        opened on a full disk, since SQLite makes a file for its index of the log first.
+        After a write to a full disk the connection stays open: it can still read, while a new one could not be opened
+        on a full disk, because SQLite first creates a file for the index of its log.
         """
         if not self._turn.acquire(timeout=self._patience):
             raise StateUnavailableError("the state's file is busy")
@@ -199,9 +200,9 @@ class SqliteState:
             self._turn.release()
 
     def _open(self) -> sqlite3.Connection:
-        """The connection of this process.
+        """Return the connection of this process.
 
-        A file that was put in its place under us is refused: SQLite would play the former file's log into it.
+        A file that was replaced while it was open is refused: SQLite would write the log of the former file into it.
         """
         try:
             there = self._path.lstat()
@@ -225,9 +226,9 @@ class SqliteState:
                 connection.close()
 
     def _make(self) -> None:
-        """Make an empty file that only its owner may read, before SQLite makes one that others may.
+        """Create an empty file that only its owner may read, before SQLite creates one that others may read.
 
-        An existing one is never opened here: closing it again would take SQLite's locks on it away.
+        An existing file is never opened here: closing it would release SQLite's locks on it.
         """
         make_folder(self._path.parent)
         with contextlib.suppress(FileExistsError):
@@ -277,7 +278,7 @@ def _find(connection: sqlite3.Connection, namespace: str, key: str) -> Record | 
 
 
 def _sweep(connection: sqlite3.Connection, now: float) -> None:
-    """Drop some records that are over. Who has not yet seen that one was deleted must read everything anew."""
+    """Delete some expired records. A reader that has not read the deletion of one must read everything again."""
     over = connection.execute(
         "SELECT sequence, value IS NULL FROM record WHERE until <= ? LIMIT ?", (now, _SWEEP)
     ).fetchall()
@@ -294,7 +295,7 @@ def _why(error: sqlite3.Error) -> str:
 
 
 def _is_refused_write(error: sqlite3.Error) -> bool:
-    """Whether the disk took no write: it is full, or a quota, a file size limit or a read-only mount forbids it."""
+    """Return whether the disk refused a write: it is full, or a quota, a size limit or a read-only mount forbids it."""
     return _name(error) == "SQLITE_FULL" or _name(error).startswith("SQLITE_IOERR")
 
 

@@ -1,8 +1,8 @@
-"""The one small interface to what must not be lost, and the values and errors that pass it.
+"""The interface of the state store, with its values and errors.
 
-Two sorts of things are kept. A *mark* says that a proof was used; it is set once and goes by itself. A *record* is a
-small value by namespace and key, changed by compare-and-swap; every change has a number, so that each worker's memory
-follows the store by asking "what is new since".
+The store keeps two kinds of data. A *mark* means that a proof was used; it is set once and expires. A *record* is a
+small value by namespace and key, changed by compare-and-swap. Every change has a sequence number, so that each worker
+can read the changes since its last read.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Any, Final, Protocol
 from sts.errors import StsError
 
 PAGE: Final = 1000
-"""How many changes come at once at most."""
+"""The maximum number of changes per read."""
 KEEP_DELETED_S: Final = 3600.0
-"""How long it is remembered that a record was deleted; who has not asked for longer reads everything anew."""
+"""Seconds for which a deletion is recorded; a reader whose last read is older must read everything again."""
 ABSENT: Final = 0
-"""The version of a record that is not there."""
+"""The version of a missing record."""
 FOREVER: Final = math.inf
 
 
 class StateUnavailableError(StsError):
-    """The store did not answer, or holds what this release cannot read; whether it had done a write is not known.
+    """The store did not answer, or contains data that this release cannot read. A write may have happened.
 
-    The text says why, and nothing of what the store holds.
+    The message contains the reason, and no content of the store.
     """
 
 
@@ -36,14 +36,14 @@ class AlreadyMarkedError(StsError):
 
 
 class ConflictError(StsError):
-    """The record is no longer the one that was read."""
+    """The record has changed since it was read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A value under its key. `version` changes with every write and never comes again; `until` (Unix seconds) ends it.
+    """A value under its key; it expires at `until` (Unix seconds). `version` changes with every write and is unique.
 
-    `value` is None where the change is that the record was deleted.
+    `value` is None for a deleted record.
     """
 
     key: str
@@ -54,9 +54,9 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How far one has read: the store's own random name (another one: another store), and the last change's number.
+    """The position of a reader: the random id of the store (another id: another store), and the last change's number.
 
-    A namespace to which nothing was ever written may have no name yet: "".
+    A namespace without any write may have no id yet: "".
     """
 
     epoch: str
@@ -65,9 +65,9 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What is new since a cursor, oldest first, and the cursor for the next question.
+    """The changes since a cursor, oldest first, and the next cursor.
 
-    `reset`: forget what you know of the namespace, this is where everything begins. `more`: ask again at once.
+    `reset`: the reader must drop its records; these changes start from the beginning. `more`: there are more changes.
     """
 
     cursor: Cursor
@@ -77,23 +77,23 @@ class Changes:
 
 
 class State(Protocol):
-    """A store. Threads may share it, a fork may not: open it after. Every method raises StateUnavailableError."""
+    """A store. Threads may share it; open it after a fork. Every method may raise StateUnavailableError."""
 
     def check(self) -> None:
-        """Look whether the store can be used at all; makes it where it is a file. Raises StartError as well."""
+        """Check that the store can be used; creates a missing file. Also raises StartError."""
 
     def mark(self, key: bytes, until: float) -> None:
-        """Mark `key` as used until `until` (Unix seconds). Raises AlreadyMarkedError if it was, and is not over.
+        """Mark `key` as used until `until` (Unix seconds). Raises AlreadyMarkedError if an unexpired mark exists.
 
-        Of all who mark one key at the same time, in any process, exactly one is not refused. Prove first, then mark:
-        a forged proof must burn no mark.
+        Of concurrent calls with the same key, in all processes, exactly one succeeds. Prove first, then mark: a forged
+        proof must not consume a mark.
         """
 
     def get(self, namespace: str, key: str) -> Record | None:
-        """The record, or None where there is none or it is over."""
+        """Return the record, None if it is missing or has expired."""
 
     def put(self, namespace: str, key: str, value: bytes, *, expected: int | None, until: float = FOREVER) -> int:
-        """Write a record if its version is still `expected` (`ABSENT`: it is not there; None: whatever is there).
+        """Write a record if its version is still `expected` (`ABSENT`: it is missing; None: any version).
 
         Returns the new version. Raises ConflictError.
         """
@@ -102,20 +102,20 @@ class State(Protocol):
         """Delete a record, if there is one and its version is still `expected`. Raises ConflictError."""
 
     def list(self, namespace: str) -> tuple[Record, ...]:
-        """All records of a namespace that are not over, by key."""
+        """Return all unexpired records of a namespace, by key."""
 
     def changes(self, namespace: str, since: Cursor | None) -> Changes:
-        """What is new in a namespace since `since`; None begins at the beginning."""
+        """Return the changes of a namespace since `since`; None: from the beginning."""
 
     def begin(self, namespace: str) -> None:
-        """Give a namespace its epoch, if it has none yet: by that it is seen if all that it holds is gone one day."""
+        """Give a namespace its epoch, if it has none yet; a missing epoch later reveals a loss of all records."""
 
     def close(self) -> None:
-        """Let go of the store; the next use opens it again."""
+        """Close the store; the next use opens it again."""
 
 
 def read_all(state: State, namespace: str) -> dict[str, Record]:
-    """All records of a namespace by key, page by page; those that are over may be among them."""
+    """Return all records of a namespace by key, read in pages; expired ones may be among them."""
     found: dict[str, Record] = {}
     changes = state.changes(namespace, None)
     while True:
@@ -128,7 +128,7 @@ def read_all(state: State, namespace: str) -> dict[str, Record]:
 
 
 def apply(known: dict[str, Record], changes: Changes) -> None:
-    """Bring what is known of a namespace up to `changes`."""
+    """Apply `changes` to the known records of a namespace."""
     for record in changes.records:
         if record.value is None:
             known.pop(record.key, None)
@@ -137,14 +137,14 @@ def apply(known: dict[str, Record], changes: Changes) -> None:
 
 
 def encode(form: int, content: Mapping[str, Any]) -> bytes:
-    """A record's value: JSON behind the number of its format."""
+    """Return the value of a record: the number of its format, then JSON."""
     return b"%d %s" % (form, json.dumps(content, separators=(",", ":"), sort_keys=True).encode())
 
 
 def decode(value: bytes, form: int) -> tuple[int, dict[str, Any]]:
-    """Read what `encode` wrote, in the format `form` or the one before it; returns which, and the content.
+    """Read the output of `encode` in the format `form` or the previous one; returns the format and the content.
 
-    Raises StateUnavailableError for anything else: what a newer release has written must not be taken for nothing.
+    Raises StateUnavailableError for other data: a record of a newer release must not count as missing.
     """
     number, _, text = value.partition(b" ")
     try:

@@ -1,4 +1,4 @@
-"""What one worker holds of the state."""
+"""The state of one worker: the store, and its copies in memory."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from sts.state.state import State
 from sts.telemetry import Reading
 
 FOLLOWED = (REVOCATIONS, KEYS)
-"""The namespaces of which each worker has a copy."""
+"""The namespaces of which each worker keeps a copy."""
 
 
 @dataclass(frozen=True, slots=True)
 class StateAtWork:
-    """The store, what is marked there once, and the revocations and API keys that follow it. Made after the fork."""
+    """The store, the replay cache, and the copies of revocations and API keys. Create it after the fork."""
 
     store: State
     once: OnceOnly
@@ -53,12 +53,18 @@ class StateAtWork:
         monotonic: Callable[[], float] = time.monotonic,
         var: Path | None = None,
     ) -> StateAtWork:
-        """Put a store to work; `start` begins to follow it.
+        """Build the state of a worker; call `start` to follow the store.
 
-        `audit_secrets` are the deployment's keys for the audit's label, the present one and the previous secret's;
-        `derive` gives those for other labels; `on_fault` hears when the store begins to be out of reach, or holds a
-        record that is not authentic, `unmarked` each time that a credential passes without a mark. `var` is where what
-        was seen of the store outlives the process; without it only this worker remembers.
+        Args:
+            store: The store.
+            settings: The `state` section.
+            audit_secrets: The deployment's keys for the audit, of the present and the previous secret.
+            derive: Returns the keys for another label.
+            clock: Returns Unix seconds.
+            on_fault: Called when the store becomes unreachable, or contains a record that is not authentic.
+            unmarked: Called each time that a credential is accepted without a mark.
+            monotonic: A monotonic clock in seconds.
+            var: The folder of the files that detect a loss of the store across restarts; None: only in memory.
         """
         seen = {
             name: Continuity(store, name, None if var is None else seen_file(var, settings.store, name), clock)
@@ -83,33 +89,33 @@ class StateAtWork:
 
     @property
     def lost(self) -> str:
-        """Why the store is not the one that was seen before, "" if it is."""
+        """Why the store has lost its content (emptied, replaced or restored), "" if it has not."""
         return self.revocations.lost or self.keys.follower.lost
 
     @property
     def troubles(self) -> dict[str, str]:
-        """What does not work although the service goes on, by what it concerns; "" for what works."""
+        """The faults that do not stop the service, by topic; "" for no fault."""
         return {"state": self.lost, "once-only marks": self.once.trouble, "last use of API keys": self.used.trouble}
 
     def readings(self) -> list[Reading]:
-        """For Prometheus."""
+        """Return the readings for Prometheus."""
         lost = Reading("sts_state_lost", "1 while the state store is not the one seen before.", bool(self.lost))
         return [*self.revocations.readings(), lost]
 
     def start(self) -> None:
-        """Look at the store now, and from now on every second."""
+        """Read the store now, and start the threads that read it every second."""
         self.revocations.start()
         self.keys.follower.start()
         self.used.start()
 
     def reconfigure(self, settings: StateSettings) -> None:
-        """Take what a reload may change: `on_outage`, `max_stale`."""
+        """Apply the settings that a reload may change: `on_outage`, `max_stale`."""
         self.once.on_outage = settings.on_outage.replay
         self.revocations.settings = settings
         self.keys.settings = settings
 
     def close(self) -> None:
-        """Stop following, and let go of the store."""
+        """Stop the threads, and close the store."""
         self.revocations.stop()
         self.keys.follower.stop()
         self.used.stop()
@@ -117,7 +123,7 @@ class StateAtWork:
 
 
 def open_state(settings: StateSettings, redis: RedisSettings | None, var: Path, clock: Callable[[], float]) -> State:
-    """The store that the settings name; nothing is opened or made before it is used or checked. Raises StartError."""
+    """Return the store of the settings; it is opened or created at the first use or check. Raises StartError."""
     if settings.store == "sqlite":
         return SqliteState(var / FILE, clock)
     if redis is None:

@@ -211,5 +211,5 @@ def test_a_writer_to_the_store_makes_no_key_and_revives_none(service, make, reco
             reasons = set(service.each(lambda one=one: service.exchange(one, token_type=API_KEY).reason))
             assert reasons <= {"revoked", "unknown_key"}, reasons
     assert "was put back to before its latest change" in service.log()
-    assert "is not authentic: somebody else wrote to the store" in service.log()
+    assert "is not authentic: another writer changed it in the store" in service.log()
     assert text not in service.log() + service.audit_file.read_text()
