@@ -6,6 +6,7 @@ A check here has the form of those in `checks`: it takes the parts of a valid co
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sts.clients.access_token import AccessTokenClient
@@ -39,17 +40,38 @@ _SIGNATURE_BYTES: Final[Mapping[str, int]] = {"ES256": 64, "ES384": 96, "Ed25519
 
 def estimate(parts: Parts | Settings) -> dict[str, int]:
     """Estimate the bytes of a token, for each enabled audience whose rules compile."""
-    keys = parts.keys or KeysSettings()
+    keys, usual = parts.keys or KeysSettings(), _Usual.of(parts)
     return {
-        name: len(_typical(AudienceRules.of(name, audience, keys.algorithm), parts))
+        name: len(_typical(AudienceRules.of(name, audience, keys.algorithm), usual))
         for name, audience in parts.audiences.items()
         if audience.enabled
     }
 
 
-def _typical(audience: AudienceRules, parts: Parts | Settings) -> str:
-    issuer = parts.issuer or TEXT
-    claims = minter.access_token_claims(_grant(audience, parts, issuer), issuer, _NOW, _NOW, "x" * 22)
+@dataclass(frozen=True)
+class _Usual:
+    """What the tokens of all audiences have in common, so that thousands of audiences do not each look for it."""
+
+    issuer: str
+    client: str
+    subject: str
+    route: str
+    attributes: dict[str, Any]
+
+    @classmethod
+    def of(cls, parts: Parts | Settings) -> _Usual:
+        namespace = max((source.namespace or "" for source in parts.sources.values()), key=len, default="")
+        return cls(
+            issuer=parts.issuer or TEXT,
+            client=max(parts.clients, key=len, default=TEXT),
+            subject=f"{namespace}|{TEXT}" if namespace else TEXT,
+            route=max(parts.routes, key=len, default=TEXT),
+            attributes={name: TEXT for source in parts.sources.values() for name in source.identity},
+        )
+
+
+def _typical(audience: AudienceRules, usual: _Usual) -> str:
+    claims = minter.access_token_claims(_grant(audience, usual), usual.issuer, _NOW, _NOW, "x" * 22)
     header = {"alg": audience.algorithm, "kid": _KID, "typ": audience.settings.typ}
     token = compact(header, claims, lambda _: bytes(_SIGNATURE_BYTES[audience.algorithm]))
     encryption = audience.settings.encryption
@@ -63,21 +85,18 @@ def _recipient(settings: EncryptionSettings) -> EncryptKey:
     return import_encryption_jwk(make_pair(settings.alg)[1], settings.alg)
 
 
-def _grant(audience: AudienceRules, parts: Parts | Settings, issuer: str) -> Grant:
+def _grant(audience: AudienceRules, usual: _Usual) -> Grant:
     """Return the grant of a subject with every scope of the audience, for the client with the longest name."""
-    client = max(parts.clients, key=len, default=TEXT)
-    namespace = max((source.namespace or "" for source in parts.sources.values()), key=len, default="")
-    subject = f"{namespace}|{TEXT}" if namespace else TEXT
     scopes = audience.settings.scopes
     return Grant(
-        client_id=client,
-        subject=subject,
+        client_id=usual.client,
+        subject=usual.subject,
         aud=(audience.aud,),
         scopes=scopes,
-        claims=_claims(audience, _variables(parts, client, subject, scopes or ())),
+        claims=_claims(audience, _variables(usual, scopes or ())),
         headers={},
         evidence=_EVIDENCE if audience.settings.evidence else {},
-        act={"sub": client, "iss": issuer},
+        act={"sub": usual.client, "iss": usual.issuer},
         typ=audience.settings.typ,
         algorithm=audience.algorithm,
         ttl=audience.settings.ttl,
@@ -100,16 +119,15 @@ def _claims(audience: AudienceRules, variables: Mapping[str, Any]) -> dict[str, 
     return found
 
 
-def _variables(parts: Parts | Settings, client: str, subject: str, scopes: tuple[str, ...]) -> dict[str, Any]:
-    attributes: dict[str, Any] = {name: TEXT for source in parts.sources.values() for name in source.identity}
-    attributes.update(subject=subject, scopes=scopes, roles=ROLES)
+def _variables(usual: _Usual, scopes: tuple[str, ...]) -> dict[str, Any]:
+    attributes = usual.attributes | {"subject": usual.subject, "scopes": scopes, "roles": ROLES}
     request = {"method": "DELETE", "host": TEXT, "path": f"/{TEXT}", "scheme": "https", "ip": "255.255.255.255"}
     return {
         "identity": attributes,
         "actor": attributes,
-        "client": {"id": client},
+        "client": {"id": usual.client},
         "request": request,
-        "route": {"name": max(parts.routes, key=len, default=TEXT)},
+        "route": {"name": usual.route},
         "now": _NOW,
     }
 
