@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Rotate the signing keys when that is due: what an operator schedules, daily or more often.
+"""Rotate the signing keys when a rotation is due; for a scheduler, daily or more often.
 
-It says what it is about to do, rotates if `rotate_every` has passed, and looks again whether the ring is as it should
-be. Running services need no restart: each worker sees the new ring within `poll`. Safe to run twice and on two
-machines at once; of two that meet, one rotates and the other finds nothing to do.
+The script prints its plan, rotates if `rotate_every` has passed, and then verifies the ring in the store. Running
+services need no restart: each worker reads the new ring within `poll`. The script may run twice, and on two machines at
+once: one rotates and the other finds nothing to do.
 
-With --check-url, once for each running replica, it first makes sure that the replica publishes the key that is to
+With --check-url, once for each running replica, the script first verifies that the replica publishes the key that will
 sign, and at the end waits until it publishes the next one.
 
-Run it with the Python that sts is installed in; from a checkout (from elsewhere write both paths in full):
+Run it with the Python environment in which sts is installed; from a checkout (elsewhere write both paths in full):
 
     .venv/bin/python scripts/rotate_keys.py -c /etc/sts/sts.yaml
     .venv/bin/python scripts/rotate_keys.py -c /etc/sts/sts.yaml --dry-run
@@ -17,7 +17,7 @@ Run it with the Python that sts is installed in; from a checkout (from elsewhere
 
 Exit status:
     0  rotated, or not due
-    1  refused: the next key is too young and --wait too short, or configuration, secret or ring are faulty
+    1  refused: the next key is too new and --wait too short, or configuration, secret or ring are faulty
     2  usage
     3  the key store cannot be read or written, or a replica does not publish the key
 """
@@ -48,7 +48,7 @@ from sts.settings import Settings, SettingsError, default_config, load
 
 _JWKS: Final = "/.well-known/jwks.json"
 _IN_A_ROW: Final = 8
-"""How many answers must have the key: several workers answer under one address."""
+"""How many successive responses must contain the key: several workers answer at one address."""
 _PAUSE_S: Final = 0.1
 
 
@@ -68,7 +68,7 @@ def main() -> int:
 def _rotate(settings: Settings, arguments: argparse.Namespace) -> int:
     store, wanted = open_ring(settings), settings.wanted()
     if not arguments.dry_run:
-        rotation.prepare(store, time.time, wanted)  # an algorithm that no service has been told of yet
+        rotation.prepare(store, time.time, wanted)  # publishes the first key of a new algorithm
     plans = _plans(store, settings)
     print(store.place)
     for plan in plans:
@@ -87,12 +87,12 @@ def _rotate(settings: Settings, arguments: argparse.Namespace) -> int:
     _checked(store, settings, arguments, "publishes the key that is to sign")
     ring, done = rotation.rotate(store, time.time, wanted, only_if_due=True)
     if not done:
-        print("nothing to do any more: somebody else rotated meanwhile")
+        print("nothing to do any more: another process has rotated")
         return _checked(store, settings, arguments, "publishes what waits to sign")
     audit(settings, ROTATED, ring)
-    found = open_ring(settings).load()  # as the next reader sees it, not as we remember it
+    found = open_ring(settings).load()  # read it again from the store
     if found.version < ring.version or any(found.signing(algorithm) is None for algorithm in done):
-        _fail(f"{store.place} is not as it was left: version {found.version} instead of {ring.version}", EXIT_REFUSED)
+        _fail(f"{store.place} has changed: version {found.version} instead of {ring.version}", EXIT_REFUSED)
     for algorithm in done:
         signing, standby = found.signing(algorithm), found.standby(algorithm)
         if signing is not None and standby is not None:
@@ -111,7 +111,7 @@ def _plans(store: Store, settings: Settings) -> list[rotation.Plan]:
 
 
 def _checked(store: Store, settings: Settings, arguments: argparse.Namespace, what: str) -> int:
-    """Wait until every replica that was named publishes all that waits to sign; ends the script where one does not."""
+    """Wait until every named replica publishes all standby keys; ends the script if one does not."""
     ring = store.load()
     waiting = {key.kid for key in ring.keys if key.waits}
     end = time.monotonic() + arguments.check_for
@@ -127,12 +127,12 @@ def _checked(store: Store, settings: Settings, arguments: argparse.Namespace, wh
 
 
 def _wait_for(address: str, kids: set[str], end: float, ca_file: str | None) -> str:
-    """Ask until the answers have the keys; returns why they do not, "" if they do."""
+    """Fetch the JWKS until the responses contain the keys; returns why they do not, "" if they do."""
     pool = urllib3.PoolManager(retries=False, timeout=5.0, ca_certs=ca_file)
     found, why = 0, "was not asked"
     while found < _IN_A_ROW:
         try:
-            # each on a connection of its own, so that another worker may answer
+            # a new connection each time, so that another worker may answer
             answer = pool.request("GET", address, headers={"Connection": "close", "Cache-Control": "no-cache"})
             lacking = kids - {key.get("kid") for key in json.loads(answer.data)["keys"]}
             why = f"does not publish {', '.join(sorted(lacking))}" if lacking else ""
@@ -166,13 +166,13 @@ def _arguments() -> argparse.Namespace:
         metavar="FILE",
         help="default: $STS_CONFIG, else ./sts.yaml",
     )
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done, and change nothing")
     parser.add_argument(
         "--wait",
         type=_duration,
         default=0.0,
         metavar="DURATION",
-        help='wait up to this long, such as "20m", for a next key that is still too young; default: do not wait',
+        help='wait up to this long, such as "20m", for a next key that is still too new; default: do not wait',
     )
     parser.add_argument(
         "--check-url",
@@ -184,7 +184,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--check-for", type=_duration, default=60.0, metavar="DURATION", help="how long to wait for that; default: 1m"
     )
-    parser.add_argument("--ca-file", metavar="FILE", help="whom to believe about https URLs; default: the system's")
+    parser.add_argument("--ca-file", metavar="FILE", help="CA certificates for https URLs; default: the system's")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""`sts revoke` and `sts revocations`: refuse at once what was proven before."""
+"""`sts revoke` and `sts revocations`: revoke credentials and tokens, and list revocations."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Life(click.ParamType[float]):
     name = "duration"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read a duration as the configuration does."""
+        """Return a duration, as in the configuration, in seconds."""
         if isinstance(value, float):
             return value
         try:
@@ -53,12 +53,12 @@ class _Life(click.ParamType[float]):
 )
 @click.option("--credential-hash", metavar="HASH", help="One credential, by its hash in the audit.")
 @click.option("--client", metavar="ID", help="Everything that was minted for this client so far.")
-@click.option("--source", metavar="NAME", help="Everything of this source; with --subject or --sid: in its own words.")
-@click.option("--reason", default="", metavar="TEXT", help="Kept with it, for whoever lists it.")
+@click.option("--source", metavar="NAME", help="Everything of this source; with --subject, --sid: the source's value.")
+@click.option("--reason", default="", metavar="TEXT", help="A reason, which the list of revocations shows.")
 @click.option(
     "--for", "life", type=_Life(), default=DEFAULT_LIFE_S, metavar="DURATION", help="How long it is kept; default: 30d."
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be recorded, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be recorded, and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; times are Unix seconds.")
 def revoke(  # noqa: PLR0913 - the options of the command line
     *,
@@ -75,11 +75,11 @@ def revoke(  # noqa: PLR0913 - the options of the command line
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    r"""Refuse, within a second and on every worker, what was proven or minted up to now.
+    r"""Revoke what was issued up to now, on every worker within a second.
 
-    A subject, a session, a client or a source may come again: with a credential that was issued afterwards. One token
-    and one credential stay refused. Keep it (--for) for longer than any credential lives that it is about. Tokens that
-    were handed out already verify at their backends until their `exp`.
+    A subject, a session, a client or a source is accepted again with a credential that was issued afterwards. One token
+    or one credential stays refused. Keep the revocation (--for) longer than the lifetime of the revoked credentials.
+    Backends accept issued tokens until their `exp`.
 
     \b
     Examples:
@@ -91,7 +91,7 @@ def revoke(  # noqa: PLR0913 - the options of the command line
     Exit status: 0 recorded, 1 refused or faulty, 2 usage, 3 the state cannot be reached.
     """
     if credential_hash is not None and not HASH.fullmatch(credential_hash):
-        raise click.UsageError("A credential's hash is written as in the audit: hmac:…")
+        raise click.UsageError("The hash of a credential has the format of the audit log: hmac:…")
     found = credential_hash if credential is None else essence(common.read_text(credential, "the credential"))
     kind, value = _what(subject=subject, sid=sid, jti=jti, credential=found, client=client, source=source)
     if len(reason) > _MAX_REASON:
@@ -110,7 +110,7 @@ def revoke(  # noqa: PLR0913 - the options of the command line
         audit(settings, NAMESPACE, "revoked", aloud=True, **done.as_json())
     if _concerns_keys(settings, kind, value, source):
         common.console_err.print(
-            "note: API keys that this concerns work again after that: `sts api-keys revoke` is for good"
+            "note: the API keys concerned are valid again after that time: `sts api-keys revoke` is permanent"
         )
     if as_json:
         click.echo(json.dumps({"done": not dry_run, **done.as_json()}))
@@ -120,7 +120,7 @@ def revoke(  # noqa: PLR0913 - the options of the command line
 
 
 def _what(**given: str | None) -> tuple[Kind, str]:
-    """The one thing that is named; `--source` beside a subject or a session says in whose words."""
+    """Return the kind and value of the one revoked thing; `--source` with a subject or session means its value."""
     source = given.pop("source")
     named = [(kind, value) for kind, value in given.items() if value is not None]
     if source is not None and not named:
@@ -130,13 +130,13 @@ def _what(**given: str | None) -> tuple[Kind, str]:
     kind, value = named[0]
     if source is not None:
         if kind not in {"subject", "sid"}:
-            raise click.UsageError("--source stands alone, or beside --subject or --sid.")
+            raise click.UsageError("--source is used alone, or with --subject or --sid.")
         kind = f"source_{kind}"
     return cast("Kind", kind), value
 
 
 def _concerns_keys(settings: Settings, kind: Kind, value: str, source: str | None) -> bool:
-    """Whether it may concern API keys, which can live longer than any revocation is kept."""
+    """Return whether the revocation may concern API keys, which may live longer than a revocation is kept."""
     keys = key_prefixes(settings.sources)
     if kind == "credential":
         return value.startswith(tuple(keys.values()))
@@ -144,7 +144,7 @@ def _concerns_keys(settings: Settings, kind: Kind, value: str, source: str | Non
 
 
 def _known(settings: Settings, client: str | None, source: str | None) -> None:
-    """A name with a typing error would revoke nothing, and look as if it had."""
+    """Refuse an unknown client or source: with a typing error, the command would seem to succeed."""
     if client is not None and client not in settings.clients:
         raise click.UsageError(f"There is no client {client}.")
     if source is not None and source not in settings.sources:
@@ -156,23 +156,23 @@ def _open(settings: Settings) -> State:
     try:
         state.check()
         warn_of_loss(settings, state)
-    except (StateUnavailableError, StartError) as error:  # one that may evict, or that others can read, too
+    except (StateUnavailableError, StartError) as error:  # such as a Redis that evicts
         common.fail(str(error), common.EXIT_UNREACHABLE)
     return state
 
 
 @click.group()
 def revocations() -> None:
-    """Look at what is revoked."""
+    """Show the revocations."""
 
 
 @revocations.command("list")
 @common.config_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; times are Unix seconds.")
 def list_revocations(*, config: Path, as_json: bool) -> None:
-    r"""List what is revoked and until when that is kept.
+    r"""List the revocations and when each expires.
 
-    Subjects, sessions and credentials stand as hashes, as in the audit.
+    Subjects, sessions and credentials are shown as hashes, as in the audit log.
 
     \b
     Examples:
@@ -183,7 +183,7 @@ def list_revocations(*, config: Path, as_json: bool) -> None:
     Exit status: 0 done, 1 faulty, 2 usage, 3 the state cannot be reached.
     """
     settings = common.load(config)
-    open_secret(settings.given_secret(), settings.var)  # a wrong `var` would look as if nothing were revoked
+    open_secret(settings.given_secret(), settings.var)  # with a wrong `var` the list would be empty
     state = _open(settings)
     try:
         found = listed(state)

@@ -1,4 +1,4 @@
-"""`sts state`: what an operator says of the store as a whole."""
+"""`sts state`: commands for the state store as a whole."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _TITLES: Final = {"revocations": "revocations", "api_keys": "API keys"}
 
 @click.group("state")
 def state() -> None:
-    """Say that the state store is right as it is, after it was emptied or put back on purpose."""
+    """Accept the state store, after it was emptied or restored on purpose."""
 
 
 @state.command("accept")
 @common.config_option
-@click.option("--dry-run", is_flag=True, help="Say what the store holds and lacks, and change nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Print the content of the store and any loss, and change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; implies --yes.")
 def accept_store(*, config: Path, dry_run: bool, yes: bool, as_json: bool) -> None:
     r"""Accept the state store as it is now, on every machine.
 
-    A running service notices that its store was emptied, replaced or put back to an older copy, and treats that as an
-    outage: revocations and API keys may be lost with it, and credentials for one use may be used again. Restore
-    the store if you can. Accept it only where you meant it, or after `sts revoke` and `sts api-keys` have brought back
-    what is missing. Running services notice within two seconds.
+    A running service detects that its store was emptied, replaced or restored from an older copy, and treats that as an
+    outage: revocations and API keys may be lost, and one-time credentials could be used again. Restore the store if you
+    can. Accept it only if the change was intended, or after you have recorded the missing data with `sts revoke` and
+    `sts api-keys`. Running services detect the acceptance within two seconds.
 
     \b
     Examples:
@@ -76,14 +76,17 @@ def accept_store(*, config: Path, dry_run: bool, yes: bool, as_json: bool) -> No
 
 
 def lost_here(settings: Settings, store: State) -> str:
-    """Why the store is not the one that this machine has seen, "" if it is. Raises StateUnavailableError."""
+    """Return why the store does not continue the last state that this machine has seen, "" if it does.
+
+    Raises StateUnavailableError.
+    """
     for name in FOLLOWED:
         watch = Continuity(store, name, seen_file(settings.var, settings.state.store, name))
         known = watch.known()
         for one in known:
             found = store.changes(name, Cursor(one.epoch, one.sequence))
             if not found.reset:
-                continue  # it goes on from where it was
+                continue  # it continues the known state
             while found.more:
                 found = store.changes(name, found.cursor)
             if why := watch.judge(known, found.cursor):
@@ -92,6 +95,6 @@ def lost_here(settings: Settings, store: State) -> str:
 
 
 def warn_of_loss(settings: Settings, store: State) -> None:
-    """Warn on standard error where the store is not the one that this machine has seen: a list may lack much then."""
+    """Warn on standard error if the store has lost its content: then a list may be incomplete."""
     if why := lost_here(settings, store):
         common.console_err.print(f"warning: {why}")

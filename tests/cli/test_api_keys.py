@@ -150,7 +150,7 @@ def test_an_owner_may_have_several(create, listed):
         (["--owner", "a", "--expires", "90"], 2, "a duration is"),
         (["--owner", "a", "--expires", "0s"], 2, "it must end in the future"),
         (["--owner", "a", "--expires", "9999999d"], 2, "before the year 10000"),
-        (["--owner", "a", "--source", "corporate-idp"], 2, "corporate-idp is no source of type api_key"),
+        (["--owner", "a", "--source", "corporate-idp"], 2, "corporate-idp is not a source of type api_key"),
     ],
 )
 def test_what_makes_no_key_is_refused_in_a_sentence(run, listed, options, status, says):
@@ -165,7 +165,7 @@ def test_of_several_sources_one_must_be_named_and_without_any_none_is_made(sts, 
     done = sts("api-keys", "create", "--owner", "a", "-c", several)
     assert (done.exit_code, "--source (partner-keys, other)" in done.stderr) == (2, True)
     done = sts("api-keys", "create", "--owner", "a", "--source", "corporate-idp", "-c", several)
-    assert (done.exit_code, "corporate-idp is no source of type api_key" in done.stderr) == (2, True)
+    assert (done.exit_code, "corporate-idp is not a source of type api_key" in done.stderr) == (2, True)
     done = sts("api-keys", "create", "--owner", "a", "--source", "other", "--json", "-c", several)
     assert json.loads(done.stdout)["key"].startswith("pk_")
     done = sts("api-keys", "create", "--owner", "a", "-c", configure(lambda _: None))
@@ -197,7 +197,7 @@ def test_keys_of_a_source_that_is_gone_are_shown_as_such(sts, config, configure,
     assert (found["id"], found["source"], found["state"]) == (made, "partner-keys", "no_source")
     assert "no source" in sts("api-keys", "list", "-c", config).stdout
     done = sts("api-keys", "rotate", made, "-c", config)
-    assert (done.exit_code, done.stderr) == (1, "sts: partner-keys is no source of type api_key\n")
+    assert (done.exit_code, done.stderr) == (1, "sts: partner-keys is not a source of type api_key\n")
     assert sts("api-keys", "revoke", made, "-c", config).exit_code == 0
 
 
@@ -306,7 +306,7 @@ def test_a_key_that_is_revoked_while_it_is_rotated_gets_no_living_successor(run,
 
     monkeypatch.setattr(KeyRecords, "put", raced)
     done = run("rotate", old, status=1)
-    assert (done.stdout, "somebody else changed this key" in done.stderr) == ("", True)
+    assert (done.stdout, "another process changed this key" in done.stderr) == ("", True)
     assert [key.id for key in records.all() if key.revoked_at is None] == [old]
 
 
@@ -393,14 +393,14 @@ def test_no_file_brings_a_revoked_or_replaced_key_back_to_life(run, tmp_path, li
         ("owner,scopes\n", "the first line must name the columns"),
         (f"key,owner\n{LEGACY},acme,more\n", "line 2: it has more columns than the first line"),
         (f"key,owner\n{LEGACY},\n", "line 2: `owner` is a printable text"),
-        (f"key,owner\n{LEGACY},a\n{LEGACY},b\n", "line 3: this key stands there twice"),
+        (f"key,owner\n{LEGACY},a\n{LEGACY},b\n", "line 3: this key is in the file twice"),
         ("key,owner\npk_live_0123456789,a\n", "line 2: the key does not begin with sk_live_"),
-        ("key,owner\nsk_live_short,a\n", "line 2: the key is too short behind its prefix"),
+        ("key,owner\nsk_live_short,a\n", "line 2: the key is too short after its prefix"),
         (f"key,owner\nsk_live_{'x' * 250},a\n", "a key is at most 256 visible ASCII characters"),
-        (f"key,owner\nsk_live_{'x' * 50},a\n", "line 2: the key has the shape of those made here"),
+        (f"key,owner\nsk_live_{'x' * 50},a\n", "line 2: the key has the format of generated keys"),
         (f"key,sha256,owner\n{LEGACY},{'0' * 64},a\n", "line 2: write either `key` or `sha256`"),
         ("sha256,owner\nabc,a\n", "line 2: `sha256` is 64 hex digits"),
-        (f'key,owner,scopes\n{LEGACY},a,"x\n', "no CSV after line 1"),
+        (f'key,owner,scopes\n{LEGACY},a,"x\n', "not CSV after line 1"),
         (f"key,owner,scopes\n{LEGACY},a,x\\y\n", "line 2: a scope is visible ASCII"),
         (f"key,owner,audiences\n{LEGACY},a,nowhere\n", "line 2: there is no audience nowhere"),
         (f"key,owner,audiences\n{LEGACY},a,billing\n", "line 2: the source partner-keys does not list"),
@@ -413,10 +413,10 @@ def test_no_file_brings_a_revoked_or_replaced_key_back_to_life(run, tmp_path, li
         (json.dumps({"key": LEGACY, "owner": "a", "scopes": [5]}), "line 1: `scopes` is a printable text"),
         (json.dumps({"key": [LEGACY], "owner": "a"}), "line 1: write either `key` or `sha256`"),
         (json.dumps({"key": LEGACY, "owner": "a", LEGACY: 1}), "line 1: it has an unknown column"),
-        ('{"key": ' + "[" * 100_000, "line 1: it is no JSON object"),
-        ("{}\n{", "line 2: it is no JSON object"),
-        (f'[{{"key": "{LEGACY}", "owner": "a"}}]', "one object a line, without brackets"),
-        ("{}\n[]", "line 2: it is no JSON object"),
+        ('{"key": ' + "[" * 100_000, "line 1: it is not a JSON object"),
+        ("{}\n{", "line 2: it is not a JSON object"),
+        (f'[{{"key": "{LEGACY}", "owner": "a"}}]', "one object per line, without brackets"),
+        ("{}\n[]", "line 2: it is not a JSON object"),
     ],
     ids=range(30),
 )
@@ -437,7 +437,7 @@ def test_a_file_may_be_large_but_not_endless(run, tmp_path, monkeypatch):
     monkeypatch.setattr(importing, "LONGEST", 1000)
     assert "longer than 1000 bytes: import it in parts" in run("import", file, status=1).stderr
     (tmp_path / "latin").write_bytes(b"key,owner\n\xff,a\n")
-    assert "no UTF-8 text" in run("import", tmp_path / "latin", status=1).stderr
+    assert "not UTF-8 text" in run("import", tmp_path / "latin", status=1).stderr
 
 
 @examples(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])

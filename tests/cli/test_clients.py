@@ -31,7 +31,7 @@ def test_it_makes_256_random_bits_and_the_line_for_the_configuration(secret):
     [
         ("keys", "Create the deployment secret and the key ring."),
         ("clients", "Generate a client secret and its hash."),
-        ("api-keys", "Revoke a key for good."),
+        ("api-keys", "Revoke a key permanently."),
     ],
 )
 def test_no_line_in_a_list_of_commands_is_cut(group, line):

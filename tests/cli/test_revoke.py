@@ -112,7 +112,7 @@ def test_reason_and_life_are_kept_and_shown(sts, config):
         ([], "Name one of"),
         (["--subject", ""], "Name one of"),
         (["--subject", "a", "--jti", "b"], "Name one of"),
-        (["--jti", "a", "--source", "corporate-idp"], "stands alone"),
+        (["--jti", "a", "--source", "corporate-idp"], "is used alone"),
         (["--client", "edge-gatewya"], "There is no client"),
         (["--source", "corporate"], "There is no source"),
         (["--subject", "a", "--for", "7"], "a duration is"),
@@ -181,7 +181,7 @@ def test_whoever_revokes_api_keys_so_is_told_that_they_outlive_it(sts, config, o
     config.write_text(json.dumps(document))
     done = sts("revoke", *options, "--json", "-c", config, input="sk_of-somebody")
     assert (done.exit_code, json.loads(done.stdout)["done"]) == (0, True)
-    assert ("`sts api-keys revoke` is for good" in done.stderr) is noted
+    assert ("`sts api-keys revoke` is permanent" in done.stderr) is noted
 
 
 def test_a_store_that_may_not_be_used_is_one_that_cannot_be_reached(sts, config):

@@ -1,4 +1,4 @@
-"""`sts api-keys`: make, list, revoke, rotate and import the keys of sources of type `api_key`."""
+"""`sts api-keys`: create, list, revoke, rotate and import the keys of sources of type `api_key`."""
 
 from __future__ import annotations
 
@@ -44,25 +44,25 @@ _ID: Final = re.compile(r"[0-9A-Za-z]{12}|i-[0-9a-f]{20}")
 
 @click.group("api-keys")
 def api_keys() -> None:
-    """Make, list and revoke the API keys of sources of type `api_key`.
+    """Create, list and revoke the API keys of sources of type `api_key`.
 
-    A key is shown once, when it is made; what is kept is its hash. Running services notice every change within two
-    seconds, and nothing is restarted.
+    A key is printed once, when it is created; the store keeps only its hash. Running services detect every change
+    within two seconds, without a restart.
     """
 
 
 @api_keys.command()
 @common.config_option
 @source_option
-@click.option("--owner", required=True, metavar="WHO", help="Whose key it is: `key.owner` in mappings.")
+@click.option("--owner", required=True, metavar="WHO", help="The owner of the key: `key.owner` in mappings.")
 @click.option("--tenant", metavar="NAME", help="`key.tenant` in mappings.")
-@click.option("--scope", "scopes", multiple=True, metavar="SCOPES", help="`key.scopes`; spaces between, or repeated.")
+@click.option("--scope", "scopes", multiple=True, metavar="SCOPES", help="`key.scopes`; separate by spaces, or repeat.")
 @click.option(
-    "--audience", "audiences", multiple=True, metavar="NAME", help="An audience it may reach; default: its source's."
+    "--audience", "audiences", multiple=True, metavar="NAME", help="An allowed audience; default: all of its source."
 )
 @click.option("--tier", metavar="NAME", help="`key.tier` in mappings.")
 @click.option(
-    "--expires", "life", type=Span(1.0), metavar="SPAN", help="How long it lives, such as 90d; default: for good."
+    "--expires", "life", type=Span(1.0), metavar="SPAN", help="The lifetime, such as 90d; default: no expiry."
 )
 @json_option
 def create(  # noqa: PLR0913 - the options of the command line
@@ -77,7 +77,7 @@ def create(  # noqa: PLR0913 - the options of the command line
     life: float | None,
     as_json: bool,
 ) -> None:
-    r"""Make a key. It is shown this once; an owner may have several.
+    r"""Create a key. It is printed once; an owner may have several keys.
 
     \b
     Examples:
@@ -85,7 +85,7 @@ def create(  # noqa: PLR0913 - the options of the command line
       sts api-keys create --source partner-keys --owner acme --audience orders --json
 
     \b
-    Exit status: 0 made, 1 refused, 2 usage, 3 the state store cannot be used.
+    Exit status: 0 created, 1 refused, 2 usage, 3 the state store cannot be used.
     """
     settings = common.load(config)
     name, prefix = source_of(settings, source)
@@ -114,12 +114,12 @@ def create(  # noqa: PLR0913 - the options of the command line
 
 @api_keys.command("list")
 @common.config_option
-@click.option("--source", metavar="NAME", help="Only this source's.")
-@click.option("--owner", metavar="WHO", help="Only this owner's.")
-@click.option("--all", "everything", is_flag=True, help="Revoked and expired ones too.")
+@click.option("--source", metavar="NAME", help="Only keys of this source.")
+@click.option("--owner", metavar="WHO", help="Only keys of this owner.")
+@click.option("--all", "everything", is_flag=True, help="Also revoked and expired keys.")
 @json_option
 def list_keys(*, config: Path, source: str | None, owner: str | None, everything: bool, as_json: bool) -> None:
-    r"""List keys: whose, what for, their end, their last use.
+    r"""List keys: owner, permissions, expiry, last use.
 
     \b
     Examples:
@@ -127,7 +127,7 @@ def list_keys(*, config: Path, source: str | None, owner: str | None, everything
       sts api-keys list --owner acme --all --json
 
     \b
-    Exit status: 0 done, 1 some record is not authentic, 2 usage, 3 the state store cannot be used.
+    Exit status: 0 done, 1 a record is not authentic, 2 usage, 3 the state store cannot be used.
     """
     settings = common.load(config)
     with opened(settings) as records:
@@ -152,9 +152,9 @@ def list_keys(*, config: Path, source: str | None, owner: str | None, everything
 @click.argument("key_id", metavar="ID")
 @json_option
 def revoke(*, config: Path, key_id: str, as_json: bool) -> None:
-    r"""Revoke a key for good. Tokens that are out already live to their end, five minutes by default.
+    r"""Revoke a key permanently. Issued tokens stay valid until they expire, after five minutes by default.
 
-    ID is its id; for - the whole key is read from standard input.
+    ID is the id of the key; for - the key is read from standard input.
 
     \b
     Examples:
@@ -162,7 +162,7 @@ def revoke(*, config: Path, key_id: str, as_json: bool) -> None:
       sts api-keys revoke - < leaked.txt
 
     \b
-    Exit status: 0 revoked, now or before, 1 there is no such key, 2 usage, 3 the state store cannot be used.
+    Exit status: 0 revoked, now or before, 1 no such key, 2 usage, 3 the state store cannot be used.
     """
     settings = common.load(config)
     key_id = _id(settings, key_id)
@@ -177,14 +177,14 @@ def revoke(*, config: Path, key_id: str, as_json: bool) -> None:
 @api_keys.command()
 @common.config_option
 @click.argument("key_id", metavar="ID")
-@click.option("--grace", type=Span(), default="7d", show_default=True, help="How long the old key goes on working.")
+@click.option("--grace", type=Span(), default="7d", show_default=True, help="How long the old key stays valid.")
 @json_option
 def rotate(*, config: Path, key_id: str, grace: float, as_json: bool) -> None:
-    r"""Replace a key, with a time of grace for the old one.
+    r"""Replace a key; the old one stays valid for a grace period.
 
-    The new key may do what ID may, and ID ends after the grace period. The new one lives as long as the old one was
-    given; it is shown this once. What has a successor already is not rotated again. ID is as for revoke; an imported
-    key gets a successor of our own shape.
+    The new key has the permissions of the key ID, which expires after the grace period. The new key has the same
+    lifetime as the old one; it is printed once. A key with a successor is not rotated again. ID is as for revoke; the
+    successor of an imported key is a generated key.
 
     \b
     Examples:
@@ -192,7 +192,7 @@ def rotate(*, config: Path, key_id: str, grace: float, as_json: bool) -> None:
       sts api-keys rotate 4fJ2kQz81LmN --grace 0s
 
     \b
-    Exit status: 0 done, 1 no such key is living and without successor, 2 usage, 3 the state store cannot be used.
+    Exit status: 0 done, 1 no such key, expired, revoked or already replaced, 2 usage, 3 the state store cannot be used.
     """
     settings = common.load(config)
     key_id = _id(settings, key_id)
@@ -204,7 +204,7 @@ def rotate(*, config: Path, key_id: str, grace: float, as_json: bool) -> None:
             common.fail(f"{key_id} is {over}: make a new key" if over else f"rotate {old.replaced_by}, its successor")
         prefix = prefixes(settings).get(old.source)
         if prefix is None:
-            common.fail(f"{old.source} is no source of type api_key")
+            common.fail(f"{old.source} is not a source of type api_key")
         new_id, text = make(prefix)
         new = replace(
             old,
@@ -221,7 +221,7 @@ def rotate(*, config: Path, key_id: str, grace: float, as_json: bool) -> None:
         new = records.put(new)
         try:
             records.put(old)
-        except ConflictError:  # revoked just now, perhaps: then it has no successor
+        except ConflictError:  # it may have been revoked just now: then it must not have a successor
             records.put(replace(new, revoked_at=now))
             raise
         audit(settings, "rotated", old, replaced_by=new_id)
@@ -232,10 +232,10 @@ def rotate(*, config: Path, key_id: str, grace: float, as_json: bool) -> None:
 @common.config_option
 @json_option
 def reseal(*, config: Path, as_json: bool) -> None:
-    r"""Write anew what the previous deployment secret vouches for.
+    r"""Write the records of the previous secret again.
 
-    To be done while `secret.previous` is still given, beside `sts keys reseal`; without it the keys that were made
-    before are worth nothing once the previous secret is gone. The keys themselves stay as they are.
+    Run this command, and `sts keys reseal`, while `secret.previous` is still configured. Otherwise the keys that were
+    created before are refused when the previous secret is removed. The keys themselves do not change.
 
     \b
     Example:  sts api-keys reseal
@@ -248,7 +248,7 @@ def reseal(*, config: Path, as_json: bool) -> None:
         count = records.reseal()
         audited.audit(settings, NAMESPACE, "resealed", aloud=False, records=count)
     click.echo(
-        json.dumps({"resealed": count}) if as_json else f"{count} record{'' if count == 1 else 's'} written anew"
+        json.dumps({"resealed": count}) if as_json else f"{count} record{'' if count == 1 else 's'} written again"
     )
 
 
@@ -263,17 +263,17 @@ def _checked(check: Callable[..., Checked], *arguments: object) -> Checked:
 
 
 def _id(settings: Settings, given: str) -> str:
-    """The id that was given, or that of the key on standard input. What may be a whole key is never repeated."""
+    """Return the given id, or the id of the key on standard input. A text that may be a key is never printed."""
     if given != "-":
         if not _ID.fullmatch(given):
             raise click.UsageError(
-                "ID is no id as `sts api-keys list` shows them; for - a key is read from standard input."
+                "ID is not an id as printed by `sts api-keys list`; for - the key is read from standard input."
             )
         return given
     text = common.read_text(cast("BinaryIO", click.open_file("-", "rb")), "the key")
     found = [id_of(prefix, text) for prefix in prefixes(settings).values() if text.startswith(prefix)]
     if not found or not found[0]:
-        common.fail("standard input holds no key of a source of type api_key, or one with a wrong checksum")
+        common.fail("standard input contains no key of a source of type api_key, or one with a wrong checksum")
     return found[0]
 
 
@@ -285,7 +285,7 @@ def _existing(records: KeyRecords, key_id: str) -> ApiKey:
 
 
 def _revoked(settings: Settings, records: KeyRecords, key_id: str) -> ApiKey:
-    """Revoke a key, whoever else changes it at the same time; one that is revoked stays as it is."""
+    """Revoke a key, also during concurrent changes; a revoked key stays unchanged."""
     for _ in range(_ATTEMPTS):
         key = _existing(records, key_id)
         if key.revoked_at is not None:

@@ -1,4 +1,4 @@
-"""Files of API keys that were made elsewhere: CSV with a header line, or one JSON object a line."""
+"""`sts api-keys import`: read a file of existing API keys, CSV with a header line or one JSON object per line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from sts.settings import Settings, printable
 from sts.state.key_records import LATEST, ApiKey, digest, imported_id, is_ours
 
 LONGEST: Final = 64_000_000
-"""Bytes of a file at most."""
+"""The maximum size of a file in bytes."""
 COLUMNS: Final = ("key", "sha256", "owner", "tenant", "scopes", "audiences", "tier", "expires_at")
 
 _DIGEST: Final = 64
@@ -37,23 +37,23 @@ _LEAST: Final = 8
 
 
 def read(file: BinaryIO) -> str:
-    """The text of a file, without the mark that spreadsheets begin it with. Ends the command where it is none."""
+    """Return the text of a file, without a byte order mark. Ends the command for a file that is not UTF-8 text."""
     found = file.read(LONGEST + 1)
     if len(found) > LONGEST:
         common.fail(f"the file is longer than {LONGEST} bytes: import it in parts")
     try:
         return found.decode("utf-8-sig")
     except UnicodeDecodeError:
-        common.fail("the file is no UTF-8 text")
+        common.fail("the file is not UTF-8 text")
 
 
 def rows(text: str) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """The lines of a file with their numbers, None for one that is no JSON object.
+    """Yield the rows of a file with their line numbers, None for a line that is not a JSON object.
 
-    Ends the command where there are no lines to be read; never shows one.
+    Ends the command for a file of another format. Never prints a line, which may contain a key.
     """
     if text.lstrip().startswith("["):
-        common.fail("the file is one JSON list: write one object a line, without brackets and commas around them")
+        common.fail("the file is one JSON list: write one object per line, without brackets and commas around them")
     try:
         if text.lstrip().startswith("{"):
             for number, line in enumerate(text.split("\n"), start=1):
@@ -65,7 +65,7 @@ def rows(text: str) -> Iterator[tuple[int, dict[str, Any] | None]]:
             for row in reader:
                 yield reader.line_num, dict(row)
     except csv.Error:
-        common.fail(f"the file is no CSV after line {reader.line_num}: look for an open quotation mark")
+        common.fail(f"the file is not CSV after line {reader.line_num}: look for an open quotation mark")
 
 
 def _object(line: str) -> dict[str, Any] | None:
@@ -77,15 +77,15 @@ def _object(line: str) -> dict[str, Any] | None:
 
 
 def _check_header(names: Sequence[str]) -> None:
-    """A file without a header begins with a key: so what stands there is not repeated."""
+    """Check the column names. The message does not repeat them: a file without a header begins with a key."""
     if not {"key", "sha256"} & set(names) or not set(names) <= set(COLUMNS) or len(set(names)) != len(names):
         common.fail(f"the first line must name the columns, each once, of: {', '.join(COLUMNS)}")
 
 
 def imported(settings: Settings, source: str, prefix: str, row: dict[str, Any] | None) -> ApiKey:
-    """One key of a file. Raises ValueError with what is wrong, and never with the key."""
+    """Return one key of a file. Raises ValueError with the fault; the message never contains the key."""
     if row is None:
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     if None in row:
         raise ValueError("it has more columns than the first line")
     if not set(row) <= set(COLUMNS):
@@ -124,11 +124,11 @@ def _importable(prefix: str, text: str) -> str:
     if not text.startswith(prefix):
         raise ValueError(f"the key does not begin with {prefix}")
     if is_ours(prefix, text):
-        raise ValueError("the key has the shape of those made here, whose last characters are a checksum")
+        raise ValueError("the key has the format of generated keys, whose last characters are a checksum")
     if len(text) > MAX_TEXT or not text.isascii() or not text.isprintable() or " " in text or "," in text:
         raise ValueError(f"a key is at most {MAX_TEXT} visible ASCII characters without comma")
     if len(text) - len(prefix) < _LEAST:
-        raise ValueError("the key is too short behind its prefix")
+        raise ValueError("the key is too short after its prefix")
     return text
 
 
@@ -162,15 +162,15 @@ _SHOWN: Final = 20
 @json_option
 @click.argument("file", type=click.File("rb"))
 def import_keys(*, config: Path, source: str | None, dry_run: bool, as_json: bool, file: BinaryIO) -> None:
-    r"""Import keys that were made elsewhere.
+    r"""Import existing keys from a file.
 
-    FILE is CSV with a header line, or one JSON object a line.
+    FILE is CSV with a header line, or one JSON object per line.
 
-    Columns: `key`, or `sha256` with its hex digest where the keys themselves are not to be had; `owner`; and if wanted
+    Columns: `key`, or `sha256` with its hex digest if the keys themselves are not available; `owner`; and optionally
     `tenant`, `scopes` and `audiences` (separated by spaces), `tier`, `expires_at` (Unix seconds). Keys begin with the
-    source's prefix. A plain hash protects only keys of high entropy: import no short or guessable ones. All lines are
-    checked before the first key is written. A key that is there already is left as it is, and where it says something
-    else than the file does, or is revoked, that is told.
+    source's prefix. A plain hash protects only keys of high entropy: import no short or guessable keys. All lines are
+    checked before the first key is written. An existing key stays unchanged; if it differs from the file, or is
+    revoked, the command reports it.
 
     \b
     Examples:
@@ -178,7 +178,7 @@ def import_keys(*, config: Path, source: str | None, dry_run: bool, as_json: boo
       sts api-keys import --source partner-keys keys.jsonl
 
     \b
-    Exit status: 0 done, 1 a line is faulty or a key is there that differs, 2 usage, 3 the state store cannot be used.
+    Exit status: 0 done, 1 a line is faulty or an existing key differs, 2 usage, 3 the state store cannot be used.
     """
     settings = common.load(config)
     found = _read(settings, *source_of(settings, source), file)
@@ -209,7 +209,7 @@ def import_keys(*, config: Path, source: str | None, dry_run: bool, as_json: boo
 
 
 def _read(settings: Settings, name: str, prefix: str, file: BinaryIO) -> dict[str, ApiKey]:
-    """All keys of a file by id; ends the command where one is faulty."""
+    """Return all keys of a file by id; ends the command if a line is faulty."""
     found: dict[str, ApiKey] = {}
     faults = []
     for line, row in rows(read(file)):
@@ -219,7 +219,7 @@ def _read(settings: Settings, name: str, prefix: str, file: BinaryIO) -> dict[st
             faults.append(f"line {line}: {error}")
             continue
         if key.id in found:
-            faults.append(f"line {line}: this key stands there twice")
+            faults.append(f"line {line}: this key is in the file twice")
         found[key.id] = key
     if faults:
         _fail(faults, f"{len(faults)} faulty; nothing was imported")
@@ -227,7 +227,7 @@ def _read(settings: Settings, name: str, prefix: str, file: BinaryIO) -> dict[st
 
 
 def _differences(key: ApiKey, there: ApiKey) -> Iterator[str]:
-    """How a key that is there says something else than its line."""
+    """Yield how an existing key differs from its line."""
     if there.revoked_at is not None:
         yield "revoked"
     if there.replaced_by is not None:

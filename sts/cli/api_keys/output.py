@@ -1,4 +1,4 @@
-"""What the commands of API keys share: the records in the store, whose source a key is, how texts are checked."""
+"""Common parts of the API key commands: opening the store, options, checks of texts, output."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ source_option = click.option("--source", metavar="NAME", help="The source; defau
 
 
 class Span(click.ParamType[float]):
-    """A duration, as in the configuration; one of at least `least` seconds, and of an end that can be written."""
+    """A duration as in the configuration, of at least `least` seconds, and ending before the year 10000."""
 
     name = "duration"
 
@@ -43,7 +43,7 @@ class Span(click.ParamType[float]):
         self._least = least
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
-        """Read it. Fails as click does."""
+        """Return the duration in seconds. Raises click.BadParameter."""
         if isinstance(value, float):
             return value
         try:
@@ -56,14 +56,14 @@ class Span(click.ParamType[float]):
 
 
 def checked_text(name: str, value: object) -> str:
-    """`value` where it is a printable text of bounded length. Raises ValueError."""
+    """Return `value` if it is a printable text of limited length. Raises ValueError."""
     if not isinstance(value, str) or not value or len(value) > MAX_TEXT or not value.isprintable():
         raise ValueError(f"`{name}` is a printable text of at most {MAX_TEXT} characters")
     return value
 
 
 def checked_scopes(values: Iterable[object]) -> tuple[str, ...]:
-    """Scopes without repetition, each as RFC 6749 §3.3 writes them. Raises ValueError."""
+    """Return the scopes without duplicates, each valid by RFC 6749 §3.3. Raises ValueError."""
     scopes = tuple(dict.fromkeys(checked_text("scopes", value) for value in values))
     if not all(_SCOPE.fullmatch(scope) for scope in scopes):
         raise ValueError("a scope is visible ASCII without spaces, quotation marks and backslashes")
@@ -71,7 +71,7 @@ def checked_scopes(values: Iterable[object]) -> tuple[str, ...]:
 
 
 def checked_audiences(settings: Settings, source: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Audiences without repetition, each of which the source may reach. Raises ValueError."""
+    """Return the audiences without duplicates, each allowed for the source. Raises ValueError."""
     listed = settings.sources[source].audiences or ("*",)
     found = tuple(dict.fromkeys(names))
     for name in found:
@@ -83,41 +83,41 @@ def checked_audiences(settings: Settings, source: str, names: Iterable[str]) -> 
 
 
 def unknown_scopes(settings: Settings, scopes: Iterable[str]) -> str:
-    """A sentence about those of `scopes` that no audience has, "" for none: rules may map them, so it is no fault."""
+    """Return a warning about scopes that no audience has, or "". It is no fault, because rules may map them."""
     known = {scope for audience in settings.audiences.values() for scope in audience.scopes or ()}
     unknown = [scope for scope in scopes if scope not in known]
     return f"no audience has the scope {', '.join(unknown)}: is that meant?" if unknown else ""
 
 
 def prefixes(settings: Settings) -> dict[str, str]:
-    """The sources of API keys, disabled ones too, and how their keys begin."""
+    """Return the prefixes of all sources of API keys, also of disabled ones, by name."""
     return key_prefixes(settings.sources)
 
 
 def source_of(settings: Settings, name: str | None) -> tuple[str, str]:
-    """The name and prefix of the source of keys that is named, or of the only one; ends the command without one."""
+    """Return the name and prefix of the named source, or of the only one; ends the command if there is none."""
     found = prefixes(settings)
     if not found:
         common.fail("no source of type api_key is configured: write one under `sources`")
     if name is None and len(found) > 1:
         raise click.UsageError(
-            f"There are several sources of type api_key: say which with --source ({', '.join(found)})."
+            f"There are several sources of type api_key: choose one with --source ({', '.join(found)})."
         )
     if name is not None and name not in found:
-        raise click.UsageError(f"{name} is no source of type api_key.")
+        raise click.UsageError(f"{name} is not a source of type api_key.")
     name = name or next(iter(found))
     return name, found[name]
 
 
 def audit(settings: Settings, action: str, key: ApiKey, **fields: object) -> None:
-    """Write down what was done to a key: never the key itself, nor its hash."""
+    """Write the audit event of a change of a key, without the key and its hash."""
     what = {"credential_id": key.id, "owner": key.owner, "source": key.source, **fields}
     audited.audit(settings, NAMESPACE, action, aloud=action == REVOKED, **what)
 
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[KeyRecords]:
-    """The records in the state store; faults of the store end the command."""
+    """Open the records in the state store; a fault of the store ends the command."""
     secret = open_secret(settings.given_secret(), settings.var)
     state = open_state(settings.state, settings.redis, settings.var, time.time)
     try:
@@ -130,7 +130,7 @@ def opened(settings: Settings) -> Iterator[KeyRecords]:
     except StateUnavailableError as error:
         common.fail(f"the state store cannot be used: {error}", common.EXIT_UNREACHABLE)
     except ConflictError:
-        common.fail("somebody else changed this key just now: look again")
+        common.fail("another process changed this key just now: try again")
     finally:
         state.close()
 
@@ -143,14 +143,14 @@ _TOLD: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What is known beside the records: when each key was last used, by id; the sources that there are; the time."""
+    """The data for the output of keys: the last use of each key by id, the existing sources, and the time."""
 
     used: Mapping[str, int]
     sources: Collection[str]
     now: float
 
     def state(self, key: ApiKey) -> str:
-        """What a key is: `live`, `replaced` (it ends by itself), `no_source`, `expired` or `revoked`."""
+        """Return the state of a key: `live`, `replaced` (it will expire), `no_source`, `expired` or `revoked`."""
         if over := is_over(key, self.now):
             return over
         if key.source not in self.sources:
@@ -158,7 +158,7 @@ class Shown:
         return "live" if key.replaced_by is None else "replaced"
 
     def as_object(self, key: ApiKey) -> dict[str, Any]:
-        """A key as `--json` shows it; times are Unix seconds."""
+        """Return a key for `--json`; times are Unix seconds."""
         return {
             **{name: getattr(key, name) for name in _TOLD},
             "state": self.state(key),
@@ -167,7 +167,7 @@ class Shown:
 
 
 def show_table(keys: Iterable[ApiKey], shown: Shown) -> None:
-    """Print the keys for a person."""
+    """Print the keys as a table."""
     table = Table(box=box.SIMPLE, pad_edge=False)
     for column in ("id", "source", "owner", "tenant", "scopes", "audiences", "tier", "ends", "last used"):
         table.add_column(column, no_wrap=column == "id", overflow="fold")
@@ -184,7 +184,7 @@ def show_table(keys: Iterable[ApiKey], shown: Shown) -> None:
 
 
 def show_new(key: ApiKey, text: str, *, as_json: bool, replaces: ApiKey | None = None) -> None:
-    """Print a key that was just made, this once."""
+    """Print a new key; it is not printed again."""
     if as_json:
         made = {"key": text, "id": key.id, "expires_at": key.expires_at}
         old = {"replaces": replaces.id, "replaced_ends_at": replaces.expires_at} if replaces else {}
@@ -198,7 +198,7 @@ def show_new(key: ApiKey, text: str, *, as_json: bool, replaces: ApiKey | None =
 
 
 def day(at: float) -> str:
-    """A time as its day in UTC."""
+    """Return the day of a time in UTC."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
 
 
