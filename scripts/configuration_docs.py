@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md from the settings as the code declares them, so that the page cannot lag behind.
+"""Writes docs/configuration.md from the settings in the code, so that the page is never out of date.
 
 python scripts/configuration_docs.py            writes the page
 python scripts/configuration_docs.py --check    exit status 1 if the page is not what would be written
@@ -49,11 +49,11 @@ One YAML file, `sts.yaml` unless `$STS_CONFIG` or `--config` says otherwise. `st
   are refused; `defaults` is the way to share.
 - **Files**: relative names, `var` too, count from the configuration file.
 - **Durations** are a whole number and a unit (`ms s m h d`), **sizes** a whole number and `B KB MB GB KiB MiB GiB`.
-- **Secrets** are `{file: PATH}`, `{env: NAME}` or, where that does no harm, a text. A file is read anew at each
+- **Secrets** are `{file: PATH}`, `{env: NAME}` or, if that is harmless, a text. A file is read again at each
   reload; a variable is read once, at the start.
 - **`include`** names more files, relative to the configuration file, by name or pattern (`conf.d/*.yaml`). They hold
   `clients`, `sources`, `audiences`, `routes` and `tables` only. A name defined twice is a fault, and so is a plain
-  name without its file; a pattern may match nothing.
+  name without its file; a pattern may match no file.
 - **`defaults`** are merged into every entry of their section. A key that an entry writes itself wins as a whole:
   lists and mappings are not mixed.
 - **Consent** has three parts: the client lists the audience, the source lists the audience, the client lists the
@@ -69,7 +69,7 @@ SECTIONS: Final[tuple[tuple[str, type[Section], str], ...]] = (
     ("`listen.tls`", ListenTls, ""),
     ("`shutdown`", ShutdownSettings, ""),
     ("`proxies`", ProxySettings, "A list, of which each entry has:"),
-    ("`redis`", RedisSettings, "One server for whatever says `redis`; `cache.shared` may have one of its own:"),
+    ("`redis`", RedisSettings, "One server for all parts with `redis`; `cache.shared` may have a separate one:"),
     ("`keys`", KeysSettings, ""),
     ("`state`", StateSettings, ""),
     ("`state.on_outage`", OnOutage, ""),
@@ -95,7 +95,7 @@ NESTED: Final[tuple[tuple[str, type[Section], str], ...]] = (
 
 
 def render() -> str:
-    """The whole page."""
+    """Return the whole page."""
     definitions = schema()["$defs"]
     restart = ", ".join(f"`{name}`" for name in NEEDS_RESTART)
     introduction = INTRODUCTION.replace("{restart}", restart)
@@ -130,7 +130,7 @@ def _section(title: str, model: type[Section], introduction: str, definitions: d
 
 
 def _words(written: dict[str, Any]) -> str:
-    """A JSON Schema in a few words."""
+    """Return a JSON Schema as a short text."""
     if "anyOf" in written:
         return " or ".join(dict.fromkeys(_words(one) for one in written["anyOf"] if one != {"type": "null"}))
     choices = written.get("enum") or ([written["const"]] if "const" in written else [])
@@ -186,7 +186,7 @@ def main() -> int:
     if "--check" in sys.argv[1:]:
         if PAGE.read_text(encoding="utf-8") == page:
             return 0
-        print(f"{PAGE} lags behind the settings: run python scripts/configuration_docs.py", file=sys.stderr)
+        print(f"{PAGE} is out of date: run python scripts/configuration_docs.py", file=sys.stderr)
         return 1
     PAGE.write_text(page, encoding="utf-8")
     return 0

@@ -30,7 +30,7 @@ next(itertools.islice(_PORTS, os.getpid() * 613 % 22000, None))
 
 
 def free_port() -> int:
-    """Return a port of the loopback that nobody listens on."""
+    """Return a free port of the loopback address."""
     return next(filter(_is_free, _PORTS))
 
 
@@ -44,7 +44,7 @@ def _is_free(port: int) -> bool:
 
 
 def await_port(port: int, process: subprocess.Popen[bytes], log: Path, seconds: float = PATIENCE_S) -> None:
-    """Wait until somebody accepts on `port`; raises RuntimeError with the log if the process ends or time runs out."""
+    """Wait until `port` accepts connections. Raises RuntimeError with the log if the process ends or time runs out."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
         try:
@@ -58,7 +58,7 @@ def await_port(port: int, process: subprocess.Popen[bytes], log: Path, seconds: 
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process that we started: politely first, then by force."""
+    """Stop a process that this program started: with SIGTERM first, then with SIGKILL."""
     process.terminate()
     try:
         process.wait(timeout=PATIENCE_S)
@@ -145,9 +145,9 @@ class Nginx(AbstractContextManager["Nginx"]):
             raise
 
     def __enter__(self) -> Self:
-        """Running already."""
+        """Return the running server."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop it and wait for its end."""
+        """Stop the server and wait for its end."""
         stop(self._process)

@@ -79,7 +79,7 @@ def install_wheels() -> None:
 
 
 def install_package(package: str) -> bool:
-    """Install a Debian package, where that is possible: as root, with apt-get. Say whether it worked."""
+    """Install a Debian package with apt-get, which needs root; returns whether that succeeded."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         return False
     # The policy keeps Debian from starting the server at once: the tests start their own, on free ports.
@@ -96,7 +96,7 @@ def build(server: Server) -> bool:
     go = shutil.which("go")
     if go is None:
         return False
-    print(f"{server.command}: is being built from source, which takes a few minutes, once", flush=True)
+    print(f"{server.command}: building from source, which takes a few minutes, once", flush=True)
     environment = {**os.environ, "GOBIN": str(_BUILT), "CGO_ENABLED": "0"}
     return _run([go, "install", "-trimpath", "-ldflags=-s", server.source], environment)
 
@@ -127,7 +127,7 @@ def main(arguments: list[str]) -> int:
             install_package(server.package)
         if find(server) is None and server.source:
             build(server)
-        print(f"{server.command}: {find(server) or 'not to be had here; its tests will be skipped'}")
+        print(f"{server.command}: {find(server) or 'not available here; its tests will be skipped'}")
     return 0
 
 

@@ -27,7 +27,7 @@ _ROW: Final = re.compile(rf"^\| ({_ID.pattern}) \|")
 
 
 def shown(tests: Path) -> dict[str, list[str]]:
-    """The ids of the tests below `tests` by the rows that their docstrings name. Nothing is imported or run."""
+    """Return the ids of the tests in `tests`, by the rows that their docstrings name; imports and runs no test."""
     found = defaultdict(list)
     for file in sorted(tests.rglob("test_*.py")):
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
@@ -45,7 +45,7 @@ def rows(page: str) -> list[tuple[str, list[str]]]:
 
 
 def render(page: str, tests: dict[str, list[str]]) -> str:
-    """The page with its last column anew."""
+    """Return the page with a new last column."""
     return "\n".join(_line(line, tests) for line in page.split("\n"))
 
 
@@ -64,7 +64,7 @@ def main() -> int:
     if "--check" not in sys.argv[1:]:
         PAGE.write_text(written, encoding="utf-8")
     elif written != page:
-        print(f"{PAGE} lags behind the tests: run python scripts/standards_docs.py", file=sys.stderr)
+        print(f"{PAGE} is out of date: run python scripts/standards_docs.py", file=sys.stderr)
         return 1
     return 0
 
