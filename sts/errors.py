@@ -15,7 +15,7 @@ class StsError(Exception):
 
 
 class StartError(StsError):
-    """The service cannot start, or a command cannot run; the text tells the operator what to do."""
+    """The service cannot start, or a command cannot run; the text is for the operator: what to do."""
 
 
 @dataclass(frozen=True, slots=True)

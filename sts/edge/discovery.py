@@ -128,15 +128,15 @@ def _not_served(error: HTTPException) -> Response:
 
 
 def _refused(refusal: Refusal) -> Response:
-    return _ours(refusal.reason)
+    return _problem_of(refusal.reason)
 
 
 def _failed(error: Exception) -> Response:
     log.error("fault", fault=type(error).__name__, at=log.where(error))
-    return _ours(INTERNAL_ERROR)
+    return _problem_of(INTERNAL_ERROR)
 
 
-def _ours(reason: Reason) -> Response:
+def _problem_of(reason: Reason) -> Response:
     return _response(problem(reason.forward_status, reason.name, reason.sentence))
 
 

@@ -201,7 +201,7 @@ def ties(routes: Mapping[str, RouteSettings]) -> list[tuple[str, str]]:
         for one, other in product(shapes, repeat=2):
             shared = _shared_literals(one, other)
             if shared is not None:
-                _note_ties(shapes[one], shapes[other], shared, earlier)
+                _record_ties(shapes[one], shapes[other], shared, earlier)
     return [(entries[first].route.name, entries[place].route.name) for place, first in sorted(earlier.items())]
 
 
@@ -227,7 +227,7 @@ def _shared_literals(one: Sequence[str], other: Sequence[str]) -> list[int] | No
     return shared if not longer or longer[0] == REST else None
 
 
-def _note_ties(
+def _record_ties(
     ones: list[tuple[int, _Entry]], others: list[tuple[int, _Entry]], shared: list[int], earlier: dict[int, int]
 ) -> None:
     """Record for each of `others` the first of `ones` before it that ties with it, unless an earlier one is recorded.
@@ -267,7 +267,7 @@ class Routes:
         segments = facts.path[1:].split("/")
         for host in (facts.host, None):
             root = self._hosts.get(host)
-            found = _best(_fitting(root, segments), facts.method, preflight=preflight) if root else None
+            found = _best(_matching(root, segments), facts.method, preflight=preflight) if root else None
             if found is not None and not found.enabled:
                 raise Refusal(NO_ROUTE, why="the route is disabled", route=found.route.name)
             if found is not None:
@@ -303,7 +303,7 @@ def _plant(node: _Node, entry: _Entry) -> None:
     node.ends.append(entry)
 
 
-def _fitting(root: _Node, segments: Sequence[str]) -> list[_Entry]:
+def _matching(root: _Node, segments: Sequence[str]) -> list[_Entry]:
     """Return all entries whose pattern matches; the cost is at most the nodes of the tree, even for a long path."""
     found: list[_Entry] = []
     nodes = [root]

@@ -96,7 +96,7 @@ def own_certificate(cert: KeptFile, now: float) -> Reading:
     """Return the reading of our certificate's remaining time; `server_context` must have accepted the file."""
     leaf, *_ = x509.load_pem_x509_certificates(cert.read())
     left = leaf.not_valid_after_utc.timestamp() - now
-    return Reading("sts_certificate_seconds_left", "Seconds until the certificate of listen.tls ends.", left)
+    return Reading("sts_certificate_seconds_left", "Seconds until the certificate of listen.tls expires.", left)
 
 
 def _load_certificate(context: ssl.SSLContext, cert: KeptFile, key: KeptFile) -> None:

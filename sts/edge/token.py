@@ -96,12 +96,12 @@ class TokenDoor:
         actor = _read_actor(form)
         return Ask(
             door=self.name,
-            credential=_holding(_read_credential(form), caller, client),
+            credential=_with_possession(_read_credential(form), caller, client),
             audiences=form.all("audience"),
             resources=_read_resources(form),
             scopes=_read_scopes(form),
             requested_type=requested_type,
-            actor=None if actor is None else _holding(actor, caller, client),
+            actor=None if actor is None else _with_possession(actor, caller, client),
             certificate=caller.thumbprint,
             caller_certificate=caller.thumbprint,
         )
@@ -159,10 +159,10 @@ def _read_caller(incoming: Incoming, form: Form, peer: Peer) -> Caller:
             raise Refusal(MALFORMED, why="client_assertion_type without a client_assertion")
         if form.one("client_assertion_type") != ASSERTION_TYPE:
             raise Refusal(CLIENT_REFUSED, why="client_assertion_type is not jwt-bearer")
-        client_id = client_id or _named_in(assertion, "sub")
+        client_id = client_id or _claimed_id(assertion, "sub")
     elif authorization is not None and authorization[:7].lower() == "bearer ":
         bearer = authorization[7:].strip(" ")
-        client_id = client_id or _named_in(bearer, "client_id")
+        client_id = client_id or _claimed_id(bearer, "client_id")
     elif authorization is not None:
         basic_id, secret = _read_basic(authorization)
         if client_id not in (None, basic_id):
@@ -177,7 +177,7 @@ def _read_caller(incoming: Incoming, form: Form, peer: Peer) -> Caller:
     return Caller("token", client_id, secret, peer, form, assertion, bearer, forwarded)
 
 
-def _named_in(token: str, claim: str) -> str:
+def _claimed_id(token: str, claim: str) -> str:
     """Return the client id that a token claims; the token is not proven yet (RFC 7521 §4.2)."""
     try:
         named = parse(token).claims.get(claim)
@@ -224,7 +224,7 @@ def _read_actor(form: Form) -> Credential | None:
     return Credential(token_type, token)
 
 
-def _holding(credential: Credential, caller: Caller, client: Client) -> Credential:
+def _with_possession(credential: Credential, caller: Caller, client: Client) -> Credential:
     """State for a certificate whether the caller proved to have its key, and for which sources it may forward it."""
     if credential.token_type != TYPE_CLIENT_CERTIFICATE:
         return credential

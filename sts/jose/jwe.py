@@ -61,17 +61,17 @@ class EncryptKeys:
 def import_encryption_jwks(document: bytes | Mapping[str, Any], algorithm: KeyManagement) -> EncryptKeys:
     """Import a backend's JWK set, key by key. Raises UnfitError if it is not a JWK set, or has no usable key.
 
-    Of two keys with one `kid` the first is used: the backend could not tell which of them decrypts.
+    Of two keys with one `kid` the first is used: the backend could not know which of them decrypts.
     """
     seen: dict[str, str] = {}
 
-    def take(entry: object) -> EncryptKey:
+    def import_entry(entry: object) -> EncryptKey:
         key = import_encryption_jwk(entry, algorithm)
         if seen.setdefault(key.kid, key.thumbprint) != key.thumbprint:
             raise UnfitError("its kid is also an earlier key's")
         return key
 
-    keys, skipped = import_each(document, take)
+    keys, skipped = import_each(document, import_entry)
     return EncryptKeys(tuple(dict.fromkeys(keys)), skipped)
 
 

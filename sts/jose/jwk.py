@@ -84,7 +84,7 @@ def import_jwks(document: bytes | Mapping[str, Any], algorithms: Collection[str]
     """
     kids: set[str] = set()
 
-    def take(entry: object) -> VerifyKey:
+    def import_entry(entry: object) -> VerifyKey:
         try:
             return import_jwk(entry, algorithms)
         except UnfitError:
@@ -92,7 +92,7 @@ def import_jwks(document: bytes | Mapping[str, Any], algorithms: Collection[str]
             kids.update([kid] if isinstance(kid, str) else [])
             raise
 
-    found, skipped = import_each(document, take)
+    found, skipped = import_each(document, import_entry)
     keys: dict[tuple[str | None, str], VerifyKey] = {}
     for key in found:
         keys.setdefault((key.kid, key.thumbprint), key)

@@ -33,7 +33,7 @@ _KEY: Final = "{key}"
 MAX_URL: Final = 2048
 """Maximum characters of a requested URL: a longer one is a fault of its key, not of the server."""
 _OK, _NOT_FOUND = 200, 404
-_NO_WORD_ON_THE_KEY: Final = frozenset({401, 403, 407, 408, 429})
+_CALLER_REFUSED: Final = frozenset({401, 403, 407, 408, 429})
 """The statuses 4xx with which a server refuses the caller, not the key."""
 
 
@@ -164,7 +164,7 @@ class HttpTable:
         life = endpoint.ttl if answer.max_age is None else min(endpoint.ttl, answer.max_age)
         if answer.status == _NOT_FOUND:
             return None, now + min(life, MISSING_FOR)
-        if answer.status // 100 == 4 and answer.status not in _NO_WORD_ON_THE_KEY:
+        if answer.status // 100 == 4 and answer.status not in _CALLER_REFUSED:
             return answer.status
         if answer.status != _OK:
             raise UnreachableError(f"it answered {answer.status}")

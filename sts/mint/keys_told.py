@@ -22,14 +22,20 @@ def detail(status: Status) -> dict[str, object]:
 def readings(status: Status) -> Iterator[Reading]:
     """Return the readings of `/metrics`."""
     yield Reading("sts_key_ring_version", "Version of the key ring in force.", status.version)
-    yield Reading("sts_key_ring_unseen_seconds", "Seconds since the key store was last seen.", status.unseen)
+    yield Reading("sts_key_ring_unseen_seconds", "Seconds since the key store was last reached.", status.unseen)
     yield Reading("sts_keys_published", "Keys in the JWKS.", status.published)
-    yield Reading("sts_jwks_seconds", "Seconds for which the JWKS stays up by itself.", status.publishes_for)
+    yield Reading(
+        "sts_jwks_seconds",
+        "Seconds for which the JWKS is available if the store is not read again.",
+        status.publishes_for,
+    )
     for name, key in status.keys.items():
         labels = {"algorithm": name}
-        yield Reading("sts_key_age_seconds", "Seconds since the key signs.", key.age, labels)
-        yield Reading("sts_key_due_seconds", "Seconds until the key is due.", key.due_in, labels)
-        yield Reading("sts_key_standby_ready_seconds", "Until the standby may sign.", key.standby_ready_in, labels)
+        yield Reading("sts_key_age_seconds", "Seconds since the key began to sign.", key.age, labels)
+        yield Reading("sts_key_due_seconds", "Seconds until the key's rotation is due.", key.due_in, labels)
+        yield Reading(
+            "sts_key_standby_ready_seconds", "Seconds until the standby key may sign.", key.standby_ready_in, labels
+        )
 
 
 def _of(key: KeyStatus) -> dict[str, object]:

@@ -23,8 +23,8 @@ def delegate(client: Client, subject: Admitted, actor: Admitted, identity: Ident
     client's `actors` (with the actor's source) permits the delegation.
     """
     principal = actor.principal
-    said = subject.principal.may_act not in (None, NOT_APPLICABLE)
-    if not said and client.actors.isdisjoint({ALL, principal.source}):
+    has_may_act = subject.principal.may_act not in (None, NOT_APPLICABLE)
+    if not has_may_act and client.actors.isdisjoint({ALL, principal.source}):
         why = "the subject has no `may_act`, and the client's `actors` does not list the actor's source"
         raise Refusal(ACTOR_REFUSED, why=why, source=principal.source)
     if principal.act not in (None, NOT_APPLICABLE):

@@ -20,16 +20,16 @@ def admit(principal: Principal, limits: Limits, now: float, certificate: str | N
     Raises AUDIENCE_MISMATCH, EXPIRED, NOT_YET_VALID, TOO_OLD or BINDING_FAILED. A credential that passes is meant for
     us, and is valid and fresh at `now`; this does not prove that its subject may do anything.
     """
-    _meant_for_us(principal, limits)
-    end = _alive(principal, limits, now)
-    too_old_at = _young(principal, limits, now)
-    _held(principal, certificate)
+    _check_audience(principal, limits)
+    end = _check_lifetime(principal, limits, now)
+    too_old_at = _check_age(principal, limits, now)
+    _check_binding(principal, certificate)
     fresh_until = FOREVER if isinstance(principal.fresh_until, NotApplicable) else principal.fresh_until
     since = 0.0 if principal.since is None else min(principal.since, now)
     return Admitted(principal, min(end, too_old_at), min(fresh_until, too_old_at), since=since)
 
 
-def _meant_for_us(principal: Principal, limits: Limits) -> None:
+def _check_audience(principal: Principal, limits: Limits) -> None:
     """Check that one of our audiences is in `aud` (RFC 7519 §4.1.3); an empty list of ours accepts no credential."""
     if isinstance(principal.audience, NotApplicable):
         return
@@ -37,7 +37,7 @@ def _meant_for_us(principal: Principal, limits: Limits) -> None:
         raise Refusal(AUDIENCE_MISMATCH, why="none of the credential's audiences is this source's audience")
 
 
-def _alive(principal: Principal, limits: Limits, now: float) -> float:
+def _check_lifetime(principal: Principal, limits: Limits, now: float) -> float:
     """Return when the credential expires; check `exp`, `nbf`, `iat` and `auth_time` (RFC 7519 §4.1.4, §4.1.5)."""
     end = FOREVER if isinstance(principal.expires_at, NotApplicable) else principal.expires_at
     if end - now < LEAST_LIFE:
@@ -49,14 +49,14 @@ def _alive(principal: Principal, limits: Limits, now: float) -> float:
     return end
 
 
-def _young(principal: Principal, limits: Limits, now: float) -> float:
+def _check_age(principal: Principal, limits: Limits, now: float) -> float:
     """Return until when age and login are within the limits; a limited fact that is missing is refused.
 
     No minted token may outlive that time, because it would evade the limit.
     """
     too_old_at = FOREVER
     if limits.max_lifetime is not None:
-        issued, end = _needed(principal.issued_at, "iat"), _needed(principal.expires_at, "exp")
+        issued, end = _required(principal.issued_at, "iat"), _required(principal.expires_at, "exp")
         if end - issued > limits.max_lifetime:
             raise Refusal(TOO_OLD, why="lives longer than max_lifetime", lifetime_s=round(end - issued))
     for claim, since, limit in (
@@ -65,14 +65,14 @@ def _young(principal: Principal, limits: Limits, now: float) -> float:
     ):
         if limit is None:
             continue
-        until = _needed(since, claim) + limit
+        until = _required(since, claim) + limit
         if now > until:
             raise Refusal(TOO_OLD, why=f"{claim} is too long ago", over_by_s=round(now - until))
         too_old_at = min(too_old_at, until)
     return too_old_at
 
 
-def _held(principal: Principal, certificate: str | None) -> None:
+def _check_binding(principal: Principal, certificate: str | None) -> None:
     """Require the certificate to which a credential is bound (RFC 8705 §3); refuse any other member of `cnf`.
 
     To accept such a credential as a bearer token would silently remove its binding. So members that cannot be checked
@@ -93,7 +93,7 @@ def _known(value: float | NotApplicable | None) -> TypeGuard[float]:
     return value is not None and not isinstance(value, NotApplicable)
 
 
-def _needed(value: float | NotApplicable | None, claim: str) -> float:
+def _required(value: float | NotApplicable | None, claim: str) -> float:
     if not _known(value):
         raise Refusal(TOO_OLD, why="the source limits an age that the credential does not state", claim=claim)
     return value

@@ -48,7 +48,7 @@ class Consent:
             found[audience.name] = audience
         target = Target(tuple(found.values()))
         if len(found) > 1:
-            _together(target)
+            _check_multi(target)
         return target
 
     def check(self, client: Client, presented: Presented, target: Target) -> None:
@@ -89,7 +89,7 @@ def within_reach(principal: Principal, target: Target) -> None:
             raise Refusal(NO_CONSENT, why="the credential does not list the audience", audience=audience.name)
 
 
-def _together(target: Target) -> None:
+def _check_multi(target: Target) -> None:
     """Allow several audiences in one token only if each agrees: one backend can use the token at the other."""
     first, *others = target.audiences
     for audience in target.audiences:

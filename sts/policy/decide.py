@@ -147,9 +147,9 @@ class Policy:
         scopes = granted_scopes(identity, first, ask)
         scope = bind(_variables(identity, admitted.actor, client, ask, now), rows)
         route = self._route(ask)
-        _demand(route.allow, scope, rule="allow of the route")
+        _require(route.allow, scope, rule="allow of the route")
         for audience in target.audiences:
-            _demand(audience.allow, scope, rule=f"allow of {audience.name}")
+            _require(audience.allow, scope, rule=f"allow of {audience.name}")
         ttl = min(audience.settings.ttl for audience in target.audiences)
         src = source_of(admitted, target)
         return Grant(
@@ -241,7 +241,7 @@ def _binding(target: Target, ask: Ask) -> str | None:
     return ask.caller_certificate
 
 
-def _demand(allow: Expression | None, scope: Scope, *, rule: str) -> None:
+def _require(allow: Expression | None, scope: Scope, *, rule: str) -> None:
     """Allow only if the rule is exactly `true`: an error, an absent key and any other value refuse."""
     if allow is None:
         return

@@ -89,7 +89,7 @@ class AudienceSettings(Section):
     """A larger token is refused: gateways' header buffers are 4 KB by default."""
 
     @model_validator(mode="after")
-    def _says_whom_it_is_encrypted_for(self) -> Self:
+    def _check_encryption(self) -> Self:
         if (self.format == "jwe") != (self.encryption is not None):
             raise ValueError("`format: jwe` and `encryption` go together: write both or neither")
         return self

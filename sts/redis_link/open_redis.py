@@ -41,7 +41,7 @@ TRUSTED_FOR: Final = 1.0
 
 
 class UnsuitableError(RedisConnectionError):
-    """The server answers but must not be used; the text tells the operator what to set."""
+    """The server answers but must not be used; the text is for the operator: what to set."""
 
 
 class _Lasting:
@@ -108,7 +108,7 @@ def open_client(settings: RedisSettings, bounds: Bounds, *, keeps: bool) -> Any:
         "driver_info": None,  # saves two round trips that would report the library's name
     }
     if keeps:
-        options["redis_connect_func"] = _look
+        options["redis_connect_func"] = _check_no_eviction
     plain = _connection_class(settings)
     lasting = _lasting(plain)
     if settings.mode == "sentinel":
@@ -174,7 +174,7 @@ def _cluster(settings: RedisSettings, plain: type[Any], options: dict[str, Any])
     return RedisCluster(url=url, startup_nodes=nodes, retry=_never(), connection_class=plain, **options)
 
 
-def _look(connection: Any) -> None:  # noqa: ANN401 - redis-py's
+def _check_no_eviction(connection: Any) -> None:  # noqa: ANN401 - redis-py's
     """Check at each new connection that the server does not evict keys. Raises UnsuitableError."""
     connection.on_connect()
     policy = _policy(connection)
@@ -187,19 +187,19 @@ def _look(connection: Any) -> None:  # noqa: ANN401 - redis-py's
 
 def _policy(connection: Any) -> str:  # noqa: ANN401 - redis-py's
     """Return `maxmemory-policy`, from CONFIG, or from INFO if CONFIG is not allowed."""
-    found = _asked(connection, "CONFIG", "GET", "maxmemory-policy")
+    found = _run(connection, "CONFIG", "GET", "maxmemory-policy")
     if isinstance(found, dict):
         found = [part for pair in found.items() for part in pair]
     if isinstance(found, list) and len(found) == 2:
         return _text(found[1])
-    for line in _text(_asked(connection, "INFO", "memory") or b"").splitlines():
+    for line in _text(_run(connection, "INFO", "memory") or b"").splitlines():
         name, _, value = line.partition(":")
         if name == "maxmemory_policy":
             return value.strip()[:40]
     raise UnsuitableError("the user may run neither CONFIG GET maxmemory-policy nor INFO: allow one of them")
 
 
-def _asked(connection: Any, *command: str) -> Any:  # noqa: ANN401 - redis-py's
+def _run(connection: Any, *command: str) -> Any:  # noqa: ANN401 - redis-py's
     connection.send_command(*command)
     try:
         return connection.read_response()

@@ -25,7 +25,7 @@ PATIENT: Final = Bounds(connect=2.0, answer=2.0)
 """For the command line, and for work in the background."""
 
 _MIN_VERSION: Final = 7
-_SAYS: Final = {
+_MESSAGES: Final = {
     "TimeoutError": "it did not answer in time",
     "AuthenticationError": "it refused the user or the password",
     "AuthenticationWrongNumberOfArgsError": "it refused the user or the password",
@@ -109,7 +109,7 @@ class RedisLink:
     def check(self) -> None:
         """Check that the server can be used: its version, and that it does not evict keys.
 
-        Raises StartError, whose text tells the operator what to set, or RedisUnavailableError if the server does not
+        Raises StartError, whose text is what the operator must set, or RedisUnavailableError if the server does not
         answer.
         """
         try:
@@ -167,17 +167,17 @@ def _why(error: BaseException) -> str:
     if isinstance(error, UnsuitableError):
         return str(error)
     for kind in type(error).__mro__:
-        if kind.__name__ in _SAYS:
-            return _SAYS[kind.__name__]
+        if kind.__name__ in _MESSAGES:
+            return _MESSAGES[kind.__name__]
     if str(error).startswith("MISCONF"):  # the library has no class for this error
         return "it cannot save to its disk and takes no writes"
     if isinstance(error, RedisConnectionError | OSError):
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__context__
-        said = cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else None
-        said = said or (cause.strerror if isinstance(cause, OSError) else None)
-        return f"it cannot be reached: {said}" if said else "the connection was lost"
+        detail = cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else None
+        detail = detail or (cause.strerror if isinstance(cause, OSError) else None)
+        return f"it cannot be reached: {detail}" if detail else "the connection was lost"
     return f"it answered with an error ({type(error).__name__})"
 
 

@@ -37,7 +37,7 @@ def validate(document: Document, place: Place) -> tuple[list[Finding], dict[str,
     found.extend(_faulty_defaults(document, place))
     if "listen" in values:
         values["listen"] = values["listen"].resolved(place.directory)
-    empty = {path: _nothing(path) for path in _nulls(document.value, ()) if len(path) > 1}
+    empty = {path: _empty_key(path) for path in _nulls(document.value, ()) if len(path) > 1}
     return [*empty.values(), *(finding for finding in found if finding.path not in empty)], values
 
 
@@ -53,7 +53,7 @@ def _nulls(value: object, path: Trail) -> Iterator[Trail]:
             yield from _nulls(inner, (*path, index))
 
 
-def _nothing(path: Trail) -> Finding:
+def _empty_key(path: Trail) -> Finding:
     """Return the fault of an empty key: an `allow:` whose rule is commented out must not allow everything.
 
     Only a top-level section may be empty; it then has no entries.
@@ -130,10 +130,10 @@ def _faulty_defaults(document: Document, place: Place) -> Iterator[Finding]:
                 {one.path: one for one in found if one.path in everywhere and not one.problem.startswith("unknown")}
                 for found in by_model
             ]
-            told = {one.path: one for one in by_model[0]} | {
+            by_path = {one.path: one for one in by_model[0]} | {
                 path: one for found in known for path, one in found.items()
             }
-            yield from (told[path] for path in sorted(everywhere, key=str))
+            yield from (by_path[path] for path in sorted(everywhere, key=str))
 
 
 def _faults_of(shared: dict[str, Any], model: type[Section], entry: str, place: Place) -> list[Finding]:

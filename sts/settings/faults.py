@@ -135,21 +135,21 @@ def findings(error: ValidationError, model: type[Section], base: Trail, at: Trai
 
     A message quotes a value only if the value cannot be a secret: names, keys and choices.
     """
-    told: set[Trail] = set()
+    seen: set[Trail] = set()
     for detail in error.errors(include_url=False):
         loc = (*at, *detail["loc"])
         key = loc[-1:] == ("[key]",)
         path = loc if detail["type"] in {"extra_forbidden", "missing"} else _within(model, loc[:-1] if key else loc)
-        if path in told and not key and len(path) < len(loc):
+        if path in seen and not key and len(path) < len(loc):
             continue  # another branch of a union that is already reported
         if detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]:
             continue  # too short only because an invalid element, already reported, is missing
-        told.add(path)
-        problem, hint = _say(detail, model, path)
+        seen.add(path)
+        problem, hint = _describe(detail, model, path)
         yield Finding((*base, *path), problem, hint)
 
 
-def _say(detail: ErrorDetails, model: type[Section], path: Trail) -> tuple[str, str]:
+def _describe(detail: ErrorDetails, model: type[Section], path: Trail) -> tuple[str, str]:
     kind, value = detail["type"], detail["input"]
     context: Mapping[str, Any] = detail.get("ctx", {})
     hint = described(model, path)

@@ -133,14 +133,14 @@ def _check_issuer(value: str) -> str:
     return value
 
 
-def _stands_elsewhere(value: object) -> object:
+def _not_literal(value: object) -> object:
     """Reject a literal deployment secret: all other secrets derive from it, and people send configuration files."""
     if not isinstance(value, Mapping):
         raise ValueError("write the deployment secret as {file: PATH} or {env: NAME}")  # noqa: TRY004 - pydantic's way
     return value
 
 
-def _is_a_secret(value: SecretStr) -> SecretStr:
+def _check_secret(value: SecretStr) -> SecretStr:
     try:
         DeploymentSecret.parse(value.get_secret_value())
     except StartError as error:
@@ -210,8 +210,8 @@ class Settings(Section):
     secret: (
         Annotated[
             SecretText,
-            BeforeValidator(_stands_elsewhere),
-            AfterValidator(_is_a_secret),
+            BeforeValidator(_not_literal),
+            AfterValidator(_check_secret),
             WrapValidator(_with_previous),
         ]
         | None

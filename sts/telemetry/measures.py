@@ -94,13 +94,13 @@ class Metrics:
             "sts_cache_entries", "Tokens in the cache.", multiprocess_mode="livesum", registry=own
         )
         self._cache_bytes = Gauge("sts_cache_bytes", "Size of the cache.", multiprocess_mode="livesum", registry=own)
-        self._cache_evictions = Counter("sts_cache_evictions", "Tokens evicted for want of room.", registry=own)
+        self._cache_evictions = Counter("sts_cache_evictions", "Tokens evicted to make room.", registry=own)
         self._fetches = Counter("sts_jwks_fetches", "Fetches of issuers' keys.", ["source", "outcome"], registry=own)
-        self._opa = Counter("sts_opa_questions", "Questions to OPA.", ["outcome"], registry=own)
+        self._opa = Counter("sts_opa_questions", "Requests to OPA.", ["outcome"], registry=own)
         self._introspections = Counter(
-            "sts_introspections", "Questions about opaque tokens.", ["source", "outcome"], registry=own
+            "sts_introspections", "Introspection requests for opaque tokens.", ["source", "outcome"], registry=own
         )
-        self._rows = Counter("sts_table_rows", "Rows that were looked up.", ["table", "outcome"], registry=own)
+        self._rows = Counter("sts_table_rows", "Row lookups.", ["table", "outcome"], registry=own)
         self._over_budget = Counter(
             "sts_rules_over_budget", "Requests refused by the budget of a rule.", ["source"], registry=own
         )
@@ -111,9 +111,9 @@ class Metrics:
         self._handshakes = Counter("sts_handshakes_failed", "TLS handshakes with callers that failed.", registry=own)
         self._accepts = Counter("sts_accepts_failed", "Connections that could not be accepted.", registry=own)
         self._loop_lag = Histogram(
-            "sts_loop_lag_seconds", "How long the event loop was held.", buckets=_LAG_SECONDS, registry=own
+            "sts_loop_lag_seconds", "Seconds for which the event loop was blocked.", buckets=_LAG_SECONDS, registry=own
         )
-        self._unmarked = Counter("sts_once_only_unmarked", "Once-only proofs that passed unmarked.", registry=own)
+        self._unmarked = Counter("sts_once_only_unmarked", "Proofs accepted without a replay mark.", registry=own)
         self._limited = Counter(
             "sts_clients_limited", "Failures of client authentication over the limit.", registry=own
         )

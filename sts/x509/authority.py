@@ -86,13 +86,13 @@ class Authority:
     @property
     def trouble(self) -> str:
         """Why revocation cannot be checked as configured, "" if it can; for operators."""
-        told = [one.trouble for one in (self._crl, self._responders) if one is not None]
+        reasons = [one.trouble for one in (self._crl, self._responders) if one is not None]
         if self._crl is not None and self._crl.issuers:
             if self._crl.issuers.isdisjoint(self.names):
-                told.append("no CRL of a CA in ca_file")
+                reasons.append("no CRL of a CA in ca_file")
             if self._crl.ends <= self._clock():
-                told.append("a CRL is past its nextUpdate")
-        return "; ".join(one for one in told if one)
+                reasons.append("a CRL is past its nextUpdate")
+        return "; ".join(one for one in reasons if one)
 
 
 @dataclass(frozen=True, slots=True)
