@@ -41,4 +41,4 @@ def test_a_page_that_lags_behind_is_seen(script, monkeypatch, tmp_path, capsys):
     assert script.main() == 0
     monkeypatch.setattr(Settings, "not_yet", Settings.not_yet | {"something_new"})
     assert script.main() == 1
-    assert "lags behind" in capsys.readouterr().err
+    assert "is out of date" in capsys.readouterr().err
