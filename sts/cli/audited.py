@@ -6,6 +6,7 @@ import os
 import pwd
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from sts.audit.file import AuditFile
@@ -35,16 +36,26 @@ def audit(settings: Settings, event: str, action: str, *, aloud: bool, **fields:
         aloud: Whether the action was forced or is irreversible.
         fields: As for `operators_event`.
     """
+    audit_each(settings, event, action, [fields], aloud=aloud)
+
+
+def audit_each(
+    settings: Settings, event: str, action: str, things: Sequence[Mapping[str, object]], *, aloud: bool
+) -> None:
+    """Write one event for each of `things`, as `audit` does; the file is opened once."""
     know_prefixes(prefixes(settings.sources))
-    told = {name: bounded_text(str(value)) if name in _FREE else value for name, value in fields.items()}
-    line = operators_event(event, action, time.time(), by=_user(), revision=settings.revision, **told)
+    lines = []
+    for fields in things:
+        given = {name: bounded_text(str(value)) if name in _FREE else value for name, value in fields.items()}
+        lines.append(operators_event(event, action, time.time(), by=_user(), revision=settings.revision, **given))
     if settings.audit.file is None:
-        sys.stderr.write(line.decode("ascii") if aloud else "")
+        sys.stderr.write(b"".join(lines).decode("ascii") if aloud else "")
         return
     try:
         file = AuditFile(settings.audit.file)
         try:
-            file.write(line)
+            for line in lines:
+                file.write(line)
         finally:
             file.close()
     except (OSError, StartError) as error:

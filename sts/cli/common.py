@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NoReturn, TypeVar
 
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from sts import settings
 from sts.settings import Fault, Settings, SettingsError
+from sts.state.state import BATCH
 
 EXIT_OK: Final = 0
 EXIT_REFUSED: Final = 1
@@ -102,3 +104,41 @@ def fail(text: str, status: int = EXIT_REFUSED) -> NoReturn:
     """End the command with one line on standard error and this exit status."""
     console_err.print(Text(f"sts: {settings.printable(text)}", style="red"))
     sys.exit(status)
+
+
+limit_option = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many.")
+
+
+def page_of(ids: Sequence[str], after: str | None, limit: int | None) -> Sequence[str]:
+    """The part of `ids` behind the id `after`, at most `limit` of them; ends the command where there is no `after`."""
+    if after is not None:
+        if after not in ids:
+            fail(f"--after: there is no {after}")
+        ids = ids[ids.index(after) + 1 :]
+    return ids[:limit]
+
+
+def write_json_list(objects: Iterable[Mapping[str, object]], indent: int = 1) -> None:
+    """Write a JSON list piece by piece, as `json.dumps(…, indent=1)` writes the whole one."""
+    space = " " * indent
+    before = "["
+    for one in objects:
+        text = json.dumps(one, indent=1).replace("\n", f"\n{space}")
+        click.echo(f"{before}\n{space}{text}", nl=False)
+        before = ","
+    click.echo("[]" if before == "[" else f"\n{space[1:]}]", nl=False)
+
+
+def write_columns(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> int:
+    """Write many rows as plain columns, as wide as in the first rows; returns how many there were.
+
+    A table that rich lays out costs a millisecond a row and holds every row in memory.
+    """
+    rows = iter(rows)
+    first = [tuple(titles), *islice(rows, BATCH)]
+    widths = [max(len(row[at]) for row in first) for at in range(len(titles))]
+    count = -1
+    for row in chain(first, rows):
+        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        count += 1
+    return count

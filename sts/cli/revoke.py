@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -24,6 +26,7 @@ from sts.settings import Settings
 from sts.state import State, StateUnavailableError, open_state
 from sts.state.revocations import DEFAULT_LIFE_S, HASH, NAMESPACE, Kind, Revocation, essence, listed, name_of, planned
 from sts.state.revocations import revoke as record
+from sts.state.state import BATCH
 
 _MAX_REASON = 200
 
@@ -168,9 +171,10 @@ def revocations() -> None:
 
 @revocations.command("list")
 @common.config_option
+@common.limit_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; times are Unix seconds.")
-def list_revocations(*, config: Path, as_json: bool) -> None:
-    r"""List the revocations and when each expires.
+def list_revocations(*, config: Path, limit: int | None, as_json: bool) -> None:
+    r"""List what is revoked and until when that is kept.
 
     Subjects, sessions and credentials are shown as hashes, as in the audit log.
 
@@ -186,26 +190,39 @@ def list_revocations(*, config: Path, as_json: bool) -> None:
     open_secret(settings.given_secret(), settings.var)  # with a wrong `var` the list would be empty
     state = _open(settings)
     try:
-        found = listed(state)
+        found: Iterator[Revocation] = islice(listed(state), limit)
+        first = list(islice(found, BATCH + 1))
+        found = chain(first, found)
+        if as_json:
+            click.echo(f'{{\n "{NAMESPACE}": ', nl=False)
+            common.write_json_list((one.as_json() for one in found), indent=2)
+            click.echo("\n}")
+        elif not first:
+            click.echo("nothing is revoked")
+        elif len(first) > BATCH:
+            common.write_columns(_TITLES, map(_row, found))
+        else:
+            common.console.print(_table(first))
     except StateUnavailableError as error:
         common.fail(str(error), common.EXIT_UNREACHABLE)
     finally:
         state.close()
-    if as_json:
-        click.echo(json.dumps({NAMESPACE: [one.as_json() for one in found]}, indent=1))
-    elif not found:
-        click.echo("nothing is revoked")
-    else:
-        common.console.print(_table(found))
+
+
+_TITLES = ("what", "issued up to", "kept until", "reason")
 
 
 def _table(found: list[Revocation]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
-    for title in ("what", "issued up to", "kept until", "reason"):
+    for title in _TITLES:
         table.add_column(title, overflow="fold")
     for one in found:
-        table.add_row(one.name, "always" if one.before is None else _when(one.before), _when(one.until), one.reason)
+        table.add_row(*_row(one))
     return table
+
+
+def _row(one: Revocation) -> tuple[str, str, str, str]:
+    return one.name, "always" if one.before is None else _when(one.before), _when(one.until), one.reason
 
 
 def _when(time_s: float) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
-from sts.state.state import ABSENT, FOREVER, Record, State, decode, encode
+from sts.state.state import ABSENT, FOREVER, ConflictError, Record, State, Write, decode, encode, records
 
 LABEL: Final = "api key records"
 """The label for the derivation of the MAC key from the deployment secret."""
@@ -108,20 +108,51 @@ class KeyRecords:
         record = self.state.get(NAMESPACE, key_id)
         return None if record is None else self.read(record)
 
+    def get_many(self, key_ids: Sequence[str]) -> dict[str, ApiKey | None]:
+        """The records that are there of at most `BATCH` keys, by id; None for one that is not authentic.
+
+        Raises StateUnavailableError.
+        """
+        return {record.key: self.read(record) for record in self.state.get_many(NAMESPACE, key_ids)}
+
+    def by_age(self) -> tuple[str, ...]:
+        """The ids of all records, oldest first, unproven. Memory holds the ids alone. Raises StateUnavailableError."""
+        found = [_created_at(record.value or b"") + record.key for record in records(self.state, NAMESPACE)]
+        found.sort()
+        return tuple(one[_CREATED_CHARS:] for one in found)
+
     def put(self, key: ApiKey) -> ApiKey:
-        """Replace the version of the record that was read; returns the key as written.
+        """Write a record over the version that was read; returns the key as its record is now.
 
         The record of an imported key stays permanently: a repeated import must not reactivate the key. Raises
         ConflictError, StateUnavailableError.
         """
+        (written,) = self.put_many((key,))
+        if written is None:
+            raise ConflictError("the record was changed by another process")
+        return written
+
+    def put_many(self, keys: Sequence[ApiKey]) -> tuple[ApiKey | None, ...]:
+        """Write at most `BATCH` records as `put` does, in one step; None for each that another process changed.
+
+        Raises StateUnavailableError; then none or all of them are written.
+        """
+        sealed = [self._sealed(key) for key in keys]
+        versions = self.state.put_many(NAMESPACE, [write for _, write in sealed])
+        return tuple(
+            None if version is None else replace(key, version=version)
+            for (key, _), version in zip(sealed, versions, strict=True)
+        )
+
+    def _sealed(self, key: ApiKey) -> tuple[ApiKey, Write]:
+        """A key with its next change counted, and its record."""
         key = replace(key, change=key.change + 1)
         content = {name: getattr(key, name) for name in _KEPT}
         mac = _mac(self._secrets[0], key.id, content)
         ends = [at for at in (key.expires_at, key.revoked_at) if at is not None]
         until = min(ends) + KEEP_ENDED_S if ends and not key.imported else FOREVER
         value = encode(FORM, {**content, "mac": mac})
-        version = self.state.put(NAMESPACE, key.id, value, expected=key.version, until=until)
-        return replace(key, mac=mac, version=version)
+        return replace(key, mac=mac), Write(key.id, value, key.version, until)
 
     def read(self, record: Record) -> ApiKey | None:
         """Return the key of a record, None if the record is not authentic. Raises StateUnavailableError."""
@@ -155,6 +186,17 @@ class KeyRecords:
             if hmac.compare_digest(given, _mac(secret, key_id, content).encode()):
                 return secret
         return None
+
+
+_CREATED: Final = re.compile(rb'"created_at":(\d{1,12})[,}]')
+"""A quotation mark within a text is escaped, so that this is found as a name of the record only."""
+_CREATED_CHARS: Final = 12
+
+
+def _created_at(value: bytes) -> str:
+    """When the key of a record was made, as the record says, unproven, to sort by; zeros where it says nothing."""
+    found = _CREATED.search(value)
+    return (found[1].decode() if found else "").rjust(_CREATED_CHARS, "0")
 
 
 def _mac(secret: bytes, key_id: str, content: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ The time helps operators to find unused keys. It is neither exact nor authentic,
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from sts.state.key_records import LATEST
@@ -67,9 +67,13 @@ class LastUsed:
         self.flush()
 
 
-def read_last_used(state: State) -> dict[str, int]:
-    """Return when each key was last used, by id, without invalid records. Raises StateUnavailableError."""
-    found = {record.key: _time_in(record) for record in state.list(NAMESPACE)}
+def read_last_used(state: State, key_ids: Sequence[str] | None = None) -> dict[str, int]:
+    """When each key was last used, by id; what is no time counts as not known. Raises StateUnavailableError.
+
+    `key_ids` are at most `BATCH` keys to look at; None for all.
+    """
+    there = state.list(NAMESPACE) if key_ids is None else state.get_many(NAMESPACE, key_ids)
+    found = {record.key: _time_in(record) for record in there}
     return {key_id: at for key_id, at in found.items() if at is not None}
 
 

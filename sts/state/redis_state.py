@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, TypeVar
 
 from sts.redis_link import RedisLink, RedisUnavailableError
@@ -27,6 +27,7 @@ from sts.state.state import (
     Cursor,
     Record,
     StateUnavailableError,
+    Write,
     read_all,
 )
 
@@ -36,26 +37,39 @@ _MARK: Final = b"sts:once:"
 _SWEEP: Final = 20
 _NEVER: Final = "inf"
 
-# The format of a record is "<version> <until> <stamp> <+ or -><value>"; - means that it was deleted.
-# KEYS: facts about the namespace (epoch, sequence, forgotten), records, order of changes, expiry times.
+# A record is kept as "<version> <until> <stamp> <+ or -><value>"; - says that it was deleted.
+# KEYS: about the namespace (epoch, sequence, forgotten), records, order of changes, ends.
+# ARGV: now, a fresh epoch, how many ended records to drop; then for each record: key, expected version or "", until,
+# stamp, + or -, value. Returns the version of each, -1 for a conflict.
 _PUT: Final = """#!lua flags=
-local now, expected, sign = tonumber(ARGV[2]), ARGV[3], ARGV[6]
-local found = redis.call('HGET', KEYS[2], ARGV[1])
-local version = '0'
-if found then
-  local v, ends, stamp, s = string.match(found, '^(%d+) (%S+) (%S+) ([+-])')
-  if stamp == ARGV[5] then return tonumber(v) end
-  if s == '+' and (ends == 'inf' or tonumber(ends) > now) then version = v end
+local now = tonumber(ARGV[1])
+local versions = {}
+local function put(key, expected, ends, stamp, sign, value)
+  local found = redis.call('HGET', KEYS[2], key)
+  local version = '0'
+  if found then
+    local v, over, s, kept = string.match(found, '^(%d+) (%S+) (%S+) ([+-])')
+    if s == stamp then return tonumber(v) end
+    if kept == '+' and (over == 'inf' or tonumber(over) > now) then version = v end
+  end
+  if expected ~= '' and expected ~= version then return -1 end
+  if sign == '-' and version == '0' then return 0 end
+  local sequence = redis.call('HINCRBY', KEYS[1], 'sequence', 1)
+  redis.call('HSET', KEYS[2], key, sequence .. ' ' .. ends .. ' ' .. stamp .. ' ' .. sign .. value)
+  redis.call('ZADD', KEYS[3], sequence, key)
+  redis.call('ZREM', KEYS[4], key)
+  if ends ~= 'inf' then redis.call('ZADD', KEYS[4], ends, key) end
+  return sequence
 end
-if expected ~= '' and expected ~= version then return -1 end
-if sign == '-' and version == '0' then return 0 end
-redis.call('HSETNX', KEYS[1], 'epoch', ARGV[8])
-local sequence = redis.call('HINCRBY', KEYS[1], 'sequence', 1)
-redis.call('HSET', KEYS[2], ARGV[1], sequence .. ' ' .. ARGV[4] .. ' ' .. ARGV[5] .. ' ' .. sign .. ARGV[7])
-redis.call('ZADD', KEYS[3], sequence, ARGV[1])
-redis.call('ZREM', KEYS[4], ARGV[1])
-if ARGV[4] ~= 'inf' then redis.call('ZADD', KEYS[4], ARGV[4], ARGV[1]) end
-for _, key in ipairs(redis.call('ZRANGE', KEYS[4], '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[9])) do
+local wrote = false
+for at = 4, #ARGV, 6 do
+  local version = put(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5])
+  if version > 0 then wrote = true end
+  versions[#versions + 1] = version
+end
+if not wrote then return versions end
+redis.call('HSETNX', KEYS[1], 'epoch', ARGV[2])
+for _, key in ipairs(redis.call('ZRANGE', KEYS[4], '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[3])) do
   local over = redis.call('HGET', KEYS[2], key)
   if over and string.match(over, '^%d+ %S+ %S+ %-') then
     local forgotten = tonumber(redis.call('HGET', KEYS[1], 'forgotten') or '0')
@@ -66,7 +80,7 @@ for _, key in ipairs(redis.call('ZRANGE', KEYS[4], '-inf', now, 'BYSCORE', 'LIMI
   redis.call('ZREM', KEYS[3], key)
   redis.call('ZREM', KEYS[4], key)
 end
-return sequence
+return versions
 """
 # A namespace without any write has no epoch yet: "".
 _CHANGES: Final = """#!lua flags=no-writes
@@ -170,24 +184,40 @@ class RedisState:
         self._prompt.close()
         self._patient.close()
 
-    def _write(self, namespace: str, key: str, value: bytes | None, until: float, expected: int | None) -> int:
-        arguments: list[Any] = [
-            key,
-            repr(self._clock()),
-            "" if expected is None else expected,
-            _NEVER if until == FOREVER else repr(until),
-            secrets.token_hex(8),
-            "-" if value is None else "+",
-            b"" if value is None else value,
-            secrets.token_hex(16),
-            _SWEEP,
-        ]
+    def put_many(self, namespace: str, writes: Sequence[Write]) -> tuple[int | None, ...]:
+        """See State: one script."""
+        arguments: list[Any] = [repr(self._clock()), secrets.token_hex(16), _SWEEP]
+        for write in writes:
+            arguments += (
+                write.key,
+                "" if write.expected is None else write.expected,
+                _NEVER if write.until == FOREVER else repr(write.until),
+                secrets.token_hex(8),
+                "-" if write.value is None else "+",
+                b"" if write.value is None else write.value,
+            )
         script = _PUT.replace("flags=", "flags=allow-oom", 1) if namespace in self._urgent else _PUT
-        version = int(
-            _run(self._patient, lambda client: client.eval(script, 4, *_keys(namespace), *arguments), again=True)
-        )
-        if version < ABSENT:
-            raise ConflictError("another writer changed the record")
+        found = _run(self._patient, lambda client: client.eval(script, 4, *_keys(namespace), *arguments), again=True)
+        return tuple(None if version < ABSENT else int(version) for version in found)
+
+    def keys(self, namespace: str) -> tuple[str, ...]:
+        """See State."""
+        found = _run(self._patient, lambda client: client.hkeys(_keys(namespace)[1]), again=True)
+        return tuple(sorted(key.decode() for key in found))
+
+    def get_many(self, namespace: str, keys: Sequence[str]) -> tuple[Record, ...]:
+        """See State."""
+        if not keys:
+            return ()
+        now = self._clock()
+        found = _run(self._patient, lambda client: client.hmget(_keys(namespace)[1], *keys), again=True)
+        records = [_record(key, kept) for key, kept in zip(keys, found, strict=True) if kept is not None]
+        return tuple(one for one in records if one.value is not None and one.until > now)
+
+    def _write(self, namespace: str, key: str, value: bytes | None, until: float, expected: int | None) -> int:
+        (version,) = self.put_many(namespace, (Write(key, value, expected, until),))
+        if version is None:
+            raise ConflictError("the record was changed by another process")
         return version
 
 

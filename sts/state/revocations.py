@@ -24,7 +24,7 @@ from sts.model import Ask, Client, Identity, Issued, Principal, Revocable
 from sts.state.change_feed import Follower
 from sts.state.continuity import Continuity
 from sts.state.settings import StateSettings
-from sts.state.state import ABSENT, ConflictError, Record, State, StateUnavailableError, decode, encode
+from sts.state.state import ABSENT, ConflictError, Record, State, StateUnavailableError, decode, encode, records
 from sts.telemetry import Reading
 
 NAMESPACE: Final = "revocations"
@@ -132,9 +132,9 @@ def _widened(found: Record | None, name: str, now: float, life: float, reason: s
     return Revocation(name, before, until, now, reason)
 
 
-def listed(state: State) -> list[Revocation]:
-    """Return all revocations, by name. Raises StateUnavailableError."""
-    return [Revocation.read(record) for record in state.list(NAMESPACE)]
+def listed(state: State) -> Iterator[Revocation]:
+    """All revocations, by name, read in batches. Raises StateUnavailableError."""
+    return (Revocation.read(record) for record in records(state, NAMESPACE))
 
 
 class Revocations:

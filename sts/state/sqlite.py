@@ -12,7 +12,7 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +29,7 @@ from sts.state.state import (
     Cursor,
     Record,
     StateUnavailableError,
+    Write,
     read_all,
 )
 
@@ -119,6 +120,35 @@ class SqliteState:
         """See State."""
         return self._write(namespace, key, value, until, expected)
 
+    def put_many(self, namespace: str, writes: Sequence[Write]) -> tuple[int | None, ...]:
+        """See State: one transaction."""
+        now = self._clock()
+        with self._transaction() as connection:
+            done = tuple(_write(connection, namespace, write, now) for write in writes)
+            _sweep(connection, now)
+        return done
+
+    def keys(self, namespace: str) -> tuple[str, ...]:
+        """See State."""
+        with self._transaction(writes=False) as connection:
+            found = connection.execute(
+                "SELECT key FROM record WHERE namespace = ? ORDER BY key", (namespace,)
+            ).fetchall()
+        return tuple(key for (key,) in found)
+
+    def get_many(self, namespace: str, keys: Sequence[str]) -> tuple[Record, ...]:
+        """See State."""
+        now = self._clock()
+        with self._transaction(writes=False) as connection:
+            wanted = ",".join("?" * len(keys))
+            rows = connection.execute(
+                "SELECT key, value, sequence, until FROM record "  # noqa: S608 - question marks alone
+                f"WHERE namespace = ? AND until > ? AND value NOT NULL AND key IN ({wanted})",
+                (namespace, now, *keys),
+            ).fetchall()
+        found = {row[0]: Record(*row) for row in rows}
+        return tuple(found[key] for key in keys if key in found)
+
     def delete(self, namespace: str, key: str, *, expected: int | None = None) -> None:
         """See State."""
         self._write(namespace, key, None, self._clock() + KEEP_DELETED_S, expected)
@@ -153,21 +183,10 @@ class SqliteState:
             self._opened = None
 
     def _write(self, namespace: str, key: str, value: bytes | None, until: float, expected: int | None) -> int:
-        now = self._clock()
-        with self._transaction() as connection:
-            found = _find(connection, namespace, key)
-            there = found is not None and found.value is not None and found.until > now
-            if expected is not None and expected != (found.version if found is not None and there else ABSENT):
-                raise ConflictError("another writer changed the record")
-            if value is None and not there:
-                return ABSENT
-            (sequence,) = connection.execute("UPDATE store SET sequence = sequence + 1 RETURNING sequence").fetchone()
-            connection.execute(
-                "INSERT OR REPLACE INTO record (namespace, key, value, until, sequence) VALUES (?, ?, ?, ?, ?)",
-                (namespace, key, value, until, sequence),
-            )
-            _sweep(connection, now)
-        return int(sequence)
+        (version,) = self.put_many(namespace, (Write(key, value, expected, until),))
+        if version is None:
+            raise ConflictError("the record was changed by another process")
+        return version
 
     @contextlib.contextmanager
     def _transaction(self, *, writes: bool = True) -> Iterator[sqlite3.Connection]:
@@ -275,6 +294,22 @@ def _find(connection: sqlite3.Connection, namespace: str, key: str) -> Record | 
         "SELECT key, value, sequence, until FROM record WHERE namespace = ? AND key = ?", (namespace, key)
     ).fetchone()
     return None if row is None else Record(*row)
+
+
+def _write(connection: sqlite3.Connection, namespace: str, write: Write, now: float) -> int | None:
+    """Write one record within a transaction; returns its new version, None where its version is not the expected."""
+    found = _find(connection, namespace, write.key)
+    there = found is not None and found.value is not None and found.until > now
+    if write.expected is not None and write.expected != (found.version if found is not None and there else ABSENT):
+        return None
+    if write.value is None and not there:
+        return ABSENT
+    (sequence,) = connection.execute("UPDATE store SET sequence = sequence + 1 RETURNING sequence").fetchone()
+    connection.execute(
+        "INSERT OR REPLACE INTO record (namespace, key, value, until, sequence) VALUES (?, ?, ?, ?, ?)",
+        (namespace, write.key, write.value, write.until, sequence),
+    )
+    return int(sequence)
 
 
 def _sweep(connection: sqlite3.Connection, now: float) -> None:

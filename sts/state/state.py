@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from sts.errors import StsError
 
+Item = TypeVar("Item")
+
 PAGE: Final = 1000
-"""The maximum number of changes per read."""
+"""How many changes come at once at most."""
+BATCH: Final = 500
+"""How many records are read or written by key at once at most."""
 KEEP_DELETED_S: Final = 3600.0
 """Seconds for which a deletion is recorded; a reader whose last read is older must read everything again."""
 ABSENT: Final = 0
@@ -49,6 +53,16 @@ class Record:
     key: str
     value: bytes | None = field(repr=False)
     version: int
+    until: float = FOREVER
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A record to be written, as the arguments of `State.put`. `value` None deletes."""
+
+    key: str
+    value: bytes | None = field(repr=False)
+    expected: int | None
     until: float = FOREVER
 
 
@@ -98,6 +112,18 @@ class State(Protocol):
         Returns the new version. Raises ConflictError.
         """
 
+    def put_many(self, namespace: str, writes: Sequence[Write]) -> tuple[int | None, ...]:
+        """Write several records in one step, at most `BATCH`; returns each new version, None where `put` had raised.
+
+        Where the store fails, none or all of them may be written: each may be written again.
+        """
+
+    def keys(self, namespace: str) -> tuple[str, ...]:
+        """The keys of a namespace, in order. Records that were deleted or have ended may be among them."""
+
+    def get_many(self, namespace: str, keys: Sequence[str]) -> tuple[Record, ...]:
+        """Those of at most `BATCH` records that are there and have not ended, in the order of `keys`."""
+
     def delete(self, namespace: str, key: str, *, expected: int | None = None) -> None:
         """Delete a record, if there is one and its version is still `expected`. Raises ConflictError."""
 
@@ -112,6 +138,18 @@ class State(Protocol):
 
     def close(self) -> None:
         """Close the store; the next use opens it again."""
+
+
+def batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """The items in parts of at most `BATCH`."""
+    for start in range(0, len(items), BATCH):
+        yield items[start : start + BATCH]
+
+
+def records(state: State, namespace: str) -> Iterator[Record]:
+    """Every record of a namespace in the order of keys, read in batches, so that memory holds one batch at a time."""
+    for keys in batches(state.keys(namespace)):
+        yield from state.get_many(namespace, keys)
 
 
 def read_all(state: State, namespace: str) -> dict[str, Record]:

@@ -21,7 +21,7 @@ from sts.state.api_keys import ApiKeys
 from sts.state.continuity import Continuity, accept
 from sts.state.key_records import NAMESPACE, ApiKey, KeyRecords, digest, make
 from sts.state.settings import StateSettings
-from sts.state.state import PAGE, Cursor
+from sts.state.state import ABSENT, BATCH, PAGE, Cursor, Write, batches, records
 
 NOW = 1_800_000_000.0
 GENEROUS_S = 20
@@ -192,6 +192,45 @@ def test_a_list_is_sorted_and_knows_its_namespace(state):
         state.put("keys", key, key.encode(), expected=0)
     state.put("other", "d", b"", expected=0)
     assert [record.key for record in state.list("keys")] == ["a", "b", "c"]
+
+
+def test_many_records_are_written_in_one_step_and_each_conflict_is_named(state):
+    first = state.put("keys", "a", b"there", expected=ABSENT)
+    writes = [
+        Write("a", b"new", ABSENT),
+        Write("b", b"2", ABSENT),
+        Write("c", b"3", None, NOW - 1),
+        Write("d", None, None),
+    ]
+    done = state.put_many("keys", writes)
+    assert done[0] is None
+    assert done[1] > first
+    assert done[3] == ABSENT
+    assert state.keys("keys")[:2] == ("a", "b")
+    assert [(one.key, one.value) for one in state.get_many("keys", ["b", "z", "c", "a"])] == [
+        ("b", b"2"),
+        ("a", b"there"),
+    ]
+    assert state.get_many("keys", []) == ()
+    assert state.keys("other") == ()
+
+
+def test_all_records_are_read_a_batch_at_a_time(state):
+    count = 2 * BATCH + 1
+    for batch in batches([Write(f"{number:05}", b"x", ABSENT) for number in range(count)]):
+        assert None not in state.put_many("keys", batch)
+    asked = []
+    real = state.get_many
+
+    class Counting:
+        keys = state.keys
+
+        def get_many(self, namespace, keys):
+            asked.append(len(keys))
+            return real(namespace, keys)
+
+    assert [one.key for one in records(Counting(), "keys")] == [f"{number:05}" for number in range(count)]
+    assert asked == [BATCH, BATCH, 1]
 
 
 def test_a_value_names_its_format_and_only_this_one_and_the_one_before_are_read():

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar, cast
 
@@ -35,6 +36,7 @@ from sts.settings import Settings
 from sts.state import ConflictError
 from sts.state.key_records import NAMESPACE, ApiKey, KeyRecords, digest, id_of, is_over, make
 from sts.state.last_used import read_last_used
+from sts.state.state import batches
 
 Checked = TypeVar("Checked")
 
@@ -114,35 +116,55 @@ def create(  # noqa: PLR0913 - the options of the command line
 
 @api_keys.command("list")
 @common.config_option
-@click.option("--source", metavar="NAME", help="Only keys of this source.")
-@click.option("--owner", metavar="WHO", help="Only keys of this owner.")
-@click.option("--all", "everything", is_flag=True, help="Also revoked and expired keys.")
+@click.option("--source", metavar="NAME", help="Only this source's.")
+@click.option("--owner", metavar="WHO", help="Only this owner's.")
+@click.option("--all", "everything", is_flag=True, help="Revoked and expired ones too.")
+@common.limit_option
+@click.option("--after", metavar="ID", help="Only keys behind this one in the list, for the next page.")
 @json_option
-def list_keys(*, config: Path, source: str | None, owner: str | None, everything: bool, as_json: bool) -> None:
-    r"""List keys: owner, permissions, expiry, last use.
+def list_keys(
+    *,
+    config: Path,
+    source: str | None,
+    owner: str | None,
+    everything: bool,
+    limit: int | None,
+    after: str | None,
+    as_json: bool,
+) -> None:
+    r"""List keys, oldest first: owner, purpose, end, last use.
+
+    Long lists are read and written in parts. More than 500 keys are written as plain columns.
 
     \b
     Examples:
       sts api-keys list
       sts api-keys list --owner acme --all --json
+      sts api-keys list --limit 100 --after 4fJ2kQz81LmN
 
     \b
     Exit status: 0 done, 1 a record is not authentic, 2 usage, 3 the state store cannot be used.
     """
     settings = common.load(config)
+    shown = Shown({}, set(prefixes(settings)), time.time())
+    strange: list[str] = []
     with opened(settings) as records:
-        used = read_last_used(records.state)
-        keys, strange = records.judged()
-    shown = Shown(used, set(prefixes(settings)), time.time())
-    found = [
-        key
-        for key in keys
-        if source in (None, key.source) and owner in (None, key.owner) and (everything or not is_over(key, shown.now))
-    ]
-    if as_json:
-        click.echo(json.dumps([shown.as_object(key) for key in found], indent=1))
-    else:
-        show_table(found, shown)
+        ids = common.page_of(records.by_age(), after, None)
+        found = islice(
+            (
+                key
+                for key in _read(records, ids, shown, strange)
+                if source in (None, key.source)
+                and owner in (None, key.owner)
+                and (everything or not is_over(key, shown.now))
+            ),
+            limit,
+        )
+        if as_json:
+            common.write_json_list(shown.as_object(key) for key in found)
+            click.echo()
+        else:
+            show_table(found, shown)
     if strange:
         common.fail(f"{len(strange)} records are not authentic, and refused by running services: {' '.join(strange)}")
 
@@ -253,6 +275,20 @@ def reseal(*, config: Path, as_json: bool) -> None:
 
 
 api_keys.add_command(import_keys)
+
+
+def _read(records: KeyRecords, ids: Sequence[str], shown: Shown, strange: list[str]) -> Iterator[ApiKey]:
+    """The authentic keys of `ids`, read in batches; adds their last use to `shown`, other ids to `strange`."""
+    for batch in batches(ids):
+        there = records.get_many(batch)
+        shown.used.clear()
+        shown.used.update(read_last_used(records.state, batch))
+        for key_id in batch:
+            key = there.get(key_id)
+            if key is not None:
+                yield key
+            elif key_id in there:
+                strange.append(key_id)
 
 
 def _checked(check: Callable[..., Checked], *arguments: object) -> Checked:

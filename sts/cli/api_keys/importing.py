@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NoReturn
 
@@ -26,7 +28,9 @@ from sts.cli.api_keys.output import (
     source_option,
 )
 from sts.settings import Settings, printable
-from sts.state.key_records import LATEST, ApiKey, digest, imported_id, is_ours
+from sts.state import ConflictError
+from sts.state.key_records import LATEST, ApiKey, KeyRecords, digest, imported_id, is_ours
+from sts.state.state import BATCH, batches
 
 LONGEST: Final = 64_000_000
 """The maximum size of a file in bytes."""
@@ -182,20 +186,19 @@ def import_keys(*, config: Path, source: str | None, dry_run: bool, as_json: boo
     """
     settings = common.load(config)
     found = _read(settings, *source_of(settings, source), file)
-    made, differ = [], {}
-    with opened(settings) as records:
-        keys, strange = records.judged()
-        there = {key.id: key for key in keys}
-        for key in found.values():
-            if key.id in strange:
-                differ[key.id] = ["not authentic"]
-            elif key.id in there:
-                differ[key.id] = list(_differences(key, there[key.id]))
-            else:
-                made.append(key.id)
-                if not dry_run:
-                    records.put(key)
-                    audit(settings, "imported", key)
+    made: list[str] = []
+    differ: dict[str, list[str]] = {}
+    with opened(settings) as records, _progress(len(found)) as advance:
+        for batch in batches(list(found.values())):
+            there = records.get_many([key.id for key in batch])
+            for key in batch:
+                if key.id in there:
+                    differ[key.id] = list(_differences(key, there[key.id]))
+            new = [key for key in batch if key.id not in there]
+            if not dry_run:
+                new = _write(settings, records, new)
+            made += [key.id for key in new]
+            advance(len(batch))
     same = sum(1 for names in differ.values() if not names)
     differ = {key_id: names for key_id, names in differ.items() if names}
     if as_json:
@@ -226,8 +229,33 @@ def _read(settings: Settings, name: str, prefix: str, file: BinaryIO) -> dict[st
     return found
 
 
-def _differences(key: ApiKey, there: ApiKey) -> Iterator[str]:
-    """Yield how an existing key differs from its line."""
+def _write(settings: Settings, records: KeyRecords, keys: Sequence[ApiKey]) -> list[ApiKey]:
+    """Write new keys in one step. Raises ConflictError where another process made one of them meanwhile.
+
+    An import that was interrupted can be run again: what is there already is left as it is.
+    """
+    written = [key for key in records.put_many(keys) if key is not None]
+    audit(settings, "imported", *written)
+    if len(written) < len(keys):
+        raise ConflictError("another process made one of these keys")
+    return written
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """Show on standard error how far a long import is, where that is a terminal."""
+    if total <= BATCH or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with click.progressbar(length=total, label="importing", file=sys.stderr) as bar:
+        yield bar.update
+
+
+def _differences(key: ApiKey, there: ApiKey | None) -> Iterator[str]:
+    """How the record of a key differs from its line; `there` is None for one that is not authentic."""
+    if there is None:
+        yield "not authentic"
+        return
     if there.revoked_at is not None:
         yield "revoked"
     if there.replaced_by is not None:

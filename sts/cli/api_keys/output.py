@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain, islice
 from typing import Any, Final
 
 import click
@@ -24,6 +25,7 @@ from sts.options import parse_duration
 from sts.settings import Settings
 from sts.state import ConflictError, StateUnavailableError, open_state
 from sts.state.key_records import LABEL, LATEST, NAMESPACE, ApiKey, KeyRecords, is_over
+from sts.state.state import BATCH
 
 MAX_TEXT: Final = 256
 REVOKED: Final = "revoked"
@@ -109,10 +111,10 @@ def source_of(settings: Settings, name: str | None) -> tuple[str, str]:
     return name, found[name]
 
 
-def audit(settings: Settings, action: str, key: ApiKey, **fields: object) -> None:
-    """Write the audit event of a change of a key, without the key and its hash."""
-    what = {"credential_id": key.id, "owner": key.owner, "source": key.source, **fields}
-    audited.audit(settings, NAMESPACE, action, aloud=action == REVOKED, **what)
+def audit(settings: Settings, action: str, *keys: ApiKey, **fields: object) -> None:
+    """Write an audit event of what was done to each key: never the key itself, nor its hash."""
+    what = [{"credential_id": key.id, "owner": key.owner, "source": key.source, **fields} for key in keys]
+    audited.audit_each(settings, NAMESPACE, action, what, aloud=action == REVOKED)
 
 
 @contextmanager
@@ -145,7 +147,7 @@ _TOLD: Final = (
 class Shown:
     """The data for the output of keys: the last use of each key by id, the existing sources, and the time."""
 
-    used: Mapping[str, int]
+    used: dict[str, int]
     sources: Collection[str]
     now: float
 
@@ -166,21 +168,33 @@ class Shown:
         }
 
 
+_COLUMNS: Final = ("id", "source", "owner", "tenant", "scopes", "audiences", "tier", "ends", "last used")
+
+
 def show_table(keys: Iterable[ApiKey], shown: Shown) -> None:
     """Print the keys as a table."""
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for column in ("id", "source", "owner", "tenant", "scopes", "audiences", "tier", "ends", "last used"):
+    for column in _COLUMNS:
         table.add_column(column, no_wrap=column == "id", overflow="fold")
-    for key in keys:
-        state = shown.state(key)
-        ends = "never" if key.expires_at is None else day(key.expires_at)
-        ends = {"live": ends, "replaced": f"{ends} replaced", "no_source": "no source"}.get(state, state)
-        last = day(shown.used[key.id]) if key.id in shown.used else "not seen"
-        lists = (" ".join(key.scopes) or "-", " ".join(key.audiences) or "its source's", key.tier or "-")
-        style = "" if state in {"live", "replaced"} else "dim"
-        table.add_row(key.id, key.source, key.owner, key.tenant or "-", *lists, ends, last, style=style)
-    common.console.print(table)
-    common.console.print(f"{table.row_count} key{'' if table.row_count == 1 else 's'}")
+    keys = iter(keys)
+    first = list(islice(keys, BATCH + 1))
+    if len(first) > BATCH:
+        count = common.write_columns(_COLUMNS, (_row(key, shown) for key in chain(first, keys)))
+    else:
+        for key in first:
+            table.add_row(*_row(key, shown), style="" if shown.state(key) in {"live", "replaced"} else "dim")
+        common.console.print(table)
+        count = len(first)
+    common.console.print(f"{count} key{'' if count == 1 else 's'}")
+
+
+def _row(key: ApiKey, shown: Shown) -> tuple[str, ...]:
+    state = shown.state(key)
+    ends = "never" if key.expires_at is None else day(key.expires_at)
+    ends = {"live": ends, "replaced": f"{ends} replaced", "no_source": "no source"}.get(state, state)
+    last = day(shown.used[key.id]) if key.id in shown.used else "not seen"
+    lists = (" ".join(key.scopes) or "-", " ".join(key.audiences) or "its source's", key.tier or "-")
+    return key.id, key.source, key.owner, key.tenant or "-", *lists, ends, last
 
 
 def show_new(key: ApiKey, text: str, *, as_json: bool, replaces: ApiKey | None = None) -> None:
