@@ -199,7 +199,7 @@ def test_many_records_are_written_in_one_step_and_each_conflict_is_named(state):
     writes = [
         Write("a", b"new", ABSENT),
         Write("b", b"2", ABSENT),
-        Write("c", b"3", None, NOW - 1),
+        Write("c", b"3", None, 1.0),
         Write("d", None, None),
     ]
     done = state.put_many("keys", writes)
