@@ -96,7 +96,7 @@ def test_init_never_makes_a_new_secret_for_a_ring(configure, keys, var):
     (var / "secret").unlink()
     refused = keys("init")
     assert refused.exit_code == 1
-    assert f"{var}/secret is gone" in refused.stderr
+    assert f"{var}/secret is missing" in refused.stderr
     assert not (var / "secret").exists()
 
 
@@ -116,7 +116,7 @@ def test_no_other_command_makes_anything_and_each_names_where_it_looked(configur
     refused = keys(command)
     assert refused.exit_code == 1
     assert f"no key ring at {var}/keyring.json" in refused.stderr
-    assert "`sts keys init` create" in refused.stderr
+    assert "`sts keys init` make" in refused.stderr
 
 
 def test_list_is_a_time_line(configure, keys):
