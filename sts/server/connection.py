@@ -206,6 +206,8 @@ class Connection(asyncio.Protocol):
             self._worker.handshake_failed(self.peer, exc if isinstance(exc, OSError) else ConnectionResetError())
         self.closing = self.gone = True
         self._leave()
+        self._data.clear()  # the queue of the threads may keep the connection for a while
+        self._head = self._chunks = self._tls = None
         self._worker.lost(self)
 
     def pause_writing(self) -> None:

@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from sts.edge import forward_auth, introspection, token
 from sts.edge.form import PEER
 from sts.edge.reply import problem
-from sts.errors import INTERNAL_ERROR
+from sts.errors import INTERNAL_ERROR, Refusal
 from sts.model import DoorName, Incoming, Reply, Steps
 from sts.telemetry import log
 
@@ -95,6 +95,8 @@ class Application:
             if path == METRICS_PATH:  # it reads the files of all workers
                 yield
             return page(self._service.flask, incoming)
+        except Refusal as refusal:  # thrown into the steps by the worker, which takes no more of them
+            return problem(refusal.reason.forward_status, refusal.reason.name, refusal.reason.sentence)
         except Exception as fault:  # noqa: BLE001 - fails closed: a fault of ours must not look like an answer
             log.error("fault", request_id=incoming.request_id, fault=type(fault).__name__, at=log.where(fault))
             return problem(INTERNAL_ERROR.forward_status, INTERNAL_ERROR.name, INTERNAL_ERROR.sentence)

@@ -20,6 +20,7 @@ from typing import Any, Final
 from gunicorn.workers.base import Worker as GunicornWorker
 
 from sts.edge.form import peer_of
+from sts.errors import INTERNAL_ERROR, Refusal
 from sts.model import Peer, Reply, Steps, taken
 from sts.server.connection import Application, Connection
 from sts.server.threads import Threads
@@ -46,6 +47,7 @@ class LoopWorker(GunicornWorker):  # type: ignore[misc]  # gunicorn has no types
         self._open = 0
         self._listening = False
         self._starting: set[asyncio.Task[Any]] = set()
+        self._queued: dict[Connection, Steps[Reply]] = {}
 
     def init_process(self) -> None:
         """Make the loop and the threads, in the worker's own process, then serve."""
@@ -103,11 +105,16 @@ class LoopWorker(GunicornWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def finish(self, steps: Steps[Reply], connection: Connection) -> None:
         """Take the remaining steps in a thread, then tell the connection."""
-        if not self.threads.run(partial(self._finish, steps, connection)):
-            connection.answered(_thrown(steps))
+        self._queued[connection] = steps
+        if not self.threads.run(partial(self._finish, connection)):
+            del self._queued[connection]
+            connection.answered(_thrown(steps, RuntimeError("there is no thread to be had")))
 
-    def _finish(self, steps: Steps[Reply], connection: Connection) -> None:
-        """In a thread."""
+    def _finish(self, connection: Connection) -> None:
+        """Take the remaining steps; runs in a thread."""
+        steps = self._queued.pop(connection, None)
+        if steps is None:  # the peer has gone meanwhile
+            return
         reply = taken(steps)
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self.loop.call_soon_threadsafe(connection.answered, reply)
@@ -122,8 +129,15 @@ class LoopWorker(GunicornWorker):  # type: ignore[misc]  # gunicorn has no types
         why = getattr(fault, "verify_message", None) or getattr(fault, "reason", None) or type(fault).__name__
         log.warning("handshake failed", peer=peer.address, why=why)
 
-    def lost(self, connection: Connection) -> None:  # noqa: ARG002 - as connections call it
-        """Tell that a connection is gone."""
+    def lost(self, connection: Connection) -> None:
+        """Count a connection that is gone, and end its request if no thread has taken it yet.
+
+        Otherwise a peer that sends requests and resets each connection fills the queue of the threads without limit,
+        and the requests of all others wait behind its own.
+        """
+        steps = self._queued.pop(connection, None)
+        if steps is not None:
+            _thrown(steps, Refusal(INTERNAL_ERROR, why="the peer closed the connection before a thread was free"))
         self._open -= 1
         if self._stopping:
             self._stop_if_done()
@@ -235,10 +249,10 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def _thrown(steps: Steps[Reply]) -> Reply:
-    """End the steps where they are, because nothing can take them."""
+def _thrown(steps: Steps[Reply], fault: Exception) -> Reply:
+    """End the steps where they are, for the reason in `fault`; this still writes the audit event."""
     try:
-        steps.throw(RuntimeError("there is no thread to be had"))
+        steps.throw(fault)
     except StopIteration as done:
         reply: Reply = done.value
         return reply

@@ -12,6 +12,7 @@ import pytest
 from harness import CLIENT, SECRET
 
 from scripts.fuzz.places import Loop, Wire
+from sts.errors import Refusal
 from sts.model import Peer, Reply
 from sts.server import worker
 from sts.server.connection import Connection
@@ -236,3 +237,44 @@ def test_a_connection_whose_request_is_being_answered_is_not_idle_once_its_peer_
     connection.resume_writing()
     assert not loop.waiting
     assert not loop.idle
+
+
+def test_a_request_whose_peer_resets_the_connection_does_not_wait_for_a_thread():
+    ended = []
+
+    def steps():
+        try:
+            yield
+        except Refusal as refusal:
+            ended.append(refusal.reason.name)
+        else:
+            ended.append("taken")
+        return Reply(200, ())
+
+    class Busy:
+        jobs = ()
+
+        def run(self, job):
+            self.jobs += (job,)
+            return True
+
+    made = object.__new__(worker.LoopWorker)
+    made.threads, made._queued, made._open, made._stopping, made._listening = Busy(), {}, 1, False, True
+    connection = connected(Turns(Says(Reply(200, ()))), Recorded())
+    waiting = steps()
+    next(waiting)
+    made.finish(waiting, connection)
+    made.lost(connection)
+    assert ended == ["internal_error"]
+    assert not made._queued
+    (job,) = made.threads.jobs
+    job()  # finds nothing to do
+    assert ended == ["internal_error"]
+
+
+def test_a_lost_connection_keeps_nothing_of_what_its_peer_sent():
+    connection = connected(Turns(Waits(Reply(200, ()))), Recorded())
+    connection.data_received(b"GET / HTTP/1.1\r\n\r\n" + b"G" * 1000)
+    connection.connection_lost(None)
+    assert not connection._data
+    assert connection._head is None
