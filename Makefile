@@ -37,8 +37,8 @@ format: $(VENV)/.dev ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.demo ## requests/s and latencies, beside a constant answer and the raw cryptography (under a minute)
-	@$(BIN)/python -m scripts.bench
+bench: $(VENV)/.demo ## measure speed (2 minutes; ARGS=--full, ARGS=--help; AGAINST=http://host:port/path measures another server)
+	@$(BIN)/python -m scripts.bench $(if $(AGAINST),--against '$(AGAINST)') $(ARGS)
 
 serve: $(VENV)/.demo ## run the service from ./sts.yaml, written by `sts init` if there is none
 	@test -f sts.yaml || $(BIN)/sts init

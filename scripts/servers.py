@@ -16,6 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -50,7 +51,9 @@ VALKEY: Final = Server(
 )
 REDIS: Final = Server(command="redis-server", package="redis-server")
 OPA: Final = Server(command="opa", source="github.com/open-policy-agent/opa@v1.22.3")
-SERVERS: Final = (NGINX, ENVOY, VALKEY, REDIS, OPA)
+WRK: Final = Server(command="wrk", package="wrk")
+"""The load generator of the benchmark."""
+SERVERS: Final = (NGINX, ENVOY, VALKEY, REDIS, OPA, WRK)
 
 
 def find(server: Server) -> str | None:
@@ -116,18 +119,23 @@ def _run(command: list[str], environment: dict[str, str] | None = None) -> bool:
     return done.returncode == 0
 
 
-def main(arguments: list[str]) -> int:
-    """Install what is missing; exit 1 only if `--apt` could not install its package."""
-    if arguments[:1] == ["--apt"]:
-        return 0 if all(install_package(name) for name in arguments[1:]) else 1
-    if any(find(server) is None for server in SERVERS):
+def install(wanted: Sequence[Server]) -> None:
+    """Install those of the servers that are missing, where that is possible, and print where each of them is."""
+    if any(find(server) is None for server in wanted):
         install_wheels()
-    for server in SERVERS:
+    for server in wanted:
         if find(server) is None and server.package:
             install_package(server.package)
         if find(server) is None and server.source:
             build(server)
         print(f"{server.command}: {find(server) or 'not available here; its tests will be skipped'}")
+
+
+def main(arguments: list[str]) -> int:
+    """Install what is missing; exit 1 only if `--apt` could not install its package."""
+    if arguments[:1] == ["--apt"]:
+        return 0 if all(install_package(name) for name in arguments[1:]) else 1
+    install(SERVERS)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The floor under a miss: one RS256 verification and one ES256 signature, with nothing around them."""
+"""The least that a miss can cost: one RS256 verification and one signature, ES256 or Ed25519, and nothing else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from scripts.demo.provider import Provider
 
@@ -18,7 +18,7 @@ _DATA: Final = b"x" * 600
 
 
 class Raw:
-    """Measures the two operations in processor time, on the processor that serves, as often as `run` is called.
+    """Measures the operations in processor time, on the processor that serves, as often as `run` is called.
 
     It runs between the other cases, so that a processor that others use as well slows all of them alike.
     """
@@ -28,10 +28,12 @@ class Raw:
         if not (isinstance(rsa_key, rsa.RSAPrivateKey) and isinstance(ec_key, ec.EllipticCurvePrivateKey)):
             raise TypeError("the demo provider changed its keys")
         signature, public = rsa_key.sign(_DATA, padding.PKCS1v15(), hashes.SHA256()), rsa_key.public_key()
+        ed_key = ed25519.Ed25519PrivateKey.generate()
         self._cpu = cpu
         self._operations: dict[str, Callable[[], object]] = {
             "verify RS256": lambda: public.verify(signature, _DATA, padding.PKCS1v15(), hashes.SHA256()),
             "sign ES256": lambda: ec_key.sign(_DATA, ec.ECDSA(hashes.SHA256())),
+            "sign Ed25519": lambda: ed_key.sign(_DATA),
         }
         self._found: dict[str, list[float]] = {name: [] for name in self._operations}
 

@@ -42,14 +42,14 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 class Provider(AbstractContextManager["Provider"]):
-    """The provider: `jwks_uri` is where its keys are, `token` what it issues."""
+    """The provider: `jwks_uri` is where its keys are, `token` what it issues. It listens on `port`; 0 is any."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.keys: dict[str, tuple[str, Key]] = {
             "idp-rsa": ("RS256", rsa.generate_private_key(public_exponent=65537, key_size=2048)),
             "idp-ec": ("ES256", ec.generate_private_key(ec.SECP256R1())),
         }
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.jwks = json.dumps({"keys": [self._jwk(kid) for kid in self.keys]}).encode()
         self.jwks_uri = f"http://127.0.0.1:{self._server.server_port}/jwks.json"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
