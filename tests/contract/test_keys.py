@@ -228,7 +228,7 @@ def test_what_a_machine_has_seen_cannot_be_written_by_a_stranger(key_place, ring
     assert path.stat().st_mode & 0o777 == 0o600
     body = json.loads(path.read_bytes())
     path.write_text(json.dumps({**body, "version": 0}))
-    with pytest.raises(StoreUnauthentic, match="was not written by us"):
+    with pytest.raises(StoreUnauthentic, match="was not written with our seal keys"):
         key_place.witnessed().load()
     path.unlink()  # what an operator does who restores a backup
     assert key_place.witnessed().load() == ring

@@ -45,4 +45,3 @@ routes: {{orders: {{path: "/orders/**", audience: orders}}}}
     took = time.monotonic() - began
     assert (answer.status, answer.reason) == (503, "source_unreachable")
     assert took < patience
-    assert took > 0.5
