@@ -26,6 +26,7 @@ from sts.telemetry import Turn, log
 LOOK_EVERY_S: Final = 1.0
 """How often a writer checks whether the file was renamed, in seconds. A deleted file is detected at each line."""
 
+_PIPE_ATTEMPTS: Final = 50
 _LOCK_PAUSE_S: Final = 0.001
 _LOCK_ATTEMPTS: Final = 50
 _STDOUT: Final = 1
@@ -86,12 +87,24 @@ class AuditFile:
         lost = 0
         for line in lines:
             try:
-                with self._turn.wait(self._descriptor):
-                    self._put(b"\n" + line if self._torn else line)
+                self._put_in_turn(line)
             except OSError as error:
                 lost, fault = lost + 1, error
         if lost:
             raise _LostError(fault.errno, fault.strerror, lost)
+
+    def _put_in_turn(self, line: bytes) -> None:
+        """Write a line to a pipe. Between the wait for room and the write another worker may take the room."""
+        for left in reversed(range(_PIPE_ATTEMPTS)):
+            try:
+                with self._turn.wait(self._descriptor):
+                    self._put(b"\n" + line if self._torn else line)
+            except BlockingIOError:
+                if not left:
+                    raise
+                self._torn = False  # none of it was written
+            else:
+                return
 
     def _append(self, line: bytes) -> None:
         """Append to the file, on a new line: an incomplete line of a worker must not merge with the next one."""

@@ -102,7 +102,7 @@ def unstartable(tmp_path_factory):
 
 EXPECTED = {
     "faulty": ["audiences.orders.tttl", "treads", "sts: ", " faults"],
-    "ring without secret": ["there is a key ring at", "var/keyring.json", "var/secret is gone"],
+    "ring without secret": ["there is a key ring at", "var/keyring.json", "var/secret is missing"],
     "secret of another ring": ["keyring.json"],
     "var is a file": ["var/secret"],
     "no audit": ["the audit file", "no/such/folder/audit.jsonl cannot be opened"],

@@ -85,7 +85,7 @@ def test_what_is_only_to_be_had_as_source_is_built_once(go, tmp_path, monkeypatc
     monkeypatch.setattr(servers, "SERVERS", (SOURCE,))
     monkeypatch.setattr(servers, "install_wheels", lambda: None)
     assert servers.main([]) == 0
-    assert "being built" in capsys.readouterr().out
+    assert "building from source" in capsys.readouterr().out
     assert "example.com/made-up@v1" in (tmp_path / "built" / "asked").read_text()
     assert servers.find(SOURCE) == str(tmp_path / "built" / "made-up-server")
     go.unlink()
