@@ -41,7 +41,7 @@ CONFIGURATION: Final = (
 issuer: {issuer}
 listen: 127.0.0.1:{port}
 workers: 2
-audit: {{file: audit.jsonl}}
+audit: {{file: audit.jsonl, flush: 0}}
 keys: {{jwks_max_age: 1s, verifier_refresh: 4s, clock_skew: 1s, poll: 250ms}}
 
 """

@@ -159,11 +159,17 @@ def test_a_master_that_cannot_fork_keeps_the_other_workers_and_tries_again(make_
 
 def test_another_process_of_the_same_user_cannot_read_the_memory_of_a_command():
     """The kernel gives what /proc shows of such a process to root (PR_SET_DUMPABLE)."""
-    code = "from sts.server.prctl import forbid_core_dumps as f; f(); print(flush=True); input()"
-    other = {"user": 65534} if os.geteuid() == 0 else {}
-    command = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/", **other
-    )
+    code = """
+import os
+from sts.server.prctl import forbid_core_dumps, prctl
+if os.geteuid() == 0:  # this interpreter may be where another user cannot start it
+    os.setuid(65534)
+prctl(4, 1)  # PR_SET_DUMPABLE: as of a command that this user started
+forbid_core_dumps()
+print(flush=True)
+input()
+"""
+    command = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/")
     try:
         command.stdout.readline()
         assert Path(f"/proc/{command.pid}/mem").stat().st_uid == 0
